@@ -1,0 +1,179 @@
+"""What a batch must look like, checked while it streams by.
+
+Keras trains on much that it should refuse (field list: NaN and infinity, labels and tokens out of
+range, labels given as floats, images still in 0..255). A `Spec` says what one array must be;
+`check_static` compares dtype and shape before any value is read, `check_array` reads an array in
+memory, and `guard` puts the same test into a `tf.data` pipeline, where it stops a bad batch before
+the model sees it. The graph operations are two comparisons and one reduction over the batch.
+"""
+
+import contextlib
+import dataclasses
+import re
+
+import tensorflow as tf
+
+# The fault found inside a graph travels out in TensorFlow's own error text, between these marks.
+_OPEN, _CLOSE = "<bad input: ", " :bad input>"
+_CHUNK = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """What one array of a batch must be.
+
+    Args:
+        kind: `"float"`, `"int"` or `"any"`: the family of dtypes accepted.
+        shape: Shape of one element, without the batch axis; `None` for any size; a shape of
+            `None` accepts every shape.
+        low: Smallest allowed value, or `None`.
+        high: Largest allowed value, or `None`.
+        hint: What the user can do about a value that does not fit.
+    """
+
+    kind: str = "any"
+    shape: tuple | None = None
+    low: float | None = None
+    high: float | None = None
+    hint: str = ""
+
+
+def check_static(name, dtype, shape, spec):
+    """Compare a dtype and a batched shape with a spec, without reading a value.
+
+    Args:
+        name: How the user knows the array, for example `"x"`.
+        dtype: Its dtype.
+        shape: Its shape with the batch axis first; unknown sizes are `None`.
+        spec: The `Spec` to hold it against.
+
+    Raises:
+        ValueError: naming the array, what it is, and what is expected.
+    """
+    dtype = tf.as_dtype(dtype)
+    hint = f" {spec.hint}" if spec.hint else ""
+    is_kind = {"float": dtype.is_floating, "int": dtype.is_integer, "any": True}[spec.kind]
+    if not is_kind:
+        raise ValueError(f"{name}: dtype {dtype.name}, expected {spec.kind} values.{hint}")
+    shape = tf.TensorShape(shape)
+    if spec.shape is None or shape.rank is None:
+        return
+    expected = tf.TensorShape([None, *spec.shape])
+    # Labels may come as a column: Keras squeezes (batch, 1) to (batch,).
+    column = spec.shape == () and shape.rank == 2 and shape[1] == 1
+    if not (column or shape.is_compatible_with(expected)):
+        raise ValueError(f"{name}: shape {shape}, expected {expected}.{hint}")
+
+
+def _fault(name, value, spec, place):
+    """A scalar string: what is wrong with the first bad value, or "" when all are good."""
+    value = tf.convert_to_tensor(value)
+    bad = tf.zeros(tf.shape(value), "bool")
+    if value.dtype.is_floating:
+        bad |= ~tf.math.is_finite(value)
+    if spec.low is not None:
+        bad |= value < tf.cast(spec.low, value.dtype)
+    if spec.high is not None:
+        bad |= value > tf.cast(spec.high, value.dtype)
+    flat = tf.reshape(bad, [-1])
+
+    def describe():
+        first = tf.argmax(tf.cast(flat, "int32"))
+        per_element = tf.size(value, out_type=tf.int64) // tf.shape(value, out_type=tf.int64)[0]
+        wanted = "finite values"
+        if spec.low is not None or spec.high is not None:
+            wanted += f" from {_number(spec.low)} to {_number(spec.high)}"
+        number = tf.strings.as_string(tf.reshape(value, [-1])[first])
+        element = tf.strings.as_string(first // per_element)
+        hint = f" {spec.hint}" if spec.hint else ""
+        return tf.strings.join(
+            [f"{name}: ", place, "element ", element, " holds ", number]
+            + [f", expected {wanted}.{hint}"]
+        )
+
+    return tf.cond(tf.reduce_any(flat), describe, lambda: tf.constant(""))
+
+
+def _number(value):
+    return "any" if value is None else f"{value:g}"
+
+
+def check_array(name, value, spec):
+    """Check an array in memory, value by value.
+
+    Args:
+        name: How the user knows the array.
+        value: NumPy array or tensor, batch axis first.
+        spec: The `Spec` to hold it against.
+
+    Raises:
+        ValueError: naming the array, the element and its value.
+    """
+    check_static(name, value.dtype, value.shape, spec)
+    if len(value) == 0:
+        raise ValueError(f"{name}: the data set is empty.")
+    if not (tf.as_dtype(value.dtype).is_floating or tf.as_dtype(value.dtype).is_integer):
+        return
+    for start in range(0, len(value), _CHUNK):
+        fault = _fault(name, value[start : start + _CHUNK], spec, "").numpy().decode()
+        if fault:
+            # The element was counted from the start of its chunk.
+            shift = lambda m, start=start: f"element {int(m[1]) + start} "  # noqa: E731
+            raise ValueError(re.sub(r"element (\d+) ", shift, fault, count=1))
+
+
+def guard(dataset, name, specs):
+    """Put the checks into a pipeline: a bad batch raises before it reaches the model.
+
+    Args:
+        dataset: A batched `tf.data.Dataset`.
+        name: What to call the data set in messages, for example `"x"`.
+        specs: A `Spec`, or a tuple of them in the order of the batch's leading parts (inputs,
+            targets); `None` leaves a part unchecked.
+
+    Returns:
+        The same data set; iterate it under `readable_errors`.
+
+    Raises:
+        ValueError: at once, if a dtype or shape does not fit or the data set is known to be empty.
+    """
+    if int(dataset.cardinality()) == 0:
+        raise ValueError(f"{name}: the data set is empty.")
+    specs = specs if isinstance(specs, tuple) else (specs,)
+    element = dataset.element_spec
+    parts = element if isinstance(element, tuple) else (element,)
+    names = [name] if len(parts) == 1 else [f"{name} (inputs)", f"{name} (targets)"]
+    checked = [
+        (index, part_name, spec)
+        for index, (part, part_name, spec) in enumerate(zip(parts, names, specs, strict=False))
+        if spec is not None and isinstance(part, tf.TensorSpec)
+    ]
+    for index, part_name, spec in checked:
+        check_static(part_name, parts[index].dtype, parts[index].shape, spec)
+
+    def check(number, *batch):
+        place = tf.strings.join(["batch ", tf.strings.as_string(number), ", "])
+        for index, part_name, spec in checked:
+            fault = _fault(part_name, batch[index], spec, place)
+            tf.debugging.Assert(
+                tf.equal(fault, ""), [tf.strings.join([_OPEN, fault, _CLOSE])], summarize=-1
+            )
+        return batch if isinstance(element, tuple) else batch[0]
+
+    if not checked:
+        return dataset
+    if isinstance(element, tuple):
+        return dataset.enumerate().map(lambda number, batch: check(number, *batch))
+    return dataset.enumerate().map(check)
+
+
+@contextlib.contextmanager
+def readable_errors():
+    """Turn the error that `guard` raises inside TensorFlow into one plain `ValueError`."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        found = re.search(re.escape(_OPEN) + "(.*?)" + re.escape(_CLOSE), str(error), re.DOTALL)
+        if found is None:
+            raise
+        raise ValueError(found[1]) from None

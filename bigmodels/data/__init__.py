@@ -1,0 +1,21 @@
+"""The one way in for data: a name or the user's own files to checked, split, batched `tf.data`.
+
+The steps the article lists for preparing data (2.2) by name: cleaning is `clean_text` and the
+checks of `bigmodels.checks`, splitting is done by each source, augmentation is `Augmentation`,
+and every pipeline ends in `pipeline`.
+"""
+
+from bigmodels.data.images import ImageData, load_images
+from bigmodels.data.pipeline import Augmentation
+from bigmodels.data.text import TextData, clean_text, load_text
+from bigmodels.layers import Vocabulary
+
+__all__ = [
+    "Augmentation",
+    "ImageData",
+    "TextData",
+    "Vocabulary",
+    "clean_text",
+    "load_images",
+    "load_text",
+]

@@ -1,0 +1,165 @@
+"""Labelled images, from wherever they come."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from bigmodels import checks
+from bigmodels.data import embedded, files, tfds
+from bigmodels.data.pipeline import Augmentation, evaluation_batches, training_batches
+
+EMBEDDED = {"digits": embedded.digits}
+
+# Sets whose classes survive a mirror; the rest (digits, letters, street signs) are not mirrored
+# unless the user says so.
+MIRRORABLE = ("fashion_mnist", "cifar10", "cifar100", "imagenet2012", "tf_flowers", "cats_vs_dogs")
+
+# Decoded sets up to this size are kept in memory after the first epoch.
+_CACHE_BYTES = 4 << 30
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageData:
+    """Images ready for `fit`.
+
+    Attributes:
+        name: What was loaded.
+        train: Shuffled, augmented batches; each iteration is the next epoch.
+        train_sample: As many training images as there are for validation, as evaluation sees them.
+        validation: Batches in order.
+        test: Batches in order.
+        sizes: Number of images of each split.
+        image_shape: `(height, width, channels)`.
+        class_names: One name a class, in the order of the labels.
+        scale: The range the pixels are scaled to, `(low, high)`.
+    """
+
+    name: str
+    train: tf.data.Dataset
+    train_sample: tf.data.Dataset
+    validation: tf.data.Dataset
+    test: tf.data.Dataset
+    sizes: dict
+    image_shape: tuple
+    class_names: list
+    scale: tuple
+
+
+def load_images(
+    name="digits",
+    batch_size=64,
+    *,
+    data_dir=None,
+    image_size=None,
+    augmentation=None,
+    scale=(0.0, 1.0),
+    with_labels=True,
+    seed=0,
+):
+    """Load images by name, check them, split them, scale them once, batch them.
+
+    Args:
+        name: `digits` (embedded), `images:DIR` (one folder per class), or a TFDS name.
+        batch_size: The global batch.
+        data_dir: Where TFDS finds prepared sets.
+        image_size: `(height, width)` to resize to; needed if the images differ in size.
+        augmentation: An `Augmentation` for training, or `None`.
+        scale: Range the pixel values 0..255 are mapped to.
+        with_labels: Whether batches are `(images, labels)`, or images alone.
+        seed: Decides the order and the augmentation of training, nothing else.
+
+    Returns:
+        An `ImageData`.
+
+    Raises:
+        ValueError: naming the argument, file or element that does not fit.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size: {batch_size!r}, expected a positive integer")
+    splits, class_names = _source(name, data_dir, image_size)
+    shape = tuple(splits["train"].element_spec[0].shape)
+    if image_size is not None and shape[:2] != tuple(image_size):
+        splits = {split: _resized(elements, image_size) for split, elements in splits.items()}
+        shape = tuple(splits["train"].element_spec[0].shape)
+    if None in shape:
+        raise ValueError(
+            f"dataset: the images of {name!r} differ in size {shape}; "
+            "set data.image_size=HEIGHT,WIDTH"
+        )
+    if sum(int(e.cardinality()) for e in splits.values()) * int(np.prod(shape)) <= _CACHE_BYTES:
+        splits = {split: elements.cache() for split, elements in splits.items()}
+    sizes = {
+        split: _checked_size(split, name, elements, len(class_names))
+        for split, elements in splits.items()
+    }
+    low, high = scale
+
+    def prepare(batch, batch_seed):
+        images, labels = batch
+        images = tf.cast(images, "float32") * ((high - low) / 255) + low
+        if augmentation is not None and batch_seed is not None:
+            images = augmentation(images, batch_seed)
+        return (images, labels) if with_labels else images
+
+    sample = splits["train"].take(sizes["validation"])
+    return ImageData(
+        name=name,
+        train=training_batches(splits["train"], sizes["train"], batch_size, seed, prepare),
+        train_sample=evaluation_batches(sample, batch_size, prepare),
+        validation=evaluation_batches(splits["validation"], batch_size, prepare),
+        test=evaluation_batches(splits["test"], batch_size, prepare),
+        sizes=sizes,
+        image_shape=shape,
+        class_names=class_names,
+        scale=(low, high),
+    )
+
+
+def default_augmentation(name, horizontal_flip=None, **kinds):
+    """An `Augmentation` that mirrors only sets known to survive it.
+
+    Args:
+        name: The data set.
+        horizontal_flip: `None` to decide by the data set.
+        **kinds: As for `Augmentation`.
+
+    Returns:
+        An `Augmentation`.
+    """
+    if horizontal_flip is None:
+        horizontal_flip = name.split(":")[0] in MIRRORABLE
+    return Augmentation(horizontal_flip=horizontal_flip, **kinds)
+
+
+def _source(name, data_dir, image_size):
+    kind, _, where = name.partition(":")
+    if name in EMBEDDED:
+        return EMBEDDED[name]()
+    if kind == "images":
+        return files.image_folder(where, image_size)
+    if kind in ("text", "pairs", "audio", "csv", "tub"):
+        raise ValueError(f"dataset: {name!r} is not images; give images:DIR or a name")
+    return tfds.image_dataset(name, data_dir)
+
+
+def _resized(elements, image_size):
+    def resize(image, label):
+        image = tf.image.resize(image, image_size, antialias=True)
+        return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), "uint8"), label
+
+    return elements.map(resize, tf.data.AUTOTUNE)
+
+
+def _checked_size(split, name, elements, num_classes):
+    """Number of elements, counted if need be, after one streaming look at every one of them."""
+    images = checks.Spec("int", None)
+    labels = checks.Spec("int", (), 0, num_classes - 1, f"There are {num_classes} classes.")
+    batches = checks.guard(elements.batch(256), f"dataset {name!r}, {split}", (images, labels))
+    count = 0
+    with checks.readable_errors():
+        for _, batch_labels in batches:
+            count += len(batch_labels)
+    if count == 0:
+        raise ValueError(f"dataset: {name!r} has no image for {split}")
+    return count

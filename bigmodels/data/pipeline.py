@@ -1,0 +1,115 @@
+"""The single ending of every pipeline: shuffle, batch, prepare, prefetch.
+
+An epoch is a function of one number: the order of its elements, and whatever else is random in it,
+come from that epoch's seed, and the seeds from the user's. Iterating a training set again gives
+the next epoch; `training_set.repeat()` gives the same epochs one after the other.
+"""
+
+import dataclasses
+import math
+
+import tensorflow as tf
+from keras import ops
+
+# Beyond this many elements the shuffle keeps a window, not the whole set.
+SHUFFLE_WINDOW = 200_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """How training images are varied; zero turns a kind off. Evaluation never uses it.
+
+    Args:
+        horizontal_flip: Whether half the images are mirrored left to right.
+        translation: Largest shift, as a share of height and width.
+        rotation: Largest turn, in degrees.
+        zoom: Largest change of size, as a share.
+    """
+
+    horizontal_flip: bool = False
+    translation: float = 0.0
+    rotation: float = 0.0
+    zoom: float = 0.0
+
+    def __call__(self, images, seed):
+        """Vary a batch.
+
+        Args:
+            images: Floats, `(batch, height, width, channels)`.
+            seed: Two integers; the same seed varies the same way.
+
+        Returns:
+            Images of the same shape and dtype.
+        """
+        if not (self.horizontal_flip or self.translation or self.rotation or self.zoom):
+            return images
+        batch = tf.shape(images)[0]
+        height, width = float(images.shape[1]), float(images.shape[2])
+        draws = tf.random.stateless_uniform((5, batch), seed, -1.0, 1.0)
+        angle = draws[0] * (self.rotation * math.pi / 180)
+        scale = 1 + draws[1] * self.zoom
+        down, right = draws[2] * self.translation * height, draws[3] * self.translation * width
+        mirror = tf.where((draws[4] > 0) & self.horizontal_flip, -1.0, 1.0)
+        # Output pixel (x, y) is read from input pixel (a x + b y + c, d x + e y + f); the turn is
+        # about the middle of the image.
+        a, b = mirror * scale * tf.cos(angle), -mirror * scale * tf.sin(angle)
+        d, e = scale * tf.sin(angle), scale * tf.cos(angle)
+        middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
+        c = middle_x - a * middle_x - b * middle_y + right
+        f = middle_y - d * middle_x - e * middle_y + down
+        zero = tf.zeros_like(a)
+        transform = tf.stack([a, b, c, d, e, f, zero, zero], axis=1)  # (batch, 8)
+        return ops.image.affine_transform(images, transform, "bilinear", "nearest")
+
+
+def training_batches(elements, size, batch_size, seed, prepare):
+    """Endlessly varied epochs of shuffled batches.
+
+    Args:
+        elements: Data set of single elements; or a function from the epoch's seed (scalar int64)
+            to one.
+        size: Number of elements in an epoch.
+        batch_size: The global batch.
+        seed: The user's seed.
+        prepare: Function of (batch, seed) to what the model takes; `seed` is two integers,
+            different for every batch of every epoch.
+
+    Returns:
+        A `tf.data.Dataset` of known length; each iteration over it is the next epoch.
+    """
+    epoch_seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).take(1)
+
+    def epoch(epoch_seed):
+        order = elements(epoch_seed) if callable(elements) else elements
+        order = order.shuffle(min(size, SHUFFLE_WINDOW), seed=epoch_seed)
+        numbered = order.batch(batch_size).enumerate()
+        return numbered.map(
+            lambda number, batch: prepare(batch, tf.stack([epoch_seed, number])),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+
+    batches = epoch_seeds.flat_map(epoch)
+    batches = batches.apply(
+        tf.data.experimental.assert_cardinality(math.ceil(size / batch_size))
+    )
+    return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def evaluation_batches(elements, batch_size, prepare):
+    """Batches in order, without anything random.
+
+    Args:
+        elements: Data set of single elements.
+        batch_size: The global batch.
+        prepare: Function of (batch, `None`) to what the model takes.
+
+    Returns:
+        A `tf.data.Dataset`.
+    """
+    batches = elements.batch(batch_size)
+    batches = batches.map(lambda *batch: prepare(_unwrap(batch), None), tf.data.AUTOTUNE)
+    return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def _unwrap(batch):
+    return batch[0] if len(batch) == 1 else batch

@@ -1,0 +1,161 @@
+"""Text for language models, character by character."""
+
+import dataclasses
+import unicodedata
+
+import tensorflow as tf
+
+from bigmodels.data import embedded, files, tfds
+from bigmodels.data.pipeline import evaluation_batches, training_batches
+from bigmodels.layers import Vocabulary
+
+EMBEDDED = {"python_docs": embedded.python_docs}
+
+
+@dataclasses.dataclass(frozen=True)
+class TextData:
+    """Windows of text ready for `fit`: token ids, and the same moved on by one.
+
+    Attributes:
+        name: What was loaded.
+        train: Shuffled windows `(inputs, targets)`, each `(batch, length)`; each iteration is the
+            next epoch and cuts the text at other places.
+        train_sample: As much training text as there is for validation, as evaluation sees it.
+        validation: The validation text in consecutive windows of about `evaluation_length`, whole
+            but for at most a thousandth at its end.
+        test: The whole test text, likewise.
+        sizes: Number of predicted tokens of each split, for `train` those of one epoch.
+        vocabulary: A `Vocabulary` fitted on the training text only.
+        unknown_share: Share of unknown characters in validation and test.
+    """
+
+    name: str
+    train: tf.data.Dataset
+    train_sample: tf.data.Dataset
+    validation: tf.data.Dataset
+    test: tf.data.Dataset
+    sizes: dict
+    vocabulary: Vocabulary
+    unknown_share: dict
+
+
+def clean_text(text):
+    """One form for what looks the same: Unix line ends, Unicode NFC.
+
+    Args:
+        text: A string.
+
+    Returns:
+        A string.
+    """
+    return unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def load_text(
+    name="python_docs",
+    batch_size=64,
+    *,
+    length=100,
+    evaluation_length=None,
+    data_dir=None,
+    seed=0,
+):
+    """Load a text by name, clean it, split it, turn it into windows of token ids.
+
+    Args:
+        name: `python_docs` (embedded), `text:FILE` (UTF-8), or a TFDS name.
+        batch_size: Windows a batch.
+        length: Tokens a window.
+        evaluation_length: Tokens a window in evaluation; `length` when left out. A recurrent model
+            may take longer ones, and pays for its cold start less often.
+        data_dir: Where TFDS finds prepared sets.
+        seed: Decides where windows start and their order, nothing else.
+
+    Returns:
+        A `TextData`.
+
+    Raises:
+        ValueError: naming the argument or file that does not fit.
+    """
+    for argument, value in (("batch_size", batch_size), ("length", length)):
+        if value < 1:
+            raise ValueError(f"{argument}: {value!r}, expected a positive integer")
+    texts = {split: clean_text(text) for split, text in _source(name, data_dir).items()}
+    evaluation_length = evaluation_length or length
+    for split, text in texts.items():
+        if len(text) < 2 * length + 1:
+            raise ValueError(
+                f"dataset: {name!r}, {split} has {len(text)} characters, "
+                f"too few for windows of length={length}"
+            )
+    vocabulary = Vocabulary.fit(texts["train"])
+    ids = {split: vocabulary.encode(text) for split, text in texts.items()}
+    windows = (len(ids["train"]) - length) // length
+    sample = ids["train"][: len(ids["validation"])]
+    return TextData(
+        name=name,
+        train=_training_windows(ids["train"], windows, length, batch_size, seed),
+        train_sample=_evaluation_windows(sample, evaluation_length, batch_size),
+        validation=_evaluation_windows(ids["validation"], evaluation_length, batch_size),
+        test=_evaluation_windows(ids["test"], evaluation_length, batch_size),
+        sizes={
+            "train": windows * length,
+            "validation": len(ids["validation"]) - 1,
+            "test": len(ids["test"]) - 1,
+        },
+        vocabulary=vocabulary,
+        unknown_share={
+            split: float((ids[split] == Vocabulary.UNKNOWN).mean())
+            for split in ("validation", "test")
+        },
+    )
+
+
+def _source(name, data_dir):
+    kind, _, where = name.partition(":")
+    if kind == "text" or name in EMBEDDED:
+        text = EMBEDDED[name]() if name in EMBEDDED else files.text_file(where)
+        # The parts stay whole: neighbouring windows share context, so they are not mixed.
+        first, second = int(len(text) * 0.9), int(len(text) * 0.95)
+        return {"train": text[:first], "validation": text[first:second], "test": text[second:]}
+    if kind in ("images", "pairs", "audio", "csv", "tub"):
+        raise ValueError(f"dataset: {name!r} is not text; give text:FILE or a name")
+    return tfds.text_dataset(name, data_dir)
+
+
+def _training_windows(ids, windows, length, batch_size, seed):
+    tokens = tf.constant(ids)
+    spare = len(ids) - (windows * length + 1)
+
+    def starts(epoch_seed):
+        # Every epoch cuts the text elsewhere; `spare` is just under one window.
+        first = epoch_seed % (spare + 1)
+        return tf.data.Dataset.range(windows).map(lambda i: first + i * length)
+
+    def prepare(batch_starts, _):
+        positions = batch_starts[:, None] + tf.range(length + 1, dtype="int64")
+        window = tf.gather(tokens, positions)  # (batch, length + 1)
+        return window[:, :-1], window[:, 1:]
+
+    return training_batches(starts, windows, batch_size, seed, prepare)
+
+
+def _evaluation_windows(ids, longest, batch_size):
+    """Consecutive windows, all of one length so that every character weighs the same.
+
+    The length is the longest that leaves out at the end no more than a thousandth of the text or
+    eight characters.
+    """
+    tokens = tf.constant(ids)
+    total = len(ids) - 1  # The first character is never predicted.
+    length = next(
+        k for k in range(min(longest, total), 0, -1) if total % k <= max(total // 1000, 8)
+    )
+
+    def prepare(batch_starts, _):
+        positions = batch_starts[:, None] + tf.range(length + 1, dtype="int64")
+        window = tf.gather(tokens, positions)  # (batch, length + 1)
+        return window[:, :-1], window[:, 1:]
+
+    starts = tf.data.Dataset.range(0, total // length * length, length)
+    return evaluation_batches(starts, batch_size, prepare)

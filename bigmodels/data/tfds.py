@@ -1,0 +1,103 @@
+"""TensorFlow Datasets by name."""
+
+import difflib
+
+import tensorflow_datasets as tfds
+
+_VALIDATION_PERCENT = 10
+
+
+def image_dataset(name, data_dir=None):
+    """An image-classification set of TFDS.
+
+    Args:
+        name: For example `fashion_mnist`, `cifar10`, `tf_flowers:3.*.*`.
+        data_dir: Where prepared sets lie; `TFDS_DATA_DIR` or TFDS' own default when left out.
+
+    Returns:
+        `(splits, class_names)` as from `embedded.digits`, images in their own size.
+
+    Raises:
+        ValueError: if the name is unknown, the set cannot be had, or it is not images with one
+            label each.
+    """
+    builder = _prepared(name, data_dir)
+    keys = builder.info.supervised_keys
+    features = builder.info.features
+    if (
+        keys is None
+        or len(keys) != 2
+        or not isinstance(features[keys[0]], tfds.features.Image)
+        or not isinstance(features[keys[1]], tfds.features.ClassLabel)
+    ):
+        raise ValueError(f"dataset: {name!r} is not images with one class label each")
+    splits = {
+        split: builder.as_dataset(
+            split=where, as_supervised=True, read_config=tfds.ReadConfig(shuffle_seed=None)
+        )
+        for split, where in _three_splits(builder).items()
+    }
+    return splits, list(features[keys[1]].names)
+
+
+def text_dataset(name, data_dir=None):
+    """A set of TFDS with one long text, or many, per split.
+
+    Args:
+        name: For example `tiny_shakespeare`.
+        data_dir: As for `image_dataset`.
+
+    Returns:
+        `{"train": str, "validation": str, "test": str}`; many texts are joined by empty lines.
+
+    Raises:
+        ValueError: if the name is unknown, the set cannot be had, or it has no text.
+    """
+    builder = _prepared(name, data_dir)
+    features = builder.info.features
+    texts = [key for key in features if isinstance(features[key], tfds.features.Text)]
+    if not texts:
+        raise ValueError(f"dataset: {name!r} has no text feature, but {sorted(features)}")
+    key = "text" if "text" in texts else texts[0]
+    result = {}
+    for split, where in _three_splits(builder).items():
+        rows = builder.as_dataset(split=where).as_numpy_iterator()
+        result[split] = "\n\n".join(row[key].decode("utf-8", "replace") for row in rows)
+    return result
+
+
+def _prepared(name, data_dir):
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except tfds.core.registered.DatasetNotFoundError:
+        near = difflib.get_close_matches(name, tfds.list_builders(with_community_datasets=False))
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"dataset: {name!r} is not known to TensorFlow Datasets{hint}") from None
+    try:
+        builder.download_and_prepare()
+    except Exception as error:
+        # Whatever the downloader, the parser or the disk raises: the user needs the set's name.
+        raise ValueError(
+            f"dataset: {name!r} is not prepared in {builder.data_dir!r} and could not be "
+            f"downloaded: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        ) from error
+    return builder
+
+
+def _three_splits(builder):
+    """TFDS slices for train, validation and test, whatever of them the set brings."""
+    has = set(builder.info.splits)
+    if "train" not in has:
+        raise ValueError(f"dataset: {builder.name!r} has no split 'train', but {sorted(has)}")
+    cut = 100 - _VALIDATION_PERCENT
+    if "test" in has or "validation" in has:
+        test = "test" if "test" in has else "validation"
+        if {"test", "validation"} <= has:
+            return {"train": "train", "validation": "validation", "test": "test"}
+        return {"train": f"train[:{cut}%]", "validation": f"train[{cut}%:]", "test": test}
+    half = cut - _VALIDATION_PERCENT
+    return {
+        "train": f"train[:{half}%]",
+        "validation": f"train[{half}%:{cut}%]",
+        "test": f"train[{cut}%:]",
+    }

@@ -1,0 +1,152 @@
+"""Convolutional network (article 4.1; equations E1 to E3).
+
+Kept from the article: the class name, a constructor that needs no argument, the layers `conv1`,
+`pool1`, `conv2`, `pool2`, `flatten`, `dense1`, `dense2` and their sizes.
+Changed: the output is logits, not a softmax, so that the loss is computed stably (C2); shapes are
+known after a real `build` (C1). Beyond the article, all off by default: further stages, dropout,
+batch normalisation.
+
+    images (batch, height, width, channels), floats -> logits (batch, num_classes)
+"""
+
+import keras
+from keras import layers, ops
+
+from bigmodels import checks
+from bigmodels.distribute import Model
+
+
+@keras.saving.register_keras_serializable(package="bigmodels")
+class CNN(Model):
+    """Convolution and pooling stages, then two dense layers.
+
+    With its defaults on 28x28x1 images it is the article's network, 225,034 parameters.
+
+    Args:
+        num_classes: Number of classes, the width of `dense2`.
+        filters: Filters of each convolution; one stage (`conv1`, `pool1`, ...) for each.
+        kernel_size: Side of the convolution kernels, in pixels.
+        dense_units: Width of `dense1`.
+        dropout_rate: Share of units dropped before each dense layer.
+        batch_normalization: Whether each convolution is followed by batch normalisation.
+        **kwargs: As for every `keras.Model`: `name`, `dtype`.
+
+    Call arguments:
+        inputs: Images, floats scaled once to about [0, 1], `(batch, height, width, channels)`.
+        training: Whether dropout and batch statistics are on.
+
+    Returns:
+        Logits, `(batch, num_classes)`; probabilities are `predict_proba(images)` or a softmax.
+
+    Raises:
+        ValueError: if an argument is out of range or the images are too small for the stages.
+    """
+
+    natural_input_shape = (None, 28, 28, 1)
+
+    def __init__(
+        self,
+        num_classes=10,
+        filters=(32, 64),
+        kernel_size=3,
+        dense_units=128,
+        dropout_rate=0.0,
+        batch_normalization=False,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if num_classes < 2:
+            raise ValueError(f"num_classes: {num_classes!r}, expected at least 2")
+        if not filters:
+            raise ValueError(f"filters: {filters!r}, expected one number or more")
+        self.num_classes = num_classes
+        self.filters = tuple(filters)
+        self.kernel_size = kernel_size
+        self.dense_units = dense_units
+        self.dropout_rate = dropout_rate
+        self.batch_normalization = batch_normalization
+        dtype = self.dtype_policy
+        for i, count in enumerate(self.filters, start=1):  # self.conv1, self.pool1, ...
+            conv = layers.Conv2D(
+                count, kernel_size, activation="relu", dtype=dtype, name=f"conv{i}"
+            )
+            setattr(self, f"conv{i}", conv)
+            if batch_normalization:
+                norm = layers.BatchNormalization(dtype=dtype, name=f"batchnorm{i}")
+                setattr(self, f"batchnorm{i}", norm)
+            setattr(self, f"pool{i}", layers.MaxPooling2D(2, dtype=dtype, name=f"pool{i}"))
+        self.flatten = layers.Flatten(dtype=dtype, name="flatten")
+        self.dropout1 = layers.Dropout(dropout_rate, dtype=dtype, name="dropout1")
+        self.dense1 = layers.Dense(dense_units, activation="relu", dtype=dtype, name="dense1")
+        self.dropout2 = layers.Dropout(dropout_rate, dtype=dtype, name="dropout2")
+        # Logits stay in full precision under a mixed policy.
+        self.dense2 = layers.Dense(num_classes, dtype=dtype.variable_dtype, name="dense2")
+
+    def _layers_in_order(self):
+        kinds = ("conv", "batchnorm", "pool") if self.batch_normalization else ("conv", "pool")
+        stages = [
+            getattr(self, f"{kind}{i}") for i in range(1, len(self.filters) + 1) for kind in kinds
+        ]
+        return [*stages, self.flatten, self.dropout1, self.dense1, self.dropout2, self.dense2]
+
+    def build(self, input_shape):
+        shape = tuple(input_shape)
+        if len(shape) != 4 or None in shape[1:]:
+            raise ValueError(
+                f"input_shape: {shape}, expected (batch, height, width, channels); "
+                "a grey image needs a channel axis: images[..., None]"
+            )
+        for layer in self._layers_in_order():
+            layer.build(shape)
+            shape = layer.compute_output_shape(shape)
+            if any(size is not None and size < 1 for size in shape):
+                raise ValueError(
+                    f"input_shape: {tuple(input_shape)} is too small for filters={self.filters}: "
+                    f"nothing is left after {layer.name}"
+                )
+        self.built = True
+
+    def call(self, inputs, training=None):
+        x = inputs
+        for layer in self._layers_in_order():
+            has_modes = isinstance(layer, layers.Dropout | layers.BatchNormalization)
+            x = layer(x, training=training) if has_modes else layer(x)
+        return x
+
+    def predict_proba(self, x, **kwargs):
+        """Class probabilities.
+
+        Args:
+            x: Images, or a data set of them, as for `predict`.
+            **kwargs: As for `predict`.
+
+        Returns:
+            float32 array `(images, num_classes)`, rows that sum to one.
+        """
+        return ops.convert_to_numpy(ops.softmax(self.predict(x, **kwargs)))
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], self.num_classes)
+
+    def data_specs(self):
+        shape = self._build_shapes_dict["input_shape"][1:] if self.built else (None, None, None)
+        images = checks.Spec(
+            "float", shape, -16, 16, "Images are floats scaled once, for example x / 255."
+        )
+        if not self._sparse_loss():
+            return images, checks.Spec()
+        return images, checks.Spec(
+            "int", (), 0, self.num_classes - 1, "Targets are class numbers."
+        )
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(
+            num_classes=self.num_classes,
+            filters=self.filters,
+            kernel_size=self.kernel_size,
+            dense_units=self.dense_units,
+            dropout_rate=self.dropout_rate,
+            batch_normalization=self.batch_normalization,
+        )
+        return config

@@ -1,0 +1,481 @@
+"""Generative adversarial network (article 3.4 and 4.4; equations E7 and E8).
+
+Kept from the article: the class names, the dense layers' names and widths (`dense1` to `dense12`
+of the generator, `dense1` to `dense7` of the discriminator), which have batch normalisation.
+Changed: one activation a block (G1, G2); the generator ends in as many values as the image has,
+`tanh`, reshaped (G1); the discriminator flattens its image and gives a logit (G2); the networks
+train against each other in `GAN` (G3); the noise has a stated width and images are in [-1, 1]
+(G4). A layer has a bias exactly where no batch normalisation follows.
+
+    noise (batch, latent_dim) -> images (batch, height, width, channels) in [-1, 1] -> logit
+"""
+
+import math
+
+import keras
+import tensorflow as tf
+from keras import layers, ops
+
+from bigmodels import checks
+from bigmodels.distribute import Model
+
+# The article's widths, in its order: a ladder down, up to 1024, down to a waist of 16, and out.
+# Its last two, Dense(784) and Dense(1), become the one output layer.
+GENERATOR_UNITS = (4096, 2048, 1024, 512, 256, 1024, 128, 64, 32, 16, 100)
+DISCRIMINATOR_UNITS = (1024, 512, 256, 128, 64, 32)
+
+
+def _check_image_shape(image_shape):
+    if len(image_shape) != 3 or min(image_shape) < 1:
+        raise ValueError(f"image_shape: {image_shape!r}, expected (height, width, channels)")
+    return tuple(image_shape)
+
+
+class _Network(Model):
+    """What the four networks share: layers applied one after the other."""
+
+    def _layers_in_order(self):
+        raise NotImplementedError
+
+    def build(self, input_shape):
+        shape = tuple(input_shape)
+        for layer in self._layers_in_order():
+            layer.build(shape)
+            shape = layer.compute_output_shape(shape)
+        self.built = True
+
+    def call(self, inputs, training=None):
+        x = inputs
+        for layer in self._layers_in_order():
+            has_modes = isinstance(layer, layers.Dropout | layers.BatchNormalization)
+            x = layer(x, training=training) if has_modes else layer(x)
+        return x
+
+    def compute_output_shape(self, input_shape):
+        shape = tuple(input_shape)
+        for layer in self._layers_in_order():
+            shape = layer.compute_output_shape(shape)
+        return shape
+
+
+@keras.saving.register_keras_serializable(package="bigmodels")
+class Generator(_Network):
+    """The article's dense generator, corrected.
+
+    Args:
+        latent_dim: Width of the noise.
+        image_shape: Shape of the image made, `(height, width, channels)`.
+        units: Widths of the hidden layers.
+        **kwargs: As for every `keras.Model`.
+
+    Call arguments:
+        inputs: Noise, `(batch, latent_dim)`.
+        training: Whether batch normalisation uses the batch's statistics.
+
+    Returns:
+        Images in [-1, 1], `(batch, height, width, channels)`.
+
+    Raises:
+        ValueError: if `image_shape` is not three positive sizes.
+    """
+
+    def __init__(
+        self, latent_dim=100, image_shape=(28, 28, 1), units=GENERATOR_UNITS, **kwargs
+    ):
+        super().__init__(**kwargs)
+        self.latent_dim = latent_dim
+        self.image_shape = _check_image_shape(image_shape)
+        self.units = tuple(units)
+        self.natural_input_shape = (None, latent_dim)
+        dtype = self.dtype_policy
+        # As in the article, the last hidden layer (100 wide) has no batch normalisation.
+        for i, width in enumerate(self.units, start=1):  # self.dense1, self.batchnorm1, ...
+            normalised = i < len(self.units)
+            dense = layers.Dense(width, use_bias=not normalised, dtype=dtype, name=f"dense{i}")
+            setattr(self, f"dense{i}", dense)
+            if normalised:
+                norm = layers.BatchNormalization(dtype=dtype, name=f"batchnorm{i}")
+                setattr(self, f"batchnorm{i}", norm)
+            setattr(self, f"leakyrelu{i}", layers.LeakyReLU(0.2, dtype=dtype, name=f"leakyrelu{i}"))
+        last = f"dense{len(self.units) + 1}"
+        # Pixels stay in full precision under a mixed policy.
+        pixels = layers.Dense(
+            math.prod(self.image_shape), activation="tanh", dtype=dtype.variable_dtype, name=last
+        )
+        setattr(self, last, pixels)
+        self.reshape = layers.Reshape(self.image_shape, dtype=dtype.variable_dtype, name="reshape")
+
+    def _layers_in_order(self):
+        count = len(self.units)
+        names = [
+            f"{kind}{i}"
+            for i in range(1, count + 1)
+            for kind in ("dense", "batchnorm", "leakyrelu")
+            if kind != "batchnorm" or i < count
+        ]
+        return [getattr(self, name) for name in [*names, f"dense{count + 1}", "reshape"]]
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(
+            latent_dim=self.latent_dim, image_shape=self.image_shape, units=self.units
+        )
+        return config
+
+
+@keras.saving.register_keras_serializable(package="bigmodels")
+class Discriminator(_Network):
+    """The article's dense discriminator, corrected.
+
+    Args:
+        image_shape: Shape of the images judged, `(height, width, channels)`.
+        units: Widths of the hidden layers.
+        **kwargs: As for every `keras.Model`.
+
+    Call arguments:
+        inputs: Images in [-1, 1], `(batch, height, width, channels)`.
+        training: Whether batch normalisation uses the batch's statistics.
+
+    Returns:
+        Logits `(batch, 1)`: above zero for "real"; `keras.ops.sigmoid` gives the probability.
+
+    Raises:
+        ValueError: if `image_shape` is not three positive sizes.
+    """
+
+    def __init__(self, image_shape=(28, 28, 1), units=DISCRIMINATOR_UNITS, **kwargs):
+        super().__init__(**kwargs)
+        self.image_shape = _check_image_shape(image_shape)
+        self.units = tuple(units)
+        self.natural_input_shape = (None, *self.image_shape)
+        dtype = self.dtype_policy
+        self.flatten = layers.Flatten(dtype=dtype, name="flatten")
+        for i, width in enumerate(self.units, start=1):  # self.dense1, self.batchnorm1, ...
+            dense = layers.Dense(width, use_bias=False, dtype=dtype, name=f"dense{i}")
+            setattr(self, f"dense{i}", dense)
+            norm = layers.BatchNormalization(dtype=dtype, name=f"batchnorm{i}")
+            setattr(self, f"batchnorm{i}", norm)
+            setattr(self, f"leakyrelu{i}", layers.LeakyReLU(0.2, dtype=dtype, name=f"leakyrelu{i}"))
+        last = f"dense{len(self.units) + 1}"
+        # The logit stays in full precision under a mixed policy.
+        setattr(self, last, layers.Dense(1, dtype=dtype.variable_dtype, name=last))
+
+    def _layers_in_order(self):
+        count = len(self.units)
+        names = [
+            f"{kind}{i}"
+            for i in range(1, count + 1)
+            for kind in ("dense", "batchnorm", "leakyrelu")
+        ]
+        return [getattr(self, name) for name in ["flatten", *names, f"dense{count + 1}"]]
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(image_shape=self.image_shape, units=self.units)
+        return config
+
+
+@keras.saving.register_keras_serializable(package="bigmodels")
+class ConvGenerator(_Network):
+    """A convolutional generator after DCGAN (Radford et al., 2016).
+
+    Args:
+        latent_dim: Width of the noise.
+        image_shape: Shape of the image made; height and width divisible by 4.
+        filters: Filters before the first and second enlargement.
+        **kwargs: As for every `keras.Model`.
+
+    Call arguments and returns: as for `Generator`.
+
+    Raises:
+        ValueError: if `image_shape` does not fit.
+    """
+
+    def __init__(
+        self, latent_dim=100, image_shape=(28, 28, 1), filters=(128, 64), **kwargs
+    ):
+        super().__init__(**kwargs)
+        self.latent_dim = latent_dim
+        self.image_shape = _check_image_shape(image_shape)
+        self.filters = tuple(filters)
+        self.natural_input_shape = (None, latent_dim)
+        height, width, channels = self.image_shape
+        if height % 4 or width % 4:
+            raise ValueError(
+                f"image_shape: {self.image_shape}, height and width must be divisible by 4"
+            )
+        dtype = self.dtype_policy
+        start = (height // 4, width // 4, self.filters[0])
+        self.dense1 = layers.Dense(math.prod(start), use_bias=False, dtype=dtype, name="dense1")
+        self.reshape = layers.Reshape(start, dtype=dtype, name="reshape")
+        self.batchnorm1 = layers.BatchNormalization(dtype=dtype, name="batchnorm1")
+        self.leakyrelu1 = layers.LeakyReLU(0.2, dtype=dtype, name="leakyrelu1")
+        self.conv1 = layers.Conv2DTranspose(
+            self.filters[1], 4, 2, "same", use_bias=False, dtype=dtype, name="conv1"
+        )
+        self.batchnorm2 = layers.BatchNormalization(dtype=dtype, name="batchnorm2")
+        self.leakyrelu2 = layers.LeakyReLU(0.2, dtype=dtype, name="leakyrelu2")
+        # Pixels stay in full precision under a mixed policy.
+        self.conv2 = layers.Conv2DTranspose(
+            channels,
+            4,
+            2,
+            "same",
+            activation="tanh",
+            dtype=dtype.variable_dtype,
+            name="conv2",
+        )
+
+    def _layers_in_order(self):
+        return [
+            self.dense1, self.reshape, self.batchnorm1, self.leakyrelu1,
+            self.conv1, self.batchnorm2, self.leakyrelu2, self.conv2,
+        ]  # fmt: skip
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(
+            latent_dim=self.latent_dim, image_shape=self.image_shape, filters=self.filters
+        )
+        return config
+
+
+@keras.saving.register_keras_serializable(package="bigmodels")
+class ConvDiscriminator(_Network):
+    """A convolutional discriminator after DCGAN, with dropout instead of batch normalisation.
+
+    Args:
+        image_shape: Shape of the images judged.
+        filters: Filters of the two convolutions, each halving height and width.
+        dropout_rate: Share of units dropped after each convolution.
+        **kwargs: As for every `keras.Model`.
+
+    Call arguments and returns: as for `Discriminator`.
+
+    Raises:
+        ValueError: if `image_shape` does not fit.
+    """
+
+    def __init__(
+        self, image_shape=(28, 28, 1), filters=(64, 128), dropout_rate=0.3, **kwargs
+    ):
+        super().__init__(**kwargs)
+        self.image_shape = _check_image_shape(image_shape)
+        self.filters = tuple(filters)
+        self.dropout_rate = dropout_rate
+        self.natural_input_shape = (None, *self.image_shape)
+        dtype = self.dtype_policy
+        self.conv1 = layers.Conv2D(self.filters[0], 4, 2, "same", dtype=dtype, name="conv1")
+        self.leakyrelu1 = layers.LeakyReLU(0.2, dtype=dtype, name="leakyrelu1")
+        self.dropout1 = layers.Dropout(dropout_rate, dtype=dtype, name="dropout1")
+        self.conv2 = layers.Conv2D(self.filters[1], 4, 2, "same", dtype=dtype, name="conv2")
+        self.leakyrelu2 = layers.LeakyReLU(0.2, dtype=dtype, name="leakyrelu2")
+        self.dropout2 = layers.Dropout(dropout_rate, dtype=dtype, name="dropout2")
+        self.flatten = layers.Flatten(dtype=dtype, name="flatten")
+        # The logit stays in full precision under a mixed policy.
+        self.dense1 = layers.Dense(1, dtype=dtype.variable_dtype, name="dense1")
+
+    def _layers_in_order(self):
+        return [
+            self.conv1, self.leakyrelu1, self.dropout1, self.conv2, self.leakyrelu2,
+            self.dropout2, self.flatten, self.dense1,
+        ]  # fmt: skip
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(
+            image_shape=self.image_shape, filters=self.filters, dropout_rate=self.dropout_rate
+        )
+        return config
+
+
+@keras.saving.register_keras_serializable(package="bigmodels")
+class GAN(Model):
+    """A generator and a discriminator trained against each other.
+
+    `fit` takes real images in [-1, 1] (targets, if any, are ignored) and logs `d_loss`, `g_loss`
+    and their sum as `loss`. Calling the model, or `predict`, turns noise into images.
+
+    Args:
+        generator: Noise to images; has `latent_dim`.
+        discriminator: Images to one logit.
+        seed: Integer behind the noise of training, or `None` for a fresh one each time.
+        **kwargs: As for every `keras.Model`.
+
+    Attributes:
+        generator, discriminator: The networks.
+        d_optimizer, g_optimizer: Their optimizers, once compiled.
+        latent_dim: Width of the noise.
+
+    Raises:
+        ValueError: if the generator has no `latent_dim`, or its images do not fit the
+            discriminator.
+    """
+
+    def __init__(self, generator, discriminator, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        if not hasattr(generator, "latent_dim"):
+            raise ValueError(f"generator: {generator.name!r} has no attribute latent_dim")
+        self.generator = generator
+        self.discriminator = discriminator
+        self.latent_dim = generator.latent_dim
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.d_loss_tracker = keras.metrics.Mean(name="d_loss")
+        self.g_loss_tracker = keras.metrics.Mean(name="g_loss")
+        self.loss_tracker = keras.metrics.Mean(name="loss")
+        # Both shapes are known here, so the optimizers can be built by `compile`, and are then
+        # saved and restored whole.
+        self.build((None, self.latent_dim))
+
+    def build(self, input_shape):
+        if not self.generator.built:
+            self.generator.build(input_shape)
+        image_shape = self.generator.compute_output_shape(input_shape)
+        if not self.discriminator.built:
+            self.discriminator.build(image_shape)
+        wanted = getattr(self.discriminator, "image_shape", image_shape[1:])
+        if tuple(wanted) != tuple(image_shape[1:]):
+            raise ValueError(
+                f"discriminator: judges images {tuple(wanted)}, but the generator makes "
+                f"{tuple(image_shape[1:])}"
+            )
+        self.image_shape = tuple(image_shape[1:])
+        self.built = True
+
+    def compile(self, d_optimizer=None, g_optimizer=None, loss_fn=None, **kwargs):
+        """Set what trains the two networks.
+
+        Args:
+            d_optimizer: The discriminator's optimizer; Adam(2e-4, beta_1=0.5), after DCGAN, when
+                left out.
+            g_optimizer: The generator's optimizer; the same when left out.
+            loss_fn: Loss of (labels, logits), 1 for real and 0 for generated; binary cross-entropy
+                on logits when left out.
+            **kwargs: `jit_compile`, `run_eagerly`, `steps_per_execution`, as for every Keras model.
+        """
+        d_optimizer = keras.optimizers.get(d_optimizer or _dcgan_adam())
+        g_optimizer = keras.optimizers.get(g_optimizer or _dcgan_adam())
+        # Keras wraps the one optimizer it knows for float16; the other is wrapped the same way.
+        super().compile(optimizer=g_optimizer, **kwargs)
+        self.g_optimizer = self.optimizer
+        scaled = isinstance(self.g_optimizer, keras.optimizers.LossScaleOptimizer)
+        if scaled and not isinstance(d_optimizer, keras.optimizers.LossScaleOptimizer):
+            d_optimizer = keras.optimizers.LossScaleOptimizer(d_optimizer, name="d_loss_scale")
+        self.d_optimizer = d_optimizer
+        self.loss_fn = keras.losses.get(
+            loss_fn or keras.losses.BinaryCrossentropy(from_logits=True)
+        )
+        self.d_optimizer.build(self.discriminator.trainable_variables)
+        self.g_optimizer.build(self.generator.trainable_variables)
+
+    def get_compile_config(self):
+        if not self.compiled:
+            return {}
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "d_optimizer": serialize(self.d_optimizer),
+            "g_optimizer": serialize(self.g_optimizer),
+            "loss_fn": serialize(self.loss_fn),
+        }
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+
+    @property
+    def metrics(self):
+        """The three running means that `fit` and `evaluate` log and reset."""
+        return [self.d_loss_tracker, self.g_loss_tracker, self.loss_tracker]
+
+    def call(self, inputs, training=None):
+        return self.generator(inputs, training=training)
+
+    def compute_output_shape(self, input_shape):
+        return self.generator.compute_output_shape(input_shape)
+
+    def _adversarial_losses(self, images, training):
+        noise = keras.random.normal(
+            (tf.shape(images)[0], self.latent_dim), seed=self.seed_generator
+        )
+        fakes = self.generator(noise, training=training)
+        real_logits = self.discriminator(images, training=training)
+        fake_logits = self.discriminator(fakes, training=training)
+        real, fake = ops.ones_like(real_logits), ops.zeros_like(fake_logits)
+        d_loss = self.loss_fn(real, real_logits) + self.loss_fn(fake, fake_logits)
+        # The generator wants its images taken for real (Goodfellow et al., 2014, section 3).
+        g_loss = self.loss_fn(real, fake_logits)
+        return d_loss, g_loss
+
+    def train_step(self, data):  # Two optimizers, one pass: Keras' own step knows one loss.
+        images, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        with tf.GradientTape(persistent=True) as tape:
+            d_loss, g_loss = self._adversarial_losses(images, training=True)
+            d_scaled = self.d_optimizer.scale_loss(d_loss)
+            g_scaled = self.g_optimizer.scale_loss(g_loss)
+        d_variables = self.discriminator.trainable_variables
+        g_variables = self.generator.trainable_variables
+        d_gradients = tape.gradient(d_scaled, d_variables)
+        g_gradients = tape.gradient(g_scaled, g_variables)
+        self.d_optimizer.apply(d_gradients, d_variables)
+        self.g_optimizer.apply(g_gradients, g_variables)
+        return self._log(images, d_loss, g_loss)
+
+    def test_step(self, data):
+        images, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        return self._log(images, *self._adversarial_losses(images, training=False))
+
+    def _log(self, images, d_loss, g_loss):
+        # Weighted by the batch's size, so that a ragged last batch counts for what it is.
+        weight = tf.shape(images)[0]
+        self.d_loss_tracker.update_state(d_loss, sample_weight=weight)
+        self.g_loss_tracker.update_state(g_loss, sample_weight=weight)
+        self.loss_tracker.update_state(d_loss + g_loss, sample_weight=weight)
+        return self.get_metrics_result()
+
+    def generate(self, n=1, seed=None):
+        """Make images.
+
+        Args:
+            n: How many.
+            seed: Integer; the same seed gives the same images. `None` draws a fresh one.
+
+        Returns:
+            float32 array in [-1, 1], `(n, height, width, channels)`.
+
+        Raises:
+            ValueError: if `n` is not positive.
+        """
+        if n < 1:
+            raise ValueError(f"n: {n!r}, expected a positive integer")
+        noise = ops.convert_to_numpy(keras.random.normal((n, self.latent_dim), seed=seed))
+        return self.predict(noise, verbose=0)
+
+    def data_specs(self):
+        images = checks.Spec(
+            "float", self.image_shape, -1, 1, "Images are scaled to [-1, 1]: x / 127.5 - 1."
+        )
+        return images, None
+
+    def predict_spec(self):
+        return checks.Spec("float", (self.latent_dim,))
+
+    def get_config(self):
+        config = super().get_config()
+        serialize = keras.saving.serialize_keras_object
+        config.update(
+            generator=serialize(self.generator),
+            discriminator=serialize(self.discriminator),
+            seed=self.seed,
+        )
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        for name in ("generator", "discriminator"):
+            config[name] = keras.saving.deserialize_keras_object(config[name])
+        return cls(**config)
+
+
+def _dcgan_adam():
+    return keras.optimizers.Adam(2e-4, beta_1=0.5)
