@@ -38,9 +38,7 @@ def stratified_split(labels):
     """
     rows = np.arange(len(labels))
     labels = np.asarray(labels)
-    train, rest = train_test_split(
-        rows, test_size=0.2, random_state=_SPLIT_SEED, stratify=labels
-    )
+    train, rest = train_test_split(rows, test_size=0.2, random_state=_SPLIT_SEED, stratify=labels)
     validation, test = train_test_split(
         rest, test_size=0.5, random_state=_SPLIT_SEED, stratify=labels[rest]
     )

@@ -76,9 +76,7 @@ def _list_images(root, names):
         if folder not in names:
             raise ValueError(f"images: {str(root / folder)!r} is no class of the training images")
     for label, name in enumerate(names):
-        found = sorted(
-            p for p in (root / name).rglob("*") if p.suffix.lower() in _IMAGE_SUFFIXES
-        )
+        found = sorted(p for p in (root / name).rglob("*") if p.suffix.lower() in _IMAGE_SUFFIXES)
         if not found:
             raise ValueError(f"images: {str(root / name)!r} holds no image {_IMAGE_SUFFIXES}")
         paths += found

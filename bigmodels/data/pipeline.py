@@ -89,9 +89,7 @@ def training_batches(elements, size, batch_size, seed, prepare):
         )
 
     batches = epoch_seeds.flat_map(epoch)
-    batches = batches.apply(
-        tf.data.experimental.assert_cardinality(math.ceil(size / batch_size))
-    )
+    batches = batches.apply(tf.data.experimental.assert_cardinality(math.ceil(size / batch_size)))
     return batches.prefetch(tf.data.AUTOTUNE)
 
 

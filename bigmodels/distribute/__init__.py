@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from bigmodels.distribute.model import Model
 
-__all__ = ["STRATEGIES", "Model", "strategy"]
+__all__ = ["STRATEGIES", "Model", "make_cpu_devices", "strategy"]
 
 STRATEGIES = ("auto", "one_device")
 
@@ -26,3 +26,22 @@ def strategy(name="auto"):
         raise ValueError(f"strategy: {name!r} is not one of {', '.join(STRATEGIES)}")
     device = "GPU:0" if tf.config.list_logical_devices("GPU") else "CPU:0"
     return tf.distribute.OneDeviceStrategy(device)
+
+
+def make_cpu_devices(count):
+    """Split the CPU into logical devices, to try several without GPUs.
+
+    Args:
+        count: How many; must be asked for before TensorFlow has used the CPU.
+
+    Raises:
+        ValueError: if `count` is not positive, or TensorFlow has started already.
+    """
+    if count < 1:
+        raise ValueError(f"count: {count!r}, expected a positive integer")
+    (cpu, *_) = tf.config.list_physical_devices("CPU")
+    parts = [tf.config.LogicalDeviceConfiguration()] * count
+    try:
+        tf.config.set_logical_device_configuration(cpu, parts)
+    except RuntimeError as error:
+        raise ValueError(f"count: {count}, but TensorFlow has already started") from error

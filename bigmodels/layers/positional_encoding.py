@@ -57,9 +57,7 @@ class PositionalEncoding(keras.layers.Layer):
             ):
                 length = tf.identity(length)
         elif length > self.max_length:
-            raise ValueError(
-                f"inputs: length {length} is longer than max_length={self.max_length}"
-            )
+            raise ValueError(f"inputs: length {length} is longer than max_length={self.max_length}")
         table = ops.convert_to_tensor(self._table, self.compute_dtype)
         return table[np.newaxis, :length]  # (1, length, embedding_dim)
 

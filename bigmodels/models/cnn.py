@@ -29,6 +29,7 @@ class CNN(Model):
         dense_units: Width of `dense1`.
         dropout_rate: Share of units dropped before each dense layer.
         batch_normalization: Whether each convolution is followed by batch normalisation.
+        class_names: Names of the classes, if the model is to carry them.
         **kwargs: As for every `keras.Model`: `name`, `dtype`.
 
     Call arguments:
@@ -52,11 +53,14 @@ class CNN(Model):
         dense_units=128,
         dropout_rate=0.0,
         batch_normalization=False,
+        class_names=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
         if num_classes < 2:
             raise ValueError(f"num_classes: {num_classes!r}, expected at least 2")
+        if class_names is not None and len(class_names) != num_classes:
+            raise ValueError(f"class_names: {len(class_names)} names for num_classes={num_classes}")
         if not filters:
             raise ValueError(f"filters: {filters!r}, expected one number or more")
         self.num_classes = num_classes
@@ -65,6 +69,7 @@ class CNN(Model):
         self.dense_units = dense_units
         self.dropout_rate = dropout_rate
         self.batch_normalization = batch_normalization
+        self.class_names = None if class_names is None else tuple(class_names)
         dtype = self.dtype_policy
         for i, count in enumerate(self.filters, start=1):  # self.conv1, self.pool1, ...
             conv = layers.Conv2D(
@@ -72,7 +77,7 @@ class CNN(Model):
             )
             setattr(self, f"conv{i}", conv)
             if batch_normalization:
-                norm = layers.BatchNormalization(dtype=dtype, name=f"batchnorm{i}")
+                norm = layers.BatchNormalization(momentum=0.9, dtype=dtype, name=f"batchnorm{i}")
                 setattr(self, f"batchnorm{i}", norm)
             setattr(self, f"pool{i}", layers.MaxPooling2D(2, dtype=dtype, name=f"pool{i}"))
         self.flatten = layers.Flatten(dtype=dtype, name="flatten")
@@ -135,9 +140,7 @@ class CNN(Model):
         )
         if not self._sparse_loss():
             return images, checks.Spec()
-        return images, checks.Spec(
-            "int", (), 0, self.num_classes - 1, "Targets are class numbers."
-        )
+        return images, checks.Spec("int", (), 0, self.num_classes - 1, "Targets are class numbers.")
 
     def get_config(self):
         config = super().get_config()
@@ -148,5 +151,6 @@ class CNN(Model):
             dense_units=self.dense_units,
             dropout_rate=self.dropout_rate,
             batch_normalization=self.batch_normalization,
+            class_names=self.class_names,
         )
         return config

@@ -79,9 +79,7 @@ class Generator(_Network):
         ValueError: if `image_shape` is not three positive sizes.
     """
 
-    def __init__(
-        self, latent_dim=100, image_shape=(28, 28, 1), units=GENERATOR_UNITS, **kwargs
-    ):
+    def __init__(self, latent_dim=100, image_shape=(28, 28, 1), units=GENERATOR_UNITS, **kwargs):
         super().__init__(**kwargs)
         self.latent_dim = latent_dim
         self.image_shape = _check_image_shape(image_shape)
@@ -94,7 +92,7 @@ class Generator(_Network):
             dense = layers.Dense(width, use_bias=not normalised, dtype=dtype, name=f"dense{i}")
             setattr(self, f"dense{i}", dense)
             if normalised:
-                norm = layers.BatchNormalization(dtype=dtype, name=f"batchnorm{i}")
+                norm = layers.BatchNormalization(momentum=0.9, dtype=dtype, name=f"batchnorm{i}")
                 setattr(self, f"batchnorm{i}", norm)
             setattr(self, f"leakyrelu{i}", layers.LeakyReLU(0.2, dtype=dtype, name=f"leakyrelu{i}"))
         last = f"dense{len(self.units) + 1}"
@@ -117,9 +115,7 @@ class Generator(_Network):
 
     def get_config(self):
         config = super().get_config()
-        config.update(
-            latent_dim=self.latent_dim, image_shape=self.image_shape, units=self.units
-        )
+        config.update(latent_dim=self.latent_dim, image_shape=self.image_shape, units=self.units)
         return config
 
 
@@ -153,7 +149,7 @@ class Discriminator(_Network):
         for i, width in enumerate(self.units, start=1):  # self.dense1, self.batchnorm1, ...
             dense = layers.Dense(width, use_bias=False, dtype=dtype, name=f"dense{i}")
             setattr(self, f"dense{i}", dense)
-            norm = layers.BatchNormalization(dtype=dtype, name=f"batchnorm{i}")
+            norm = layers.BatchNormalization(momentum=0.9, dtype=dtype, name=f"batchnorm{i}")
             setattr(self, f"batchnorm{i}", norm)
             setattr(self, f"leakyrelu{i}", layers.LeakyReLU(0.2, dtype=dtype, name=f"leakyrelu{i}"))
         last = f"dense{len(self.units) + 1}"
@@ -191,9 +187,7 @@ class ConvGenerator(_Network):
         ValueError: if `image_shape` does not fit.
     """
 
-    def __init__(
-        self, latent_dim=100, image_shape=(28, 28, 1), filters=(128, 64), **kwargs
-    ):
+    def __init__(self, latent_dim=100, image_shape=(28, 28, 1), filters=(128, 64), **kwargs):
         super().__init__(**kwargs)
         self.latent_dim = latent_dim
         self.image_shape = _check_image_shape(image_shape)
@@ -208,12 +202,12 @@ class ConvGenerator(_Network):
         start = (height // 4, width // 4, self.filters[0])
         self.dense1 = layers.Dense(math.prod(start), use_bias=False, dtype=dtype, name="dense1")
         self.reshape = layers.Reshape(start, dtype=dtype, name="reshape")
-        self.batchnorm1 = layers.BatchNormalization(dtype=dtype, name="batchnorm1")
+        self.batchnorm1 = layers.BatchNormalization(momentum=0.9, dtype=dtype, name="batchnorm1")
         self.leakyrelu1 = layers.LeakyReLU(0.2, dtype=dtype, name="leakyrelu1")
         self.conv1 = layers.Conv2DTranspose(
             self.filters[1], 4, 2, "same", use_bias=False, dtype=dtype, name="conv1"
         )
-        self.batchnorm2 = layers.BatchNormalization(dtype=dtype, name="batchnorm2")
+        self.batchnorm2 = layers.BatchNormalization(momentum=0.9, dtype=dtype, name="batchnorm2")
         self.leakyrelu2 = layers.LeakyReLU(0.2, dtype=dtype, name="leakyrelu2")
         # Pixels stay in full precision under a mixed policy.
         self.conv2 = layers.Conv2DTranspose(
@@ -256,9 +250,7 @@ class ConvDiscriminator(_Network):
         ValueError: if `image_shape` does not fit.
     """
 
-    def __init__(
-        self, image_shape=(28, 28, 1), filters=(64, 128), dropout_rate=0.3, **kwargs
-    ):
+    def __init__(self, image_shape=(28, 28, 1), filters=(64, 128), dropout_rate=0.3, **kwargs):
         super().__init__(**kwargs)
         self.image_shape = _check_image_shape(image_shape)
         self.filters = tuple(filters)

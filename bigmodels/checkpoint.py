@@ -1,0 +1,202 @@
+"""What a run leaves on disk, and how it goes on from there.
+
+Files are written under another name and renamed when whole, so that a killed run leaves the old
+file or the new one, never half of one.
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+
+import keras
+import tensorflow as tf
+
+from bigmodels import (
+    models,  # noqa: F401  (registers the classes that `.keras` files name)
+    tasks,
+)
+from bigmodels.tasks.task import flat_settings, with_settings
+
+_PACKAGES = ("bigmodels", "tensorflow", "keras", "numpy", "tensorflow-datasets")
+# Where a run may be moved to without becoming another run.
+_NOT_THE_RUN = ("data_dir",)
+
+
+class RunDirectory:
+    """A run's directory: `config.json`, `metrics.jsonl`, `result.json`, `model.keras`, ...
+
+    Args:
+        path: The directory; made by `start`.
+    """
+
+    def __init__(self, path):
+        self.path = pathlib.Path(path)
+        self.samples = self.path / "samples"
+        self.logs = self.path / "logs"
+        self._checkpoints = self.path / "checkpoints"
+
+    def start(self, task, config):
+        """Claim the directory for a run, or find that it holds this very run.
+
+        Args:
+            task: A `Task`.
+            config: Its config.
+
+        Raises:
+            ValueError: if the directory holds a run with other settings, or is something else.
+        """
+        settings = json.loads(json.dumps(dataclasses.asdict(config)))
+        if (self.path / "config.json").exists():
+            old = self.read_json("config.json")
+            if old.get("task") != task.name:
+                raise ValueError(
+                    f"workdir: {str(self.path)!r} holds a run of task {old.get('task')!r}, "
+                    f"not {task.name!r}; choose another workdir"
+                )
+            before, now = flat_settings(old["config"]), flat_settings(settings)
+            for name in sorted({*before, *now} - {*_NOT_THE_RUN}):
+                if before.get(name) != now.get(name):
+                    raise ValueError(
+                        f"workdir: {str(self.path)!r} holds a run with {name}={before.get(name)}, "
+                        f"not {now.get(name)}; choose another workdir"
+                    )
+            return
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise ValueError(
+                f"workdir: {str(self.path)!r} exists and is no run; choose another workdir"
+            )
+        for directory in (self.path, self.samples, self.logs, self._checkpoints):
+            directory.mkdir(parents=True, exist_ok=True)
+        versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+        versions["python"] = platform.python_version()
+        self.write_json(
+            "config.json", {"task": task.name, "config": settings, "versions": versions}
+        )
+
+    def load_config(self):
+        """The task and config of the run.
+
+        Returns:
+            `(task, config)`.
+
+        Raises:
+            ValueError: if there is no run, or its config is not readable.
+        """
+        stored = self.read_json("config.json")
+        try:
+            task = tasks.get(stored["task"])
+            config = with_settings(task.config(), flat_settings(stored["config"]))
+        except (KeyError, TypeError, AttributeError):
+            raise ValueError(
+                f"workdir: {str(self.path / 'config.json')!r} is not a run's config"
+            ) from None
+        return task, config
+
+    def load_model(self):
+        """The trained model.
+
+        Returns:
+            A `bigmodels.Model`.
+
+        Raises:
+            ValueError: if there is none, or the file is damaged.
+        """
+        path = self.path / "model.keras"
+        if not path.exists():
+            raise ValueError(f"workdir: {str(self.path)!r} holds no model.keras (not trained yet?)")
+        try:
+            return keras.models.load_model(path)
+        except Exception as error:
+            # zipfile, h5py, json and Keras each raise their own kind for a damaged file.
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(f"workdir: {str(path)!r} cannot be loaded: {reason}") from error
+
+    def save_model(self, model):
+        """Write `model.keras`, whole or not at all."""
+        temporary = self.path / f".model.{os.getpid()}.keras"
+        model.save(temporary)
+        os.replace(temporary, self.path / "model.keras")
+
+    def read_json(self, name):
+        """A JSON file of the run.
+
+        Raises:
+            ValueError: if it is missing or damaged.
+        """
+        path = self.path / name
+        try:
+            return json.loads(path.read_text())
+        except FileNotFoundError:
+            raise ValueError(f"workdir: {str(self.path)!r} holds no {name}") from None
+        except (OSError, ValueError) as error:
+            raise ValueError(f"workdir: {str(path)!r} cannot be read: {error}") from None
+
+    def write_json(self, name, content):
+        """Write a JSON file, whole or not at all."""
+        self.write_text(name, json.dumps(content, indent=2) + "\n")
+
+    def write_text(self, name, text):
+        """Write a text file, whole or not at all."""
+        temporary = self.path / f".{name}.{os.getpid()}"
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, self.path / name)
+
+    def has_result(self):
+        """Whether the run is finished."""
+        return (self.path / "result.json").exists()
+
+    def history(self):
+        """The lines of `metrics.jsonl`, one dict an epoch."""
+        path = self.path / "metrics.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [json.loads(line) for line in lines]
+
+    def write_history(self, rows):
+        """Write `metrics.jsonl`."""
+        self.write_text("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+    def checkpoints(self, model):
+        """The run's `tf.train.CheckpointManager` over everything that training changes."""
+        return tf.train.CheckpointManager(
+            tf.train.Checkpoint(state=[v.value for v in _training_state(model)]),
+            str(self._checkpoints),
+            max_to_keep=2,
+            checkpoint_name="epoch",
+        )
+
+
+def _training_state(model):
+    """Weights, random states and optimizers' variables, in a fixed order, each once."""
+    optimizers = [v for v in vars(model).values() if isinstance(v, keras.optimizers.Optimizer)]
+    variables = [*model.variables, *(v for optimizer in optimizers for v in optimizer.variables)]
+    return list({id(v): v for v in variables}.values())
+
+
+def transfer_weights(source, target):
+    """Start a model from another's weights, layer by layer where name and shape agree.
+
+    Args:
+        source: A trained model.
+        target: A built model; its weights are overwritten.
+
+    Returns:
+        `(taken, left)`: names of the target's weights that were taken over, and that were not.
+    """
+    # Paths begin with the model's own name, which may differ.
+    given = {v.path.partition("/")[2]: v for v in source.weights}
+    taken, left = [], []
+    for variable in target.weights:
+        name = variable.path.partition("/")[2]
+        found = given.get(name)
+        if found is not None and found.shape == variable.shape:
+            variable.assign(found)
+            taken.append(name)
+        else:
+            left.append(name)
+    return taken, left

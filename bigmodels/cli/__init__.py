@@ -1,0 +1,1 @@
+"""Command lines: absl flags and nothing else, one thin file a command."""

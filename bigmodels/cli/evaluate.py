@@ -1,0 +1,37 @@
+"""bigmodels-evaluate: measure a trained run again, on its own data or another set.
+
+    bigmodels-evaluate --workdir=runs/digits
+
+The last line on stdout is the result as JSON; nothing on disk changes.
+"""
+
+from absl import flags
+
+from bigmodels.cli import command
+
+flags.DEFINE_string("workdir", None, "A finished run's directory.")
+flags.DEFINE_string("dataset", None, "Measure on this set instead of the run's own.")
+flags.DEFINE_string("data_dir", None, "Where TFDS finds prepared sets, if not where it was.")
+flags.DEFINE_integer("batch_size", None, "The batch; the run's by default.")
+flags.DEFINE_multi_string("set", [], "NAME=VALUE, any setting that is to differ from the run's.")
+
+
+def main(write):
+    """Evaluate as the flags say."""
+    given = flags.FLAGS
+    if not given.workdir:
+        raise ValueError("workdir: give --workdir=...")
+    names = ("dataset", "data_dir", "batch_size")
+    values = {n: given[n].value for n in names if given[n].value is not None}
+    from bigmodels.evaluate import evaluate
+
+    write(command.to_json(evaluate(given.workdir, values | command.settings(given.set))))
+
+
+def run():
+    """The console script."""
+    command.run(main, __doc__)
+
+
+if __name__ == "__main__":
+    run()

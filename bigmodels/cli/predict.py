@@ -1,0 +1,43 @@
+"""bigmodels-predict: use a trained run.
+
+    bigmodels-predict --workdir=runs/digits --input=photo.png
+    bigmodels-predict --workdir=runs/lstm --prompt="ROMEO:" --length=300 --temperature=0.8
+    bigmodels-predict --workdir=runs/gan --count=64 --output=samples.png
+
+Text goes to stdout as it is, everything else as one line of JSON an item.
+"""
+
+from absl import flags
+
+from bigmodels.cli import command
+
+flags.DEFINE_string("workdir", None, "A trained run's directory.")
+flags.DEFINE_string("input", None, "Image classification: an image, or a directory of images.")
+flags.DEFINE_string("prompt", None, "Text generation: the text to continue.")
+flags.DEFINE_integer("length", None, "Text generation: characters to add; 300 by default.")
+flags.DEFINE_float("temperature", None, "Text generation: 0 is greedy; 1 by default.")
+flags.DEFINE_integer("count", None, "Image generation: how many; 16 by default.")
+flags.DEFINE_string("output", None, "Image generation: PNG to write; samples.png by default.")
+flags.DEFINE_integer("seed", None, "Same seed, same text or images; 0 by default.")
+
+_OPTIONS = ("input", "prompt", "length", "temperature", "count", "output", "seed")
+
+
+def main(write):
+    """Predict as the flags say."""
+    given = flags.FLAGS
+    if not given.workdir:
+        raise ValueError("workdir: give --workdir=...")
+    from bigmodels.predict import predict
+
+    for item in predict(given.workdir, **{name: given[name].value for name in _OPTIONS}):
+        write(item if isinstance(item, str) else command.to_json(item))
+
+
+def run():
+    """The console script."""
+    command.run(main, __doc__)
+
+
+if __name__ == "__main__":
+    run()

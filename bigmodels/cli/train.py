@@ -1,0 +1,72 @@
+"""bigmodels-train: train a task, measure it on held-out data, write a report.
+
+    bigmodels-train --task=image_classification --workdir=runs/digits
+    bigmodels-train --task=text_generation --dataset=tiny_shakespeare --data_dir=DIR \\
+        --workdir=runs/lstm --epochs=12 --set model.rnn_units=512
+
+Run again, it continues an unfinished run. The last line on stdout is the result as JSON.
+"""
+
+from absl import flags
+
+from bigmodels import tasks
+from bigmodels.cli import command
+
+flags.DEFINE_string("task", None, f"What to train: {', '.join(tasks.NAMES)}.")
+flags.DEFINE_string("workdir", None, "The run's directory.")
+flags.DEFINE_string(
+    "dataset", None, "A TFDS name, images:DIR or text:FILE; the task's embedded set by default."
+)
+flags.DEFINE_string("data_dir", None, "Where TFDS finds prepared sets, else TFDS_DATA_DIR.")
+flags.DEFINE_integer("epochs", None, "Passes over the training data; the task's by default.")
+flags.DEFINE_integer("batch_size", None, "The global batch; the task's by default.")
+flags.DEFINE_integer("seed", None, "Behind everything random; 0 by default.")
+flags.DEFINE_string("strategy", None, "auto or one_device; auto by default.")
+flags.DEFINE_string(
+    "precision", None, "float32, mixed_bfloat16 or mixed_float16; float32 by default."
+)
+flags.DEFINE_string("jit_compile", None, "auto, true or false; auto by default.")
+flags.DEFINE_integer("devices", None, "Logical CPU devices to make.", lower_bound=1)
+flags.DEFINE_string("init_from", None, "A run whose weights to start from.")
+flags.DEFINE_multi_string(
+    "set", [], "NAME=VALUE, any setting of the task, for example model.dense_units=256."
+)
+
+_CONFIG_FLAGS = (
+    "dataset",
+    "data_dir",
+    "epochs",
+    "batch_size",
+    "seed",
+    "strategy",
+    "precision",
+    "jit_compile",
+    "init_from",
+)
+
+
+def main(write):
+    """Train as the flags say."""
+    given = flags.FLAGS
+    for name in ("task", "workdir"):
+        if not given[name].value:
+            raise ValueError(f"{name}: give --{name}=...")
+    values = {n: given[n].value for n in _CONFIG_FLAGS if given[n].value is not None}
+    values |= command.settings(given.set)
+    tasks.get(given.task)
+    if given.devices:
+        from bigmodels import distribute
+
+        distribute.make_cpu_devices(given.devices)
+    from bigmodels.train import train
+
+    write(command.to_json(train(given.task, given.workdir, values)))
+
+
+def run():
+    """The console script."""
+    command.run(main, __doc__)
+
+
+if __name__ == "__main__":
+    run()

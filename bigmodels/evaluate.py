@@ -1,0 +1,27 @@
+"""Measure a trained run again, from its files alone."""
+
+from bigmodels.checkpoint import RunDirectory
+from bigmodels.tasks.task import with_settings
+
+
+def evaluate(workdir, settings=None):
+    """Load a run's model and data and measure every split.
+
+    Args:
+        workdir: A finished run's directory; nothing in it is changed.
+        settings: What is to differ from the run's config, for example `{"dataset": ...,
+            "data_dir": ...}`.
+
+    Returns:
+        The content of `result.json`, with the metrics measured now.
+
+    Raises:
+        ValueError: if there is no finished run, or data and model do not fit together.
+    """
+    run = RunDirectory(workdir)
+    task, config = run.load_config()
+    config = with_settings(config, settings or {})
+    result = run.read_json("result.json")
+    model = run.load_model()
+    data = task.load_data(config)
+    return result | {"dataset": config.dataset} | task.measure_splits(model, data, config)

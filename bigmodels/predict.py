@@ -1,0 +1,24 @@
+"""Use a trained run: classify images, continue a text, make images."""
+
+from bigmodels.checkpoint import RunDirectory
+
+
+def predict(workdir, **options):
+    """What a run's model has to say.
+
+    Args:
+        workdir: A trained run's directory.
+        **options: What the task's `predict` takes: `input` for image_classification; `prompt`,
+            `length`, `temperature`, `seed` for text_generation; `count`, `seed`, `output` for
+            image_generation. `None` leaves an option at its default.
+
+    Returns:
+        An iterator: strings for text, dicts for the others.
+
+    Raises:
+        ValueError: if there is no trained run, or an option does not fit.
+    """
+    run = RunDirectory(workdir)
+    task, config = run.load_config()
+    given = {name: value for name, value in options.items() if value is not None}
+    return task.predict(run.load_model(), config, **given)

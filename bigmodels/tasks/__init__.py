@@ -1,0 +1,32 @@
+"""The recipes: what each application is made of, by name."""
+
+import difflib
+import importlib
+
+# Module paths as strings: naming the tasks does not import TensorFlow.
+_MODULES = {
+    "image_classification": "bigmodels.tasks.image_classification",
+    "text_generation": "bigmodels.tasks.text_generation",
+    "image_generation": "bigmodels.tasks.image_generation",
+}
+
+NAMES = tuple(_MODULES)
+
+
+def get(name):
+    """The task of that name.
+
+    Args:
+        name: One of `NAMES`.
+
+    Returns:
+        A `bigmodels.tasks.task.Task`.
+
+    Raises:
+        ValueError: if there is none, with the nearest name.
+    """
+    if name not in _MODULES:
+        near = difflib.get_close_matches(str(name), NAMES)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"task: {name!r} is not one of {', '.join(NAMES)}{hint}")
+    return importlib.import_module(_MODULES[name]).TASK

@@ -1,0 +1,190 @@
+"""Image classification with the CNN (article 2.3 and 4.1).
+
+    bigmodels-train --task=image_classification --workdir=runs/digits
+
+Measured figures, with seed, machine and time, are in the README.
+"""
+
+import dataclasses
+import pathlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from bigmodels import plots
+from bigmodels.data import load_images
+from bigmodels.data.images import default_augmentation
+from bigmodels.models import CNN
+from bigmodels.tasks.task import Config, Optimizer, Task
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Arguments of `bigmodels.models.CNN`: the article's sizes, and help against overfitting.
+
+    `dropout_rate=0` and `batch_normalization=false` give the article's bare network.
+    """
+
+    filters: tuple[int, ...] = (32, 64)
+    kernel_size: int = 3
+    dense_units: int = 128
+    dropout_rate: float = 0.4
+    batch_normalization: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """`image_size` (height, width) to resize to; empty keeps the images as they are."""
+
+    image_size: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentationConfig:
+    """Arguments of `bigmodels.data.Augmentation`; without a word, only known sets are mirrored."""
+
+    horizontal_flip: bool | None = None
+    translation: float = 0.07
+    rotation: float = 8.0
+    zoom: float = 0.08
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageClassification(Config):
+    """The recipe."""
+
+    dataset: str = "digits"
+    epochs: int = 20
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    optimizer: Optimizer = Optimizer(learning_rate=2e-3, weight_decay=0.01)
+
+
+def load_data(config):
+    """Labelled images in [0, 1]."""
+    return load_images(
+        config.dataset,
+        config.batch_size,
+        data_dir=config.data_dir,
+        image_size=config.data.image_size or None,
+        augmentation=default_augmentation(
+            config.dataset, **dataclasses.asdict(config.augmentation)
+        ),
+        seed=config.seed,
+    )
+
+
+def build_model(config, data):
+    """A built CNN for the data's images and classes."""
+    names = data.class_names
+    model = CNN(len(names), class_names=names, **dataclasses.asdict(config.model))
+    model.build((None, *data.image_shape))
+    return model
+
+
+def compile_model(model, config, steps):
+    """Cross-entropy on logits, accuracy."""
+    model.compile(
+        config.optimizer.build(steps),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=config.keras_jit_compile,
+    )
+
+
+def search_space(hp):
+    """What is worth varying."""
+    return {
+        "model.dense_units": hp.Int("model.dense_units", 64, 512, step=64),
+        "model.dropout_rate": hp.Float("model.dropout_rate", 0.0, 0.6, step=0.1),
+        "optimizer.learning_rate": hp.Float("optimizer.learning_rate", 3e-4, 1e-2, sampling="log"),
+    }
+
+
+def measure(model, data, config):
+    """Nothing beyond what Keras evaluates."""
+    return {}
+
+
+def draw(model, data, config):
+    """Confusion matrix and worst mistakes on the test split."""
+    labels = np.concatenate([y for _, y in data.test.as_numpy_iterator()])
+    probabilities = model.predict_proba(data.test, verbose=0)
+    predicted = probabilities.argmax(-1)
+    names = data.class_names
+    drawn = {"Confusion matrix (test)": plots.confusion_matrix(labels, predicted, names)}
+    wrong = np.flatnonzero(predicted != labels)
+    if len(wrong):
+        # The surest mistakes first.
+        wrong = wrong[np.argsort(-probabilities[wrong, predicted[wrong]])][:24]
+        images = np.concatenate([x for x, _ in data.test.as_numpy_iterator()])[wrong]
+        titles = [f"{names[labels[i]]} taken\nfor {names[predicted[i]]}" for i in wrong]
+        drawn["Surest mistakes (test)"] = plots.image_grid(images, titles, scale=data.scale)
+    return drawn
+
+
+def describe(data):
+    """The data in a few lines."""
+    shape = " x ".join(map(str, data.image_shape))
+    return {
+        "images": ", ".join(f"{count} {split}" for split, count in data.sizes.items()),
+        "image shape": f"{shape}, scaled to {data.scale}",
+        "classes": ", ".join(data.class_names),
+    }
+
+
+def predict(model, config, input=None, **_):
+    """Class and probability of image files.
+
+    Args:
+        model: A trained CNN.
+        config: Its config.
+        input: An image file, or a directory of them.
+
+    Yields:
+        `{"file": ..., "class": ..., "probability": ...}`.
+
+    Raises:
+        ValueError: if there is nothing to read or a file is no image.
+    """
+    if not input:
+        raise ValueError("input: give an image file, or a directory of them")
+    path = pathlib.Path(input)
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    height, width, channels = model.get_build_config()["input_shape"][1:]
+    if not files:
+        raise ValueError(f"input: {input!r} holds no file")
+    for file in files:
+        try:
+            image = tf.io.decode_image(file.read_bytes(), channels, expand_animations=False)
+        except (OSError, tf.errors.InvalidArgumentError):
+            raise ValueError(f"input: {str(file)!r} is not an image that can be read") from None
+        if image.shape[:2] != (height, width):
+            image = tf.image.resize(image, (height, width), antialias=True)
+        image = tf.cast(image, "float32")[None] / 255
+        (probabilities,) = model.predict_proba(image, verbose=0)
+        best = int(probabilities.argmax())
+        yield {
+            "file": str(file),
+            "class": model.class_names[best],
+            "probability": float(probabilities[best]),
+        }
+
+
+TASK = Task(
+    name="image_classification",
+    summary="which class an image belongs to (CNN)",
+    unit="images",
+    config=ImageClassification,
+    load_data=load_data,
+    build_model=build_model,
+    compile_model=compile_model,
+    search_space=search_space,
+    measure=measure,
+    draw=draw,
+    sample=None,
+    describe=describe,
+    predict=predict,
+)

@@ -1,0 +1,263 @@
+"""What every recipe states: its settings, and one record of functions."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Callable
+
+import keras
+
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+
+
+def _check_positive(name, value):
+    if not value > 0:
+        raise ValueError(f"{name}: {value!r}, expected a positive number")
+
+
+def _check_choice(name, value, choices):
+    if value not in choices:
+        near = difflib.get_close_matches(str(value), choices)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"{name}: {value!r} is not one of {', '.join(choices)}{hint}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """How the weights move: `learning_rate` is reached after a linear warm-up, then decays.
+
+    Args:
+        name: `adamw`, `adam` or `sgd` (with momentum 0.9).
+        learning_rate: Highest learning rate.
+        warmup_steps: Steps to reach it (fewer if the training is short).
+        schedule: `cosine` (to zero) or `constant`.
+        weight_decay: Decoupled weight decay, for `adamw`; biases and norms are left out.
+        beta_2: Second-moment decay of Adam.
+        clip_norm: Largest global norm of the gradient; 0 turns clipping off.
+    """
+
+    name: str = "adamw"
+    learning_rate: float = 1e-3
+    warmup_steps: int = 100
+    schedule: str = "cosine"
+    weight_decay: float = 0.01
+    beta_2: float = 0.999
+    clip_norm: float = 1.0
+
+    def __post_init__(self):
+        _check_choice("optimizer.name", self.name, ("adamw", "adam", "sgd"))
+        _check_choice("optimizer.schedule", self.schedule, ("cosine", "constant"))
+        _check_positive("optimizer.learning_rate", self.learning_rate)
+
+    def build(self, steps):
+        """A Keras optimizer for a training of so many steps."""
+        rate = self.learning_rate
+        if self.schedule == "cosine":
+            warmup = min(self.warmup_steps, steps // 10)
+            rate = keras.optimizers.schedules.CosineDecay(
+                0.0 if warmup else rate,
+                max(steps - warmup, 1),
+                warmup_target=rate if warmup else None,
+                warmup_steps=warmup,
+            )
+        clip = self.clip_norm or None
+        if self.name == "sgd":
+            return keras.optimizers.SGD(rate, momentum=0.9, global_clipnorm=clip)
+        if self.name == "adam":
+            return keras.optimizers.Adam(rate, beta_2=self.beta_2, global_clipnorm=clip)
+        optimizer = keras.optimizers.AdamW(
+            rate, self.weight_decay, beta_2=self.beta_2, global_clipnorm=clip
+        )
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "embedding"])
+        return optimizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings every task has; each task adds its own.
+
+    Args:
+        dataset: A name, or the user's own files (`images:DIR`, `text:FILE`).
+        data_dir: Where TensorFlow Datasets finds prepared sets.
+        epochs: Passes over the training data.
+        steps_per_epoch: Batches an epoch, if not the whole data.
+        batch_size: The global batch.
+        seed: Behind initial weights, order, augmentation, dropout and noise.
+        precision: Keras dtype policy: float32, mixed_bfloat16 or mixed_float16.
+        jit_compile: Whether XLA compiles the step; `auto` leaves it to Keras.
+        strategy: Where to train, see `bigmodels.distribute`.
+        init_from: Another run's directory, to start from its weights.
+        optimizer: See `Optimizer`.
+    """
+
+    dataset: str = ""
+    data_dir: str | None = None
+    epochs: int = 10
+    steps_per_epoch: int | None = None
+    batch_size: int = 64
+    seed: int = 0
+    precision: str = "float32"
+    jit_compile: str = "auto"
+    strategy: str = "auto"
+    init_from: str | None = None
+    optimizer: Optimizer = Optimizer()
+
+    def __post_init__(self):
+        _check_positive("epochs", self.epochs)
+        _check_positive("batch_size", self.batch_size)
+        if self.steps_per_epoch is not None:
+            _check_positive("steps_per_epoch", self.steps_per_epoch)
+        if self.seed < 0:
+            raise ValueError(f"seed: {self.seed!r}, expected zero or more")
+        _check_choice("precision", self.precision, PRECISIONS)
+        _check_choice("jit_compile", self.jit_compile, ("auto", "true", "false"))
+
+    @property
+    def keras_jit_compile(self):
+        """`jit_compile` as `keras.Model.compile` takes it."""
+        return {"auto": "auto", "true": True, "false": False}[self.jit_compile]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One application, as data.
+
+    Attributes:
+        name: As on the command line.
+        summary: One line.
+        unit: What `throughput` counts, for example "images".
+        config: The `Config` subclass; its defaults are the recipe.
+        load_data: `(config) -> data` with `train`, `train_sample`, `validation`, `test`, `sizes`.
+        build_model: `(config, data) -> model`.
+        compile_model: `(model, config, steps) -> None`.
+        search_space: `(hp) -> settings`, for a keras-tuner `hp`.
+        measure: `(model, data, config) -> {split: {metric: value}}`, beyond what Keras evaluates.
+        draw: `(model, data, config) -> {title: Figure or str}`, at the end.
+        sample: `(model, data, config) -> Figure or str`, now and then while training; or `None`.
+        describe: `(data) -> {what: value}`, the data's lines in the report.
+        predict: `(model, config, **options) -> iterable`, what `bigmodels-predict` prints.
+        overfits: Whether comparing training and validation loss says something (not for a GAN).
+    """
+
+    name: str
+    summary: str
+    unit: str
+    config: type[Config]
+    load_data: Callable
+    build_model: Callable
+    compile_model: Callable
+    search_space: Callable
+    measure: Callable
+    draw: Callable
+    sample: Callable | None
+    describe: Callable
+    predict: Callable
+    overfits: bool = True
+
+    def measure_splits(self, model, data, config):
+        """Metrics of a trained model on each split, without dropout or augmentation.
+
+        Args:
+            model: A trained, compiled model.
+            data: What `load_data` gave; "train" is its sample as large as "validation".
+            config: The run's config.
+
+        Returns:
+            `{split: {metric: float}}` for train, validation and test.
+        """
+        sets = {"train": data.train_sample, "validation": data.validation, "test": data.test}
+        measured = {
+            split: model.evaluate(batches, return_dict=True, verbose=0)
+            for split, batches in sets.items()
+        }
+        for split, metrics in self.measure(model, data, config).items():
+            measured[split] |= metrics
+        return {
+            split: {name: float(value) for name, value in metrics.items()}
+            for split, metrics in measured.items()
+        }
+
+
+def with_settings(config, settings):
+    """A config with some settings changed.
+
+    Args:
+        config: A `Config`.
+        settings: Dotted names to values, or to strings to be read as the field's type:
+            `{"epochs": 3, "model.dense_units": "256"}`. Where a field may be one of several
+            configs, `<field>.kind` picks one.
+
+    Returns:
+        A new `Config`.
+
+    Raises:
+        ValueError: naming the setting: unknown (with the nearest name), or not of its type.
+    """
+    # A kind first: the other settings belong to what it picks.
+    for name, value in sorted(settings.items(), key=lambda item: not item[0].endswith(".kind")):
+        try:
+            config = _with_setting(config, name, name.split("."), value)
+        except KeyError:
+            near = difflib.get_close_matches(name, list(flat_settings(config)), cutoff=0.4)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(f"set: there is no setting {name!r}{hint}") from None
+    return config
+
+
+def _with_setting(config, name, path, value):
+    hints = typing.get_type_hints(type(config)) if dataclasses.is_dataclass(config) else {}
+    field, rest = path[0], path[1:]
+    current, hint = getattr(config, field, None), hints[field]  # KeyError: no such setting.
+    if rest == ["kind"] and typing.get_args(hint):
+        kinds = {kind().kind: kind for kind in typing.get_args(hint)}
+        _check_choice(name, value, tuple(kinds))
+        new = current if current.kind == value else kinds[value]()
+    elif rest:
+        new = _with_setting(current, name, rest, value)
+    elif dataclasses.is_dataclass(current):
+        raise KeyError(name)
+    else:
+        new = _read(name, value, hint)
+    return dataclasses.replace(config, **{field: new})
+
+
+def flat_settings(config, prefix=""):
+    """All settings of a config by dotted name.
+
+    Args:
+        config: A `Config`, or the nested dict that `config.json` holds.
+        prefix: What the names begin with.
+
+    Returns:
+        `{"epochs": 3, "model.dense_units": 256, ...}`.
+    """
+    settings = dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config
+    flat = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            flat |= flat_settings(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _read(name, value, hint):
+    """A value as the field's type wants it."""
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    is_text = isinstance(value, str)
+    if type(None) in options and (value is None or (is_text and value.lower() == "none")):
+        return None
+    (kind,) = (option for option in options if option is not type(None))
+    try:
+        if typing.get_origin(kind) is tuple:
+            items = [item for item in value.split(",") if item] if is_text else list(value)
+            return tuple(_read(name, item, typing.get_args(kind)[0]) for item in items)
+        if kind is bool:
+            return {"true": True, "false": False}[value.lower() if is_text else str(value).lower()]
+        if kind is int and not is_text and value != int(value):
+            raise ValueError
+        return kind(value)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        expected = getattr(kind, "__name__", str(kind))
+        raise ValueError(f"{name}: {value!r} is not of type {expected}") from None

@@ -1,0 +1,176 @@
+"""Train a task from its config to a run directory with a report."""
+
+import contextlib
+import re
+import shlex
+import sys
+
+import keras
+
+from bigmodels import distribute, plots, report, tasks
+from bigmodels.callbacks import Keeper, Progress
+from bigmodels.checkpoint import RunDirectory, transfer_weights
+from bigmodels.report import save_drawn
+from bigmodels.tasks.task import flat_settings, with_settings
+
+
+def train(task, workdir, settings=None, verbose=1):
+    """Train, measure on held-out data, and write everything down.
+
+    Run again with the same arguments, it continues after the last finished epoch of an unfinished
+    run, and only reads the result of a finished one.
+
+    Args:
+        task: Name of a task.
+        workdir: The run's directory.
+        settings: Dotted names to values, what is to differ from the task's recipe:
+            `{"epochs": 3, "model.dense_units": 256}`.
+        verbose: 0 for silence, 1 for progress on stderr.
+
+    Returns:
+        The content of `result.json`.
+
+    Raises:
+        ValueError: naming the argument, setting, file or element that does not fit; nothing was
+            trained or written then.
+        FloatingPointError: if the loss becomes NaN or infinite.
+    """
+    say = (lambda text: print(text, file=sys.stderr)) if verbose else (lambda text: None)
+    task = tasks.get(task)
+    config = with_settings(task.config(), settings or {})
+    run = RunDirectory(workdir)
+    strategy = distribute.strategy(config.strategy)
+    if run.has_result():
+        run.start(task, config)
+        say(f"{run.path} is finished already; nothing to train.")
+        return run.read_json("result.json")
+
+    say(f"Loading and checking {config.dataset} ...")
+    data = task.load_data(config)
+    keras.utils.set_random_seed(config.seed)
+    with strategy.scope(), _precision(config.precision):
+        steps_per_epoch = config.steps_per_epoch or int(data.train.cardinality())
+        model = task.build_model(config, data)
+        task.compile_model(model, config, steps_per_epoch * config.epochs)
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
+        if config.init_from:
+            _initialise(model, config.init_from, say)
+        run.start(task, config)
+        checkpoints = run.checkpoints(model)
+        done = _continue(checkpoints, run, say)
+        say(f"{model.name}: {model.count_params():,} parameters. Training on "
+            f"{data.sizes['train']:,} {task.unit}, {steps_per_epoch} steps an epoch.")  # fmt: skip
+        keeper = Keeper(run, checkpoints, task, data, config, done)
+        callbacks = [
+            keeper,
+            keras.callbacks.TensorBoard(run.logs, write_graph=False),
+            keras.callbacks.TerminateOnNaN(),
+        ]
+        if verbose:
+            callbacks.append(Progress(steps_per_epoch, config.epochs, done))
+        if done < config.epochs:
+            # One endless stream, so that a run goes on where it stopped: an epoch's order follows
+            # from the seed and its number.
+            model.fit(
+                data.train.repeat().skip(done * steps_per_epoch),
+                epochs=config.epochs,
+                initial_epoch=done,
+                steps_per_epoch=steps_per_epoch,
+                validation_data=data.validation,
+                callbacks=callbacks,
+                verbose=0,
+            )
+        if keeper.nan_epoch is not None:
+            raise FloatingPointError(
+                f"the loss became NaN or infinite in epoch {keeper.nan_epoch}; "
+                "a lower optimizer.learning_rate usually helps"
+            )
+        run.save_model(model)
+        say("Measuring on held-out data ...")
+        result = _measure(model, task, data, config, run.history(), steps_per_epoch)
+        _write_report(model, task, data, config, run, result)
+    run.write_json("result.json", result)
+    say(f"Done: {run.path / 'report.html'}")
+    return result
+
+
+@contextlib.contextmanager
+def _precision(policy):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _initialise(model, init_from, say):
+    taken, left = transfer_weights(RunDirectory(init_from).load_model(), model)
+    if not taken:
+        raise ValueError(f"init_from: {init_from!r} shares no layer with this model")
+    say(f"From {init_from}: took {', '.join(taken)}.")
+    say(f"Freshly initialised: {', '.join(left) or 'nothing'}.")
+
+
+def _continue(checkpoints, run, say):
+    """Restore the last finished epoch; its number, 0 for a new run."""
+    if checkpoints.latest_checkpoint is None:
+        return 0
+    checkpoints.checkpoint.restore(checkpoints.latest_checkpoint).assert_consumed()
+    done = int(re.search(r"-(\d+)$", checkpoints.latest_checkpoint)[1])
+    # A line may have been written whose checkpoint was not.
+    run.write_history(run.history()[:done])
+    say(f"Continuing {run.path} after epoch {done}.")
+    return done
+
+
+def _measure(model, task, data, config, history, steps_per_epoch):
+    seconds = sum(row["seconds"] for row in history)
+    steps = steps_per_epoch * len(history)
+    per_step = data.sizes["train"] / int(data.train.cardinality())
+    result = {
+        "task": task.name,
+        "dataset": config.dataset,
+        "seed": config.seed,
+        "parameters": model.count_params(),
+        "steps": steps,
+        "seconds": round(seconds, 3),
+    }
+    result |= task.measure_splits(model, data, config)
+    return result | {"throughput": steps * per_step / seconds, "unit": task.unit}
+
+
+def _write_report(model, task, data, config, run, result):
+    drawn = task.draw(model, data, config)
+    for name, what in drawn.items():
+        save_drawn(run.samples / re.sub(r"\W+", "_", name.lower()).strip("_"), what)
+    history = run.history()
+    curves = plots.learning_curves(history)
+    save_drawn(run.samples / "learning_curves", curves)
+    run.write_text(
+        "report.html",
+        report.render(
+            title=f"{task.name}: {config.dataset}",
+            result=result,
+            history=history,
+            config=run.read_json("config.json"),
+            describe=task.describe(data),
+            drawn=drawn,
+            curves=curves,
+            opinion=report.verdict(history, result, task.overfits),
+            command=_command(task, config),
+        ),
+    )
+
+
+def _command(task, config):
+    """The command line that repeats a run, with what differs from the recipe."""
+    kind = {"model.kind": config.model.kind} if hasattr(config.model, "kind") else {}
+    usual = flat_settings(with_settings(task.config(), kind)) | flat_settings(task.config())
+    words = ["bigmodels-train", f"--task={task.name}", "--workdir=DIR"]
+    for name, value in flat_settings(config).items():
+        if value != usual.get(name):
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            words += ["--set", f"{name}={text}"]
+    return shlex.join(words)
