@@ -85,10 +85,9 @@ def _fault(name, value, spec, place):
             wanted += f" from {_number(spec.low)} to {_number(spec.high)}"
         number = tf.strings.as_string(tf.reshape(value, [-1])[first])
         element = tf.strings.as_string(first // per_element)
-        hint = f" {spec.hint}" if spec.hint else ""
+        expected = f", expected {wanted}." + (f" {spec.hint}" if spec.hint else "")
         return tf.strings.join(
-            [f"{name}: ", place, "element ", element, " holds ", number]
-            + [f", expected {wanted}.{hint}"]
+            [f"{name}: ", place, "element ", element, " holds ", number, expected]
         )
 
     return tf.cond(tf.reduce_any(flat), describe, lambda: tf.constant(""))

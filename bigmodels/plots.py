@@ -26,7 +26,8 @@ def learning_curves(history):
     ]
     figure = Figure(figsize=(4.2 * len(names), 3.2), layout="constrained")
     epochs = [row["epoch"] for row in history]
-    for axes, name in zip(np.ravel(figure.subplots(1, len(names), squeeze=False)), names):
+    panels = figure.subplots(1, len(names), squeeze=False)[0]
+    for axes, name in zip(panels, names, strict=True):
         marker = "o" if len(epochs) == 1 else None
         axes.plot(epochs, [r.get(name) for r in history], _COLOURS[0], marker=marker, label="train")
         if f"val_{name}" in history[0]:

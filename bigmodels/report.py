@@ -44,7 +44,7 @@ def verdict(history, result, overfits=True):
         f"After training, the loss without dropout or augmentation is {train:.4g} on training "
         f"data and {validation:.4g} on validation data ({gap:+.0%})."
     )
-    if len(curve) > 2 and curve[-1] > 1.03 * curve[best]:
+    if len(curve) > 2 and curve[-1] > 1.1 * curve[best]:
         return (
             f"It overfits: validation loss was lowest after epoch {best + 1} ({curve[best]:.4g}) "
             f"and has risen to {curve[-1]:.4g} since. {losses} Fewer epochs, more dropout, "

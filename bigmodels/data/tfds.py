@@ -77,9 +77,10 @@ def _prepared(name, data_dir):
         builder.download_and_prepare()
     except Exception as error:
         # Whatever the downloader, the parser or the disk raises: the user needs the set's name.
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ValueError(
             f"dataset: {name!r} is not prepared in {builder.data_dir!r} and could not be "
-            f"downloaded: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            f"downloaded: {reason[:300]}"
         ) from error
     return builder
 

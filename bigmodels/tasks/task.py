@@ -29,7 +29,7 @@ class Optimizer:
 
     Args:
         name: `adamw`, `adam` or `sgd` (with momentum 0.9).
-        learning_rate: Highest learning rate.
+        learning_rate: Highest learning rate; `None` where the task has its own.
         warmup_steps: Steps to reach it (fewer if the training is short).
         schedule: `cosine` (to zero) or `constant`.
         weight_decay: Decoupled weight decay, for `adamw`; biases and norms are left out.
@@ -38,7 +38,7 @@ class Optimizer:
     """
 
     name: str = "adamw"
-    learning_rate: float = 1e-3
+    learning_rate: float | None = 1e-3
     warmup_steps: int = 100
     schedule: str = "cosine"
     weight_decay: float = 0.01
@@ -48,7 +48,8 @@ class Optimizer:
     def __post_init__(self):
         _check_choice("optimizer.name", self.name, ("adamw", "adam", "sgd"))
         _check_choice("optimizer.schedule", self.schedule, ("cosine", "constant"))
-        _check_positive("optimizer.learning_rate", self.learning_rate)
+        if self.learning_rate is not None:
+            _check_positive("optimizer.learning_rate", self.learning_rate)
 
     def build(self, steps):
         """A Keras optimizer for a training of so many steps."""

@@ -1,0 +1,46 @@
+"""One TensorFlow process for all tests; nothing leaks from one to the next."""
+
+import os
+
+# Before TensorFlow is imported: its C++ log would drown pytest's output.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _fresh_state():
+    keras.config.set_dtype_policy("float32")
+    keras.utils.set_random_seed(1)
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def tfds_dir():
+    directory = os.environ.get("TFDS_DATA_DIR")
+    if not directory:
+        pytest.skip("TFDS_DATA_DIR is not set")
+    return directory
+
+
+def striped_images(rng, count, size=12, classes=3, channels=1):
+    """Images whose class can be learnt in seconds: a bright stripe at the class's height."""
+    labels = rng.integers(0, classes, count)
+    images = rng.uniform(0, 0.2, (count, size, size, channels)).astype("float32")
+    for image, label in zip(images, labels, strict=True):
+        image[label * size // classes : label * size // classes + 2] += 0.8
+    return images, labels
+
+
+def counting_tokens(rng, count, length, vocab_size):
+    """Token sequences in which the next token is the last plus one (never padding)."""
+    starts = rng.integers(0, vocab_size - 1, (count, 1))
+    return (starts + np.arange(length)) % (vocab_size - 1) + 1

@@ -1,0 +1,265 @@
+"""The guarantees every model gives, over one tiny instance of each.
+
+A model that is not registered here fails `test_every_public_model_is_covered`.
+"""
+
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import pytest
+
+import bigmodels.models
+from tests.conftest import counting_tokens, striped_images
+
+SPARSE = keras.losses.SparseCategoricalCrossentropy
+BINARY = keras.losses.BinaryCrossentropy
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """`make(**kwargs)` a model; `inputs(rng, n)` for `predict`; `fit(rng, n)` for `fit`."""
+
+    make: Callable
+    inputs: Callable
+    fit: Callable
+    compile: Callable
+    output_dtype: str = "float32"
+
+
+def _classify(model):
+    model.compile(keras.optimizers.Adam(1e-2), SPARSE(from_logits=True), metrics=["accuracy"])
+
+
+def _tokens(rng, count):
+    return counting_tokens(rng, count, 9, 12)
+
+
+def _shifted(rng, count):
+    tokens = _tokens(rng, count)
+    return tokens[:, :-1], tokens[:, 1:]
+
+
+def _noise(rng, count):
+    return rng.normal(size=(count, 5)).astype("float32")
+
+
+def _pictures(rng, count):
+    return striped_images(rng, count)[0] * 2 - 1
+
+
+def _generator_fit(rng, count):
+    return _noise(rng, count), _pictures(rng, count)
+
+
+def _judge_fit(rng, count):
+    images = _pictures(rng, count)
+    labels = np.arange(count)[:, None] % 2
+    return np.where(labels[..., None, None], images, -images), labels.astype("float32")
+
+
+def _judge(model):
+    model.compile(keras.optimizers.Adam(1e-2), BINARY(from_logits=True))
+
+
+def _gan(**kwargs):
+    return bigmodels.models.GAN(
+        bigmodels.models.Generator(5, (12, 12, 1), units=(16, 8, 6), **kwargs),
+        bigmodels.models.Discriminator((12, 12, 1), units=(8, 6), **kwargs),
+        seed=1,
+        **kwargs,
+    )
+
+
+def _mse(model):
+    model.compile(keras.optimizers.Adam(1e-2), "mse")
+
+
+CASES = {
+    "CNN": Case(
+        lambda **k: bigmodels.models.CNN(
+            3, (4, 6), 3, 8, dropout_rate=0.1, batch_normalization=True, **k
+        ),
+        lambda rng, n: striped_images(rng, n)[0],
+        striped_images,
+        _classify,
+    ),
+    "RNN": Case(
+        lambda **k: bigmodels.models.RNN(12, 8, 16, 4, dropout_rate=0.1, **k),
+        _tokens,
+        _shifted,
+        _classify,
+    ),
+    "Transformer": Case(
+        lambda **k: bigmodels.models.Transformer(12, 8, 2, 16, 0.1, num_layers=2, **k),
+        _tokens,
+        _shifted,
+        _classify,
+    ),
+    "Generator": Case(
+        lambda **k: bigmodels.models.Generator(5, (12, 12, 1), units=(16, 8, 6), **k),
+        _noise,
+        _generator_fit,
+        _mse,
+    ),
+    "Discriminator": Case(
+        lambda **k: bigmodels.models.Discriminator((12, 12, 1), units=(8, 6), **k),
+        _pictures,
+        _judge_fit,
+        _judge,
+    ),
+    "ConvGenerator": Case(
+        lambda **k: bigmodels.models.ConvGenerator(5, (12, 12, 1), filters=(6, 4), **k),
+        _noise,
+        _generator_fit,
+        _mse,
+    ),
+    "ConvDiscriminator": Case(
+        lambda **k: bigmodels.models.ConvDiscriminator((12, 12, 1), filters=(4, 6), **k),
+        _pictures,
+        _judge_fit,
+        _judge,
+    ),
+    "GAN": Case(_gan, _noise, lambda rng, n: (_pictures(rng, n), None), lambda m: m.compile()),
+}
+
+
+@pytest.fixture(params=sorted(CASES))
+def case(request):
+    return CASES[request.param]
+
+
+def _built(case, rng, **kwargs):
+    model = case.make(**kwargs)
+    model.predict(case.inputs(rng, 2), verbose=0)
+    return model
+
+
+def test_every_public_model_is_covered():
+    assert set(CASES) == set(bigmodels.models.__all__)
+
+
+def test_summary_counts_parameters_before_any_data(case, rng):
+    if case.make().__class__.__name__ == "CNN":
+        model = bigmodels.models.CNN()  # Its own shape: the article's 28x28x1.
+        later = model
+    else:
+        model, later = case.make(), _built(case, rng)
+    lines = []
+    model.summary(print_fn=lambda line, **_: lines.append(line))
+    assert f"{later.count_params():,}" in "\n".join(lines)
+    assert later.count_params() > 0
+    assert "?" not in "\n".join(lines)
+
+
+def test_constructor_arguments_are_attributes_and_config(case):
+    model = case.make(name="mine")
+    config = model.get_config()
+    for name in config.keys() - {"trainable", "dtype", "generator", "discriminator"}:
+        assert getattr(model, name) == config[name]
+    again = type(model).from_config(json.loads(json.dumps(config)))
+    assert json.dumps(again.get_config()) == json.dumps(config)
+
+
+def test_built_only_once_and_by_shape(case, rng):
+    model = case.make()
+    shape = case.inputs(rng, 1).shape
+    model.build((None, *shape[1:]))
+    built = [v.path for v in model.variables]
+    model.predict(case.inputs(rng, 2), verbose=0)
+    assert [v.path for v in model.variables] == built
+
+
+def test_fit_learns_and_evaluate_agrees(case, rng):
+    model = case.make()
+    case.compile(model)
+    x, y = case.fit(rng, 96)
+    history = model.fit(x, y, epochs=12, batch_size=16, verbose=0).history
+    if "d_loss" in history:  # A game, not a descent: that both networks move is tested apart.
+        assert np.isfinite(history["d_loss"]).all() and np.isfinite(history["g_loss"]).all()
+        assert {"d_loss", "g_loss"} <= model.evaluate(x, verbose=0, return_dict=True).keys()
+        return
+    assert history["loss"][-1] < 0.8 * history["loss"][0]
+    first = model.evaluate(x, y, verbose=0, return_dict=True)
+    assert first == model.evaluate(x, y, verbose=0, return_dict=True)
+    assert first["loss"] < history["loss"][0]
+
+
+def test_predict_does_not_depend_on_the_batch(case, rng):
+    model = case.make()
+    x = case.inputs(rng, 7)
+    # Rounding of float32 in differently blocked products.
+    np.testing.assert_allclose(
+        model.predict(x, batch_size=7, verbose=0),
+        model.predict(x, batch_size=3, verbose=0),
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16", "float64"])
+def test_precision(case, rng, policy):
+    keras.config.set_dtype_policy(policy)
+    model = case.make()
+    case.compile(model)
+    x, y = case.fit(rng, 32)
+    before = [v.numpy().copy() for v in model.trainable_variables] if model.built else None
+    history = model.fit(x, y, epochs=2, batch_size=16, verbose=0).history
+    assert all(np.isfinite(values).all() for values in history.values())
+    # Results come out in full precision, whatever the layers computed in.
+    expected = "float64" if policy == "float64" else "float32"
+    assert model.predict(case.inputs(rng, 2), verbose=0).dtype == expected
+    if before is not None:
+        moved = [np.abs(a - b).max() for a, b in zip(before, model.trainable_variables, strict=True)]
+        assert max(moved) > 0
+
+
+_LOAD = """
+import sys, pathlib, numpy as np, keras, bigmodels.models
+folder = pathlib.Path(sys.argv[1])
+for path in sorted(folder.glob("*.keras")):
+    model = keras.models.load_model(path)
+    data = np.load(path.with_suffix(".npz"))
+    found = {"output": model.predict(data["x"], verbose=0)}
+    for name in ("optimizer", "d_optimizer", "g_optimizer"):
+        optimizer = getattr(model, name, None)
+        if optimizer is not None:
+            for i, variable in enumerate(optimizer.variables):
+                found[f"{name}{i}"] = np.asarray(variable)
+    expected = {name: data[name] for name in data.files if name != "x"}
+    assert found.keys() == expected.keys(), (path.name, found.keys() ^ expected.keys())
+    for name in expected:
+        assert np.array_equal(found[name], expected[name]), (path.name, name)
+    print(path.stem, len(found))
+"""
+
+
+def test_keras_file_is_exact_in_a_new_process(rng, tmp_path):
+    """All models in one new process: output and every optimizer variable, bit for bit."""
+    for name, case in CASES.items():
+        model = case.make()
+        case.compile(model)
+        model.fit(*case.fit(rng, 32), batch_size=16, verbose=0)
+        path = tmp_path / f"{name}.keras"
+        model.save(path)
+        x = case.inputs(rng, 4)
+        state = {"x": x, "output": model.predict(x, verbose=0)}
+        for attribute in ("optimizer", "d_optimizer", "g_optimizer"):
+            optimizer = getattr(model, attribute, None)
+            if optimizer is not None:
+                for i, variable in enumerate(optimizer.variables):
+                    state[f"{attribute}{i}"] = np.asarray(variable)
+        assert len(state) > 4
+        np.savez(path.with_suffix(".npz"), **state)
+    done = subprocess.run(
+        [sys.executable, "-c", _LOAD, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=pathlib.Path(__file__).parents[2],
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(done.stdout.splitlines()) == len(CASES)
