@@ -73,7 +73,7 @@ def train(task, workdir, settings=None, verbose=1):
             # One endless stream, so that a run goes on where it stopped: an epoch's order follows
             # from the seed and its number.
             model.fit(
-                data.train.repeat().skip(done * steps_per_epoch),
+                data.train_from(done),
                 epochs=config.epochs,
                 initial_epoch=done,
                 steps_per_epoch=steps_per_epoch,

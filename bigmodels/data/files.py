@@ -105,7 +105,7 @@ def _common_shape(files, image_size):
         try:
             image = tf.io.decode_image(path.read_bytes(), expand_animations=False)
         except tf.errors.InvalidArgumentError as error:
-            reason = str(error).split("{{")[0].split("message: ")[-1].splitlines()[0]
+            reason = error.message.rpartition("}} ")[2].partition(" [Op")[0]
             raise ValueError(f"images: {str(path)!r} cannot be decoded: {reason}") from None
         colour = colour or image.shape[-1] >= 3
         if image_size is None and shape is not None and image.shape[:2] != shape:

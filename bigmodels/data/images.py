@@ -1,6 +1,7 @@
 """Labelled images, from wherever they come."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -25,7 +26,9 @@ class ImageData:
 
     Attributes:
         name: What was loaded.
-        train: Shuffled, augmented batches; each iteration is the next epoch.
+        train: Shuffled, augmented batches; each iteration is another epoch.
+        train_from: Function from an epoch's number to the endless stream of epochs from there on,
+            the same every time: for `fit(data.train_from(0), steps_per_epoch=...)`.
         train_sample: As many training images as there are for validation, as evaluation sees them.
         validation: Batches in order.
         test: Batches in order.
@@ -37,6 +40,7 @@ class ImageData:
 
     name: str
     train: tf.data.Dataset
+    train_from: Callable
     train_sample: tf.data.Dataset
     validation: tf.data.Dataset
     test: tf.data.Dataset
@@ -103,9 +107,11 @@ def load_images(
         return (images, labels) if with_labels else images
 
     sample = splits["train"].take(sizes["validation"])
+    train, train_from = training_batches(splits["train"], sizes["train"], batch_size, seed, prepare)
     return ImageData(
         name=name,
-        train=training_batches(splits["train"], sizes["train"], batch_size, seed, prepare),
+        train=train,
+        train_from=train_from,
         train_sample=evaluation_batches(sample, batch_size, prepare),
         validation=evaluation_batches(splits["validation"], batch_size, prepare),
         test=evaluation_batches(splits["test"], batch_size, prepare),

@@ -1,8 +1,8 @@
 """The single ending of every pipeline: shuffle, batch, prepare, prefetch.
 
 An epoch is a function of one number: the order of its elements, and whatever else is random in it,
-come from that epoch's seed, and the seeds from the user's. Iterating a training set again gives
-the next epoch; `training_set.repeat()` gives the same epochs one after the other.
+come from that epoch's seed, and the seeds from the user's. So a killed run can go on with any
+epoch, and sees what it would have seen.
 """
 
 import dataclasses
@@ -75,9 +75,10 @@ def training_batches(elements, size, batch_size, seed, prepare):
             different for every batch of every epoch.
 
     Returns:
-        A `tf.data.Dataset` of known length; each iteration over it is the next epoch.
+        `(train, train_from)`: a `tf.data.Dataset` of known length, each iteration over which is
+        another epoch, for a notebook; and a function from the number of an epoch (the first is 0)
+        to the endless stream of epochs from there on, which is the same every time.
     """
-    epoch_seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).take(1)
 
     def epoch(epoch_seed):
         order = elements(epoch_seed) if callable(elements) else elements
@@ -88,9 +89,17 @@ def training_batches(elements, size, batch_size, seed, prepare):
             num_parallel_calls=tf.data.AUTOTUNE,
         )
 
-    batches = epoch_seeds.flat_map(epoch)
-    batches = batches.apply(tf.data.experimental.assert_cardinality(math.ceil(size / batch_size)))
-    return batches.prefetch(tf.data.AUTOTUNE)
+    def seed_of(number):
+        return tf.random.stateless_uniform((), [seed, number], maxval=2**31, dtype=tf.int64)
+
+    def train_from(first):
+        # A function of the epoch's number alone: Keras makes several iterators for one `fit`.
+        numbers = tf.data.Dataset.range(first, tf.int64.max)
+        return numbers.flat_map(lambda number: epoch(seed_of(number))).prefetch(tf.data.AUTOTUNE)
+
+    another = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).take(1)
+    length = tf.data.experimental.assert_cardinality(math.ceil(size / batch_size))
+    return another.flat_map(epoch).apply(length).prefetch(tf.data.AUTOTUNE), train_from
 
 
 def evaluation_batches(elements, batch_size, prepare):

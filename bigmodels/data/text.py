@@ -2,6 +2,7 @@
 
 import dataclasses
 import unicodedata
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -18,8 +19,10 @@ class TextData:
 
     Attributes:
         name: What was loaded.
-        train: Shuffled windows `(inputs, targets)`, each `(batch, length)`; each iteration is the
-            next epoch and cuts the text at other places.
+        train: Shuffled windows `(inputs, targets)`, each `(batch, length)`; each iteration is
+            another epoch and cuts the text at other places.
+        train_from: Function from an epoch's number to the endless stream of epochs from there on,
+            the same every time: for `fit(data.train_from(0), steps_per_epoch=...)`.
         train_sample: As much training text as there is for validation, as evaluation sees it.
         validation: The validation text in consecutive windows of about `evaluation_length`, whole
             but for at most a thousandth at its end.
@@ -31,6 +34,7 @@ class TextData:
 
     name: str
     train: tf.data.Dataset
+    train_from: Callable
     train_sample: tf.data.Dataset
     validation: tf.data.Dataset
     test: tf.data.Dataset
@@ -92,9 +96,11 @@ def load_text(
     ids = {split: vocabulary.encode(text) for split, text in texts.items()}
     windows = (len(ids["train"]) - length) // length
     sample = ids["train"][: len(ids["validation"])]
+    train, train_from = _training_windows(ids["train"], windows, length, batch_size, seed)
     return TextData(
         name=name,
-        train=_training_windows(ids["train"], windows, length, batch_size, seed),
+        train=train,
+        train_from=train_from,
         train_sample=_evaluation_windows(sample, evaluation_length, batch_size),
         validation=_evaluation_windows(ids["validation"], evaluation_length, batch_size),
         test=_evaluation_windows(ids["test"], evaluation_length, batch_size),

@@ -1,11 +1,31 @@
 """`Model`: a `keras.Model` that refuses input it would otherwise train on silently."""
 
+import functools
+
 import keras
 import tensorflow as tf
+from keras.src.models.functional import Functional
 
 from bigmodels import checks
 
 
+@functools.cache
+def _functional_class(cls):
+    """A class of its own for the functional models of `cls`.
+
+    Keras would rewrite the bases of `cls`, and of everything between it and `keras.Model`, in
+    place (`inject_functional_model_class`): after one `Model(inputs, outputs)` no subclassed model
+    could be made any more. `test_functional_and_subclassed_models_live_together` holds this.
+    """
+    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+    functional = type(cls.__name__, (cls, Functional), names)
+    package, _, name = keras.saving.get_registered_name(cls).rpartition(">")
+    if package:
+        keras.saving.register_keras_serializable(package, name)(functional)
+    return functional
+
+
+@keras.saving.register_keras_serializable(package="bigmodels")
 class Model(keras.Model):
     """The base class of every model here, and of any model a user wants checked input for.
 
@@ -17,6 +37,16 @@ class Model(keras.Model):
 
     # The shape a model is built for when `summary()` is asked before any data was seen.
     natural_input_shape = None
+
+    def __init__(self, *args, **kwargs):
+        # As Keras tells the functional form from a subclass's own arguments.
+        named = {"inputs", "outputs"} <= kwargs.keys() or (args and "outputs" in kwargs)
+        is_functional = named or len(args) == 2
+        if is_functional and not isinstance(self, Functional):
+            self.__class__ = _functional_class(type(self))
+            Functional.__init__(self, *args, **kwargs)
+        else:
+            super().__init__(*args, **kwargs)
 
     def data_specs(self):
         """What inputs and targets must be.

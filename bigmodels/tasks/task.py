@@ -129,7 +129,8 @@ class Task:
         summary: One line.
         unit: What `throughput` counts, for example "images".
         config: The `Config` subclass; its defaults are the recipe.
-        load_data: `(config) -> data` with `train`, `train_sample`, `validation`, `test`, `sizes`.
+        load_data: `(config) -> data` with `train`, `train_from`, `train_sample`, `validation`,
+            `test`, `sizes`; see `bigmodels.data.ImageData`.
         build_model: `(config, data) -> model`.
         compile_model: `(model, config, steps) -> None`.
         search_space: `(hp) -> settings`, for a keras-tuner `hp`.

@@ -214,7 +214,9 @@ def test_precision(case, rng, policy):
     expected = "float64" if policy == "float64" else "float32"
     assert model.predict(case.inputs(rng, 2), verbose=0).dtype == expected
     if before is not None:
-        moved = [np.abs(a - b).max() for a, b in zip(before, model.trainable_variables, strict=True)]
+        moved = [
+            np.abs(a - b).max() for a, b in zip(before, model.trainable_variables, strict=True)
+        ]
         assert max(moved) > 0
 
 

@@ -1,0 +1,134 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bigmodels.data import Augmentation, load_images
+from bigmodels.data.images import default_augmentation
+
+
+def _all(batches):
+    return [np.concatenate(part) for part in zip(*batches.as_numpy_iterator(), strict=True)]
+
+
+def test_digits_are_split_evenly_and_without_overlap():
+    data = load_images("digits", 256)
+    assert data.sizes == {"train": 4000, "validation": 500, "test": 500}
+    splits = {name: _all(getattr(data, name)) for name in ("train", "validation", "test")}
+    for images, labels in splits.values():
+        assert images.dtype == np.float32 and images.min() == 0 and images.max() == 1
+        assert (np.bincount(labels) == len(labels) // 10).all()
+    seen = [{image.tobytes() for image in images} for images, _ in splits.values()]
+    assert not (seen[0] & seen[1] or seen[0] & seen[2] or seen[1] & seen[2])
+
+
+def test_the_seed_changes_the_order_and_not_the_split():
+    a, b = (load_images("digits", 256, seed=seed) for seed in (1, 2))
+    np.testing.assert_array_equal(_all(a.test)[0], _all(b.test)[0])
+    assert not np.array_equal(_all(a.train)[1], _all(b.train)[1])
+
+
+def test_augmentation_is_for_training_only():
+    plain = load_images("digits", 256)
+    varied = load_images("digits", 256, augmentation=Augmentation(translation=0.2))
+    for split in ("train_sample", "validation", "test"):
+        np.testing.assert_array_equal(
+            _all(getattr(plain, split))[0], _all(getattr(varied, split))[0]
+        )
+    assert not np.array_equal(_all(plain.train)[0], _all(varied.train)[0])
+
+
+def test_scale_and_labels_are_as_asked():
+    data = load_images("digits", 256, scale=(-1.0, 1.0), with_labels=False)
+    images = np.concatenate(list(data.test.as_numpy_iterator()))
+    assert images.shape == (500, 28, 28, 1) and images.min() == -1 and images.max() == 1
+
+
+def test_only_sets_that_survive_a_mirror_are_mirrored():
+    assert not default_augmentation("digits").horizontal_flip
+    assert default_augmentation("fashion_mnist").horizontal_flip
+    assert default_augmentation("digits", True).horizontal_flip
+
+
+@pytest.fixture
+def folder(tmp_path, rng):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for i in range(20):
+            pixels = rng.integers(0, 256, (6, 5, 3), "uint8")
+            (tmp_path / name / f"{i:02}.png").write_bytes(tf.io.encode_png(pixels).numpy())
+    return tmp_path
+
+
+def test_folder_of_images(folder):
+    data = load_images(f"images:{folder}", 8)
+    assert data.class_names == ["cat", "dog"] and data.image_shape == (6, 5, 3)
+    assert data.sizes == {"train": 32, "validation": 4, "test": 4}
+    images, labels = _all(data.test)
+    assert images.shape == (4, 6, 5, 3) and sorted(labels) == [0, 0, 1, 1]
+    again = load_images(f"images:{folder}", 8, seed=5)
+    np.testing.assert_array_equal(_all(again.test)[0], images)
+
+
+def test_folder_with_its_own_test_split(folder):
+    (folder / "train").mkdir()
+    (folder / "test").mkdir()
+    for name in ("cat", "dog"):
+        (folder / name).rename(folder / "train" / name)
+        (folder / "test" / name).mkdir()
+        moved = folder / "train" / name / "00.png"
+        moved.rename(folder / "test" / name / "00.png")
+    data = load_images(f"images:{folder}", 8)
+    assert data.sizes["test"] == 2
+    assert data.sizes["train"] + data.sizes["validation"] == 38
+    everything = [
+        x.tobytes() for s in ("train", "validation", "test") for x in _all(getattr(data, s))[0]
+    ]
+    assert len(set(everything)) == 40
+
+
+def test_images_are_resized_when_asked(folder):
+    odd = tf.io.encode_png(np.zeros((9, 9, 3), "uint8")).numpy()
+    (folder / "cat" / "odd.png").write_bytes(odd)
+    with pytest.raises(ValueError, match=r"odd\.png' is \(9, 9\) pixels but .* data\.image_size"):
+        load_images(f"images:{folder}", 8)
+    data = load_images(f"images:{folder}", 8, image_size=(4, 4))
+    assert data.image_shape == (4, 4, 3)
+
+
+def test_a_file_that_is_no_image_is_named(folder):
+    (folder / "dog" / "bad.jpg").write_bytes(b"not an image")
+    with pytest.raises(ValueError, match=r"bad\.jpg' cannot be decoded"):
+        load_images(f"images:{folder}", 8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "images:/nowhere"}, "'/nowhere' is not a directory"),
+        ({"name": "text:x.txt"}, "is not images"),
+        ({"name": "fashion_mnits"}, "did you mean fashion_mnist"),
+        ({"batch_size": 0}, "batch_size: 0"),
+    ],
+)
+def test_errors_name_argument_and_value(arguments, message):
+    with pytest.raises(ValueError) as error:
+        load_images(**arguments)
+    assert message in str(error.value)
+
+
+def test_too_few_images_or_classes(tmp_path):
+    (tmp_path / "only").mkdir()
+    with pytest.raises(ValueError, match="has 1 folders, expected one per class"):
+        load_images(f"images:{tmp_path}")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty' holds no image"):
+        load_images(f"images:{tmp_path}")
+
+
+@pytest.mark.real_data
+def test_fashion_mnist_from_tfds(tfds_dir):
+    data = load_images("fashion_mnist", 1000, data_dir=tfds_dir)
+    assert data.sizes == {"train": 54_000, "validation": 6_000, "test": 10_000}
+    assert data.class_names[0] == "T-shirt/top" and data.image_shape == (28, 28, 1)
+    _, labels = _all(data.test)
+    assert (np.bincount(labels) == 1000).all()

@@ -1,0 +1,156 @@
+import keras
+import numpy as np
+import pytest
+
+from bigmodels.models import GAN, ConvDiscriminator, ConvGenerator, Discriminator, Generator
+
+
+def tiny(seed=1):
+    return GAN(
+        Generator(5, (8, 8, 1), units=(8, 6)), Discriminator((8, 8, 1), units=(8,)), seed=seed
+    )
+
+
+def images(rng, count=32):
+    return rng.uniform(-1, 1, (count, 8, 8, 1)).astype("float32")
+
+
+def test_the_articles_sizes():
+    gan = GAN(Generator(), Discriminator())
+    widths = [layer.units for layer in gan.generator.layers if hasattr(layer, "units")]
+    assert widths == [4096, 2048, 1024, 512, 256, 1024, 128, 64, 32, 16, 100, 784]
+    widths = [layer.units for layer in gan.discriminator.layers if hasattr(layer, "units")]
+    assert widths == [1024, 512, 256, 128, 64, 32, 1]
+    assert gan.latent_dim == 100 and gan.image_shape == (28, 28, 1)
+
+
+def test_default_compile_works_and_brings_two_adams_only(rng):
+    gan = tiny()
+    gan.compile()
+    assert isinstance(gan.d_optimizer, keras.optimizers.Adam)
+    assert isinstance(gan.g_optimizer, keras.optimizers.Adam)
+    assert gan.optimizer is gan.g_optimizer is not gan.d_optimizer
+    history = gan.fit(images(rng), epochs=2, batch_size=8, verbose=0).history
+    assert {"d_loss", "g_loss"} <= history.keys()
+    assert int(gan.d_optimizer.iterations) == int(gan.g_optimizer.iterations) == 8
+
+
+def test_each_step_moves_both_networks_each_by_its_own_loss(rng):
+    """With one optimizer frozen, only the other network moves."""
+    for frozen in ("d", "g"):
+        gan = tiny()
+        rates = {"d": 0.0 if frozen == "d" else 1e-2, "g": 0.0 if frozen == "g" else 1e-2}
+        gan.compile(keras.optimizers.SGD(rates["d"]), keras.optimizers.SGD(rates["g"]))
+        before = {
+            "d": [v.numpy() for v in gan.discriminator.trainable_variables],
+            "g": [v.numpy() for v in gan.generator.trainable_variables],
+        }
+        gan.fit(images(rng), batch_size=8, verbose=0)
+        after = {
+            "d": [v.numpy() for v in gan.discriminator.trainable_variables],
+            "g": [v.numpy() for v in gan.generator.trainable_variables],
+        }
+        for name in ("d", "g"):
+            moved = any(not np.array_equal(*p) for p in zip(before[name], after[name], strict=True))
+            assert moved == (name != frozen)
+
+
+def test_losses_are_the_papers(rng):
+    """Against NumPy: D sees real as 1 and generated as 0; G wants its images taken for real."""
+    gan = tiny()
+    gan.compile()
+    x = images(rng, 16)
+    keras.utils.set_random_seed(5)
+    gan.seed_generator = keras.random.SeedGenerator(7)
+    logs = gan.evaluate(x, batch_size=16, verbose=0, return_dict=True)
+    noise = keras.random.normal((16, 5), seed=keras.random.SeedGenerator(7))
+    fake = np.asarray(gan.discriminator(gan.generator(noise)), "float64")
+    real = np.asarray(gan.discriminator(x), "float64")
+    softplus = lambda z: np.log1p(np.exp(z))  # noqa: E731
+    np.testing.assert_allclose(
+        logs["d_loss"], softplus(-real).mean() + softplus(fake).mean(), rtol=1e-5
+    )
+    np.testing.assert_allclose(logs["g_loss"], softplus(-fake).mean(), rtol=1e-5)
+    np.testing.assert_allclose(logs["loss"], logs["d_loss"] + logs["g_loss"], rtol=1e-5)
+
+
+def test_a_ragged_last_batch_weighs_what_it_is(rng):
+    gan = tiny()
+    gan.compile()
+    x = images(rng, 12)
+    gan.seed_generator = keras.random.SeedGenerator(7)
+    logs = gan.evaluate(x, batch_size=8, verbose=0, return_dict=True)
+    parts = []
+    gan.seed_generator = keras.random.SeedGenerator(7)
+    for part in (x[:8], x[8:]):
+        noise = keras.random.normal((len(part), 5), seed=gan.seed_generator)
+        fake = np.asarray(gan.discriminator(gan.generator(noise)), "float64")
+        parts.append(np.log1p(np.exp(-fake)).mean())
+    np.testing.assert_allclose(logs["g_loss"], (8 * parts[0] + 4 * parts[1]) / 12, rtol=1e-5)
+
+
+def test_generate_is_seeded_and_in_range():
+    gan = tiny()
+    a = gan.generate(6, seed=3)
+    assert a.shape == (6, 8, 8, 1) and np.abs(a).max() <= 1
+    np.testing.assert_array_equal(a, gan.generate(6, seed=3))
+    assert not np.array_equal(a, gan.generate(6, seed=4))
+
+
+def test_training_is_reproducible_from_the_seed(rng):
+    x = images(rng)
+
+    def weights():
+        keras.utils.set_random_seed(2)
+        gan = tiny(seed=2)
+        gan.compile()
+        gan.fit(x, epochs=2, batch_size=8, shuffle=False, verbose=0)
+        return [v.numpy() for v in gan.trainable_variables]
+
+    for a, b in zip(weights(), weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_float16_scales_both_losses():
+    keras.config.set_dtype_policy("mixed_float16")
+    gan = tiny()
+    gan.compile()
+    for optimizer in (gan.d_optimizer, gan.g_optimizer):
+        assert isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+
+
+def test_labelled_images_are_taken_as_they_come(rng):
+    import tensorflow as tf
+
+    gan = tiny()
+    gan.compile()
+    pairs = tf.data.Dataset.from_tensor_slices((images(rng), np.zeros(32, "int64"))).batch(8)
+    assert np.isfinite(gan.fit(pairs, verbose=0).history["d_loss"][0])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Generator(image_shape=(28, 28)), "image_shape: (28, 28)"),
+        (lambda: ConvGenerator(image_shape=(30, 28, 1)), "divisible by 4"),
+        (
+            lambda: GAN(Generator(5, (8, 8, 1), (4,)), ConvDiscriminator((12, 12, 1))),
+            "judges images (12, 12, 1), but the generator makes (8, 8, 1)",
+        ),
+        (lambda: GAN(Discriminator(), Discriminator()), "has no attribute latent_dim"),
+        (lambda: tiny().generate(0), "n: 0"),
+    ],
+)
+def test_errors_name_argument_and_value(call, message):
+    with pytest.raises(ValueError) as error:
+        call()
+    assert message in str(error.value)
+
+
+def test_images_in_the_wrong_range_are_refused(rng):
+    gan = tiny()
+    gan.compile()
+    with pytest.raises(ValueError, match=r"x: element 0 holds .* from -1 to 1\. Images are scaled"):
+        gan.fit(images(rng) * 3, verbose=0)
+    with pytest.raises(ValueError, match="x: shape"):
+        gan.predict(np.zeros((2, 6), "float32"), verbose=0)

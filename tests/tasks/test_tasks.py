@@ -1,0 +1,396 @@
+"""The guarantees every task gives, over one tiny run of each."""
+
+import dataclasses
+import json
+import math
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bigmodels import tasks
+from bigmodels.checkpoint import RunDirectory, transfer_weights
+from bigmodels.evaluate import evaluate
+from bigmodels.predict import predict
+from bigmodels.tasks.task import Config, Optimizer, flat_settings, with_settings
+from bigmodels.train import train
+
+TEXT = "the quick brown fox jumps over the lazy dog. " * 60
+TINY = {
+    "image_classification": {
+        "model.filters": (2, 2),
+        "model.dense_units": 8,
+        "batch_size": 16,
+        "epochs": 2,
+    },
+    "text_generation": {
+        "model.embedding_dim": 4,
+        "model.rnn_units": 8,
+        "data.length": 10,
+        "data.evaluation_length": 20,
+        "batch_size": 16,
+        "epochs": 2,
+    },
+    "image_generation": {
+        "model.latent_dim": 4,
+        "judge_steps": 3,
+        "batch_size": 16,
+        "epochs": 2,
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def sets(tmp_path_factory):
+    """The user's own files: two classes of 12x12 images, and a text."""
+    root = tmp_path_factory.mktemp("sets")
+    rng = np.random.default_rng(0)
+    for name, row in (("high", 2), ("low", 8)):
+        (root / "images" / name).mkdir(parents=True)
+        for i in range(40):
+            pixels = rng.integers(0, 60, (12, 12, 1), "uint8")
+            pixels[row : row + 2] = 250
+            png = tf.io.encode_png(pixels).numpy()
+            (root / "images" / name / f"{i}.png").write_bytes(png)
+    (root / "text.txt").write_text(TEXT)
+    return {
+        "image_classification": f"images:{root / 'images'}",
+        "text_generation": f"text:{root / 'text.txt'}",
+        "image_generation": f"images:{root / 'images'}",
+    }
+
+
+@pytest.fixture(scope="session")
+def runs(sets, tmp_path_factory):
+    """One finished tiny run a task."""
+    root = tmp_path_factory.mktemp("runs")
+    results = {}
+    for name in tasks.NAMES:
+        settings = TINY[name] | {"dataset": sets[name], "seed": 3}
+        results[name] = train(name, root / name, settings, verbose=0)
+    return root, results
+
+
+@pytest.fixture(params=tasks.NAMES)
+def name(request):
+    return request.param
+
+
+def test_every_task_is_covered():
+    assert set(TINY) == set(tasks.NAMES)
+
+
+def test_run_directory_holds_what_it_should(runs, name):
+    root, results = runs
+    run = root / name
+    for file in ("config.json", "metrics.jsonl", "result.json", "model.keras", "report.html"):
+        assert (run / file).stat().st_size > 0
+    assert list((run / "checkpoints").iterdir()) and list((run / "samples").iterdir())
+    assert list((run / "logs").rglob("events*"))
+    assert not list(run.rglob(".*"))  # Nothing half-written is left.
+    result = json.loads((run / "result.json").read_text())
+    assert result == results[name]
+    wanted = "task dataset seed parameters steps seconds train validation test throughput"
+    assert set(wanted.split()) <= result.keys()
+    assert result["task"] == name and result["seed"] == 3
+    for split in ("train", "validation", "test"):
+        assert math.isfinite(result[split]["loss"])
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert all("val_loss" in line for line in lines)
+    config = json.loads((run / "config.json").read_text())
+    assert config["versions"]["tensorflow"] == tf.__version__
+    assert config["config"]["seed"] == 3
+
+
+def test_report_is_one_file(runs, name):
+    page = (runs[0] / name / "report.html").read_text()
+    assert page.count("data:image/png;base64,") >= 1
+    assert "http" not in re.sub(r"<meta[^>]*>", "", page) and "<script" not in page
+    assert "Does it over- or underfit?" in page and f"--task={name}" in page
+
+
+def test_evaluate_measures_the_same_again(runs, name):
+    root, results = runs
+    again = evaluate(root / name)
+    if name == "image_generation":  # The noise of evaluation is drawn afresh.
+        assert again.keys() == results[name].keys()
+        return
+    for split in ("train", "validation", "test"):
+        assert again[split] == pytest.approx(results[name][split], rel=1e-5)
+
+
+def test_a_finished_run_is_not_trained_again(runs, name, sets):
+    root, results = runs
+    before = (root / name / "model.keras").read_bytes()
+    settings = TINY[name] | {"dataset": sets[name], "seed": 3}
+    assert train(name, root / name, settings, verbose=0) == results[name]
+    assert (root / name / "model.keras").read_bytes() == before
+
+
+def test_another_run_does_not_touch_the_directory(runs, name, sets):
+    root, _ = runs
+    settings = TINY[name] | {"dataset": sets[name], "seed": 4}
+    with pytest.raises(ValueError, match="holds a run with seed=3, not 4"):
+        train(name, root / name, settings, verbose=0)
+
+
+def test_killed_after_an_epoch_it_goes_on_to_the_same_weights(runs, name, sets, tmp_path):
+    """Bit for bit on one device: order, dropout, noise and optimizer go on where they were."""
+
+    class Killed(Exception):
+        pass
+
+    def kill(self, epoch):
+        original(self, epoch)
+        raise Killed
+
+    original = tf.train.CheckpointManager.save
+    settings = TINY[name] | {"dataset": sets[name], "seed": 3}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tf.train.CheckpointManager, "save", kill)
+        with pytest.raises(Killed):
+            train(name, tmp_path / "run", settings, verbose=0)
+    assert not (tmp_path / "run" / "result.json").exists()
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1
+    train(name, tmp_path / "run", settings, verbose=0)
+    whole = RunDirectory(runs[0] / name).load_model()
+    parts = RunDirectory(tmp_path / "run").load_model()
+    for a, b in zip(whole.weights, parts.weights, strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=a.path)
+    histories = [
+        [{k: v for k, v in row.items() if k != "seconds"} for row in RunDirectory(p).history()]
+        for p in (runs[0] / name, tmp_path / "run")
+    ]
+    if name != "image_generation":
+        assert histories[0] == histories[1]
+
+
+def test_search_space_names_real_settings(name):
+    class FirstOfEach:
+        """As a keras-tuner `hp`: every choice's default."""
+
+        def Int(self, name, min_value, max_value, **_):
+            return min_value
+
+        def Float(self, name, min_value, max_value, **_):
+            return min_value
+
+        def Choice(self, name, values, **_):
+            return values[0]
+
+    task = tasks.get(name)
+    assert with_settings(task.config(), task.search_space(FirstOfEach())) != task.config()
+
+
+def test_init_from_takes_what_fits_and_says_so(runs, sets, tmp_path, capsys):
+    root, _ = runs
+    settings = TINY["image_classification"] | {
+        "dataset": sets["image_classification"],
+        "model.dense_units": 5,
+        "init_from": str(root / "image_classification"),
+        "epochs": 1,
+        "optimizer.learning_rate": 1e-12,
+    }
+    train("image_classification", tmp_path / "run", settings)
+    said = capsys.readouterr().err
+    assert "took conv1/kernel, conv1/bias" in said
+    assert "Freshly initialised: dense1/kernel" in said
+    old = RunDirectory(root / "image_classification").load_model()
+    new = RunDirectory(tmp_path / "run").load_model()
+    np.testing.assert_allclose(old.conv1.kernel, new.conv1.kernel, atol=1e-6)
+
+
+def test_init_from_something_unlike_is_refused(runs, sets, tmp_path):
+    settings = {"init_from": str(runs[0] / "text_generation")}
+    settings |= TINY["image_classification"] | {"dataset": sets["image_classification"]}
+    with pytest.raises(ValueError, match=r"init_from: .* shares no layer"):
+        train("image_classification", tmp_path / "run", settings, verbose=0)
+    assert not (tmp_path / "run").exists()
+
+
+def test_transfer_reports_taken_and_left():
+    from bigmodels.models import CNN
+
+    a, b = CNN(3, (2,), dense_units=4, name="a"), CNN(5, (2,), dense_units=4, name="b")
+    for model in (a, b):
+        model.build((None, 8, 8, 1))
+    taken, left = transfer_weights(a, b)
+    assert left == ["dense2/kernel", "dense2/bias"] and len(taken) == 4
+    np.testing.assert_array_equal(a.conv1.kernel, b.conv1.kernel)
+
+
+def test_predict_images(runs, sets):
+    root, _ = runs
+    folder = sets["image_classification"].removeprefix("images:")
+    rows = list(predict(root / "image_classification", input=folder + "/low"))
+    assert len(rows) == 40
+    assert {row["class"] for row in rows} <= {"high", "low"}
+    assert all(0.5 <= row["probability"] <= 1 for row in rows)
+    with pytest.raises(ValueError, match="input: give an image file"):
+        list(predict(root / "image_classification"))
+    with pytest.raises(ValueError, match="is not an image that can be read"):
+        list(predict(root / "image_classification", input=__file__))
+
+
+def test_predict_text(runs):
+    root, _ = runs
+    options = {"prompt": "the ", "length": 20, "temperature": 0.7, "seed": 5}
+    (text,) = predict(root / "text_generation", **options)
+    assert text.startswith("the ") and len(text) == 24
+    assert list(predict(root / "text_generation", **options)) == [text]
+    with pytest.raises(ValueError, match="prompt: give a text"):
+        list(predict(root / "text_generation"))
+
+
+def test_predict_new_images(runs, tmp_path):
+    output = tmp_path / "grid.png"
+    (row,) = predict(runs[0] / "image_generation", count=5, output=str(output))
+    assert row == {"file": str(output), "images": 5}
+    assert tf.io.decode_png(output.read_bytes()).shape[-1] in (3, 4)
+
+
+def test_transformer_kind(sets, tmp_path):
+    settings = {
+        "dataset": sets["text_generation"],
+        "model.kind": "transformer",
+        "model.num_layers": 1,
+        "model.num_heads": 2,
+        "model.embedding_dim": 8,
+        "model.feed_forward_dim": 8,
+        "data.length": 12,
+        "epochs": 1,
+        "steps_per_epoch": 3,
+    }
+    result = train("text_generation", tmp_path / "run", settings, verbose=0)
+    assert result["steps"] == 3
+    bits = result["test"]["bits_per_character"]
+    assert bits == pytest.approx(result["test"]["loss"] / math.log(2))
+    (text,) = predict(tmp_path / "run", prompt="the ", length=20)
+    assert len(text) == 24
+
+
+def test_dense_kind_is_the_articles(sets, tmp_path):
+    task = tasks.get("image_generation")
+    config = with_settings(task.config(), {"model.kind": "dense"})
+    data = task.load_data(dataclasses.replace(config, dataset=sets["image_generation"]))
+    model = task.build_model(config, data)
+    assert type(model.generator).__name__ == "Generator"
+    assert model.image_shape == (12, 12, 1)
+
+
+def test_a_loss_that_is_no_number_stops_and_leaves_no_model(sets, tmp_path):
+    settings = TINY["image_classification"] | {
+        "dataset": sets["image_classification"],
+        "optimizer.name": "sgd",
+        "optimizer.learning_rate": 1e30,
+        "optimizer.clip_norm": 0,
+    }
+    with pytest.raises(FloatingPointError, match="NaN or infinite in epoch 1"):
+        train("image_classification", tmp_path / "run", settings, verbose=0)
+    assert not (tmp_path / "run" / "model.keras").exists()
+
+
+def test_text_in_a_class_folder_stops_before_anything_is_written(sets, tmp_path):
+    with pytest.raises(ValueError, match="is not text"):
+        train(
+            "text_generation",
+            tmp_path / "run",
+            {"dataset": sets["image_classification"]},
+            verbose=0,
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_directory_that_is_no_run_is_left_alone(sets, tmp_path):
+    (tmp_path / "mine.txt").write_text("precious")
+    settings = TINY["image_classification"] | {"dataset": sets["image_classification"]}
+    with pytest.raises(ValueError, match="exists and is no run"):
+        train("image_classification", tmp_path, settings, verbose=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("damage", ["truncate", "remove", "not json"])
+def test_a_damaged_run_is_named(runs, tmp_path, damage):
+    import shutil
+
+    shutil.copytree(runs[0] / "image_classification", tmp_path / "run")
+    if damage == "not json":
+        (tmp_path / "run" / "config.json").write_text("{")
+        message = "config.json' cannot be read"
+    elif damage == "remove":
+        (tmp_path / "run" / "model.keras").unlink()
+        message = "holds no model.keras"
+    else:
+        path = tmp_path / "run" / "model.keras"
+        path.write_bytes(path.read_bytes()[:1000])
+        message = "model.keras' cannot be loaded"
+    with pytest.raises(ValueError, match=message):
+        evaluate(tmp_path / "run")
+
+
+def test_learning_rate_warms_up_and_decays_to_zero():
+    rate = Optimizer(learning_rate=1.0, warmup_steps=10).build(110).learning_rate
+    schedule = Optimizer(learning_rate=1.0, warmup_steps=10).build(110)._learning_rate
+    values = [float(schedule(step)) for step in (0, 5, 10, 60, 110)]
+    np.testing.assert_allclose(values, [0, 0.5, 1, 0.5, 0], atol=1e-6)
+    assert float(keras.ops.convert_to_numpy(rate)) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epoch": 3}, "no setting 'epoch'; did you mean epochs?"),
+        ({"model.dense_unit": 3}, "no setting 'model.dense_unit'; did you mean model.dense_units?"),
+        ({"model": 3}, "no setting 'model'"),
+        ({"epochs.x": 3}, "no setting 'epochs.x'"),
+        ({"epochs": "three"}, "epochs: 'three' is not of type int"),
+        ({"epochs": 2.5}, "epochs: 2.5 is not of type int"),
+        ({"epochs": 0}, "epochs: 0, expected a positive number"),
+        ({"batch_size": -1}, "batch_size: -1"),
+        ({"seed": -1}, "seed: -1"),
+        ({"precision": "float8"}, "precision: 'float8' is not one of"),
+        ({"jit_compile": "yes"}, "jit_compile: 'yes'"),
+        ({"optimizer.name": "adamx"}, "did you mean adam"),
+        ({"optimizer.learning_rate": "0"}, "optimizer.learning_rate: 0.0"),
+        ({"model.batch_normalization": "maybe"}, "is not of type bool"),
+        ({"model.filters": "8,x"}, "model.filters: '8,x' is not of type tuple"),
+    ],
+)
+def test_settings_are_checked(settings, message):
+    with pytest.raises(ValueError) as error:
+        with_settings(tasks.get("image_classification").config(), settings)
+    assert message in str(error.value)
+
+
+def test_settings_are_read_as_their_type():
+    config = with_settings(
+        tasks.get("image_classification").config(),
+        {
+            "epochs": "3",
+            "model.filters": "8,16,",
+            "model.batch_normalization": "False",
+            "augmentation.horizontal_flip": "none",
+            "optimizer.learning_rate": "3e-4",
+            "steps_per_epoch": "none",
+        },
+    )
+    assert config.epochs == 3 and config.model.filters == (8, 16)
+    assert config.model.batch_normalization is False
+    assert config.augmentation.horizontal_flip is None and config.steps_per_epoch is None
+    assert config.optimizer.learning_rate == 3e-4
+
+
+def test_settings_survive_json():
+    config = tasks.get("text_generation").config()
+    config = with_settings(config, {"model.kind": "transformer", "model.num_heads": 8})
+    stored = json.loads(json.dumps(dataclasses.asdict(config)))
+    again = with_settings(tasks.get("text_generation").config(), flat_settings(stored))
+    assert again == config and isinstance(again, Config)
+
+
+def test_unknown_task():
+    with pytest.raises(ValueError, match="did you mean text_generation"):
+        tasks.get("text_generator")
