@@ -103,7 +103,7 @@ def search_space(hp):
     }
 
 
-def measure(model, data, config):
+def measure(model, data, config, measured):
     """Nothing beyond what Keras evaluates."""
     return {}
 

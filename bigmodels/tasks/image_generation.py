@@ -56,7 +56,7 @@ class ImageGeneration(Config):
     """The recipe. `judge_steps`: training steps of the CNN that rates the samples."""
 
     dataset: str = "digits"
-    epochs: int = 60
+    epochs: int = 120
     judge_steps: int = 600
     model: ConvConfig | DenseConfig = ConvConfig()
     data: DataConfig = DataConfig()
@@ -105,7 +105,7 @@ def search_space(hp):
     }
 
 
-def measure(model, data, config):
+def measure(model, data, config, measured):
     """What a separately trained CNN makes of 1000 samples.
 
     Returns:

@@ -134,7 +134,8 @@ class Task:
         build_model: `(config, data) -> model`.
         compile_model: `(model, config, steps) -> None`.
         search_space: `(hp) -> settings`, for a keras-tuner `hp`.
-        measure: `(model, data, config) -> {split: {metric: value}}`, beyond what Keras evaluates.
+        measure: `(model, data, config, measured) -> {split: {metric: value}}`, what comes on top of
+            the `measured` that Keras evaluates.
         draw: `(model, data, config) -> {title: Figure or str}`, at the end.
         sample: `(model, data, config) -> Figure or str`, now and then while training; or `None`.
         describe: `(data) -> {what: value}`, the data's lines in the report.
@@ -173,7 +174,7 @@ class Task:
             split: model.evaluate(batches, return_dict=True, verbose=0)
             for split, batches in sets.items()
         }
-        for split, metrics in self.measure(model, data, config).items():
+        for split, metrics in self.measure(model, data, config, measured).items():
             measured[split] |= metrics
         return {
             split: {name: float(value) for name, value in metrics.items()}

@@ -48,7 +48,7 @@ class DataConfig:
 
 
 # What each kind trains best with, where the user does not say.
-LEARNING_RATE = {"rnn": 6e-3, "transformer": 2e-3}
+LEARNING_RATE = {"rnn": 6e-3, "transformer": 3e-3}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,14 +113,11 @@ def search_space(hp):
     }
 
 
-def measure(model, data, config):
+def measure(model, data, config, measured):
     """Bits per character, the other common unit."""
     return {
         split: {"bits_per_character": metrics["loss"] / math.log(2)}
-        for split, metrics in {
-            "validation": model.evaluate(data.validation, return_dict=True, verbose=0),
-            "test": model.evaluate(data.test, return_dict=True, verbose=0),
-        }.items()
+        for split, metrics in measured.items()
     }
 
 
