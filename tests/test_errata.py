@@ -179,7 +179,7 @@ def test_c3_article_has_no_data():
         layers.Conv2D(2, 3)(np.zeros((4, 28, 28), "float32"))
     # With one, pixels as they are stored are refused, and floats up to 255 are not.
     pixels = np.full((4, 28, 28, 1), 255, "uint8")
-    with pytest.raises(TypeError, match="uint8 not in list of allowed values"):
+    with pytest.raises((TypeError, ValueError), match="uint8"):
         layers.Conv2D(2, 3)(pixels)
     assert layers.Conv2D(2, 3)(pixels.astype("float32")).shape == (4, 26, 26, 2)
 

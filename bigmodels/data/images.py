@@ -12,9 +12,14 @@ from bigmodels.data.pipeline import Augmentation, evaluation_batches, training_b
 
 EMBEDDED = {"digits": embedded.digits}
 
-# Sets whose classes survive a mirror; the rest (digits, letters, street signs) are not mirrored
-# unless the user says so.
-MIRRORABLE = ("fashion_mnist", "cifar10", "cifar100", "imagenet2012", "tf_flowers", "cats_vs_dogs")
+# What each set's classes survive. Digits, letters and street signs do not survive a mirror, so what
+# is not named here is shifted, turned and zoomed a little and never mirrored.
+AUGMENTATIONS = {
+    "fashion_mnist": Augmentation(horizontal_flip=True),
+    "cifar10": Augmentation(horizontal_flip=True, translation=0.1),
+    "cifar100": Augmentation(horizontal_flip=True, translation=0.1),
+}
+DEFAULT_AUGMENTATION = Augmentation(translation=0.07, rotation=8.0, zoom=0.08)
 
 # Decoded sets up to this size are kept in memory after the first epoch.
 _CACHE_BYTES = 4 << 30
@@ -122,20 +127,18 @@ def load_images(
     )
 
 
-def default_augmentation(name, horizontal_flip=None, **kinds):
-    """An `Augmentation` that mirrors only sets known to survive it.
+def augmentation_for(name, **kinds):
+    """The augmentation a set is known to survive, with what the user sets otherwise.
 
     Args:
         name: The data set.
-        horizontal_flip: `None` to decide by the data set.
-        **kinds: As for `Augmentation`.
+        **kinds: As for `Augmentation`; `None` leaves a kind to the data set.
 
     Returns:
         An `Augmentation`.
     """
-    if horizontal_flip is None:
-        horizontal_flip = name.split(":")[0] in MIRRORABLE
-    return Augmentation(horizontal_flip=horizontal_flip, **kinds)
+    usual = AUGMENTATIONS.get(name.split(":")[0], DEFAULT_AUGMENTATION)
+    return dataclasses.replace(usual, **{k: v for k, v in kinds.items() if v is not None})
 
 
 def _source(name, data_dir, image_size):

@@ -81,6 +81,9 @@ def training_batches(elements, size, batch_size, seed, prepare):
     """
 
     def epoch(epoch_seed):
+        # `shuffle` mixes the graph's seed with its own. The order is to follow from the epoch's
+        # alone, whatever `tf.random.set_seed` was given (0 even makes a tensor seed fail).
+        tf.compat.v1.get_default_graph().seed = 1
         order = elements(epoch_seed) if callable(elements) else elements
         order = order.shuffle(min(size, SHUFFLE_WINDOW), seed=epoch_seed)
         numbered = order.batch(batch_size).enumerate()
@@ -97,7 +100,8 @@ def training_batches(elements, size, batch_size, seed, prepare):
         numbers = tf.data.Dataset.range(first, tf.int64.max)
         return numbers.flat_map(lambda number: epoch(seed_of(number))).prefetch(tf.data.AUTOTUNE)
 
-    another = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).take(1)
+    count = tf.Variable(-1, dtype=tf.int64, trainable=False)
+    another = tf.data.Dataset.from_tensors(0).map(lambda _: seed_of(count.assign_add(1)))
     length = tf.data.experimental.assert_cardinality(math.ceil(size / batch_size))
     return another.flat_map(epoch).apply(length).prefetch(tf.data.AUTOTUNE), train_from
 

@@ -26,8 +26,8 @@ class RNN(Model):
         vocab_size: Number of token ids; id 0 is padding.
         embedding_dim: Width of the embedding.
         rnn_units: Width of the LSTM.
-        batch_size: How many sequences `get_initial_state` and `generate` work on when they are
-            not told; training takes any batch. (The article made it the output's width.)
+        batch_size: How many sequences `get_initial_state` makes a state for when it is not told;
+            training and generation take any batch. (The article made it the output's width.)
         dropout_rate: Share of units dropped before and after the LSTM.
         mask_zero: Whether the LSTM skips padding, so that it may stand anywhere. `False` is
             faster, and right for text that has no padding.

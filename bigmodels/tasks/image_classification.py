@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from bigmodels import plots
 from bigmodels.data import load_images
-from bigmodels.data.images import default_augmentation
+from bigmodels.data.images import augmentation_for
 from bigmodels.models import CNN
 from bigmodels.tasks.task import Config, Optimizer, Task
 
@@ -29,7 +29,7 @@ class ModelConfig:
     filters: tuple[int, ...] = (32, 64)
     kernel_size: int = 3
     dense_units: int = 128
-    dropout_rate: float = 0.4
+    dropout_rate: float = 0.3
     batch_normalization: bool = True
 
 
@@ -42,12 +42,12 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class AugmentationConfig:
-    """Arguments of `bigmodels.data.Augmentation`; without a word, only known sets are mirrored."""
+    """Arguments of `bigmodels.data.Augmentation`; `None` leaves it to `data.images`."""
 
     horizontal_flip: bool | None = None
-    translation: float = 0.07
-    rotation: float = 8.0
-    zoom: float = 0.08
+    translation: float | None = None
+    rotation: float | None = None
+    zoom: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,9 +69,7 @@ def load_data(config):
         config.batch_size,
         data_dir=config.data_dir,
         image_size=config.data.image_size or None,
-        augmentation=default_augmentation(
-            config.dataset, **dataclasses.asdict(config.augmentation)
-        ),
+        augmentation=augmentation_for(config.dataset, **dataclasses.asdict(config.augmentation)),
         seed=config.seed,
     )
 

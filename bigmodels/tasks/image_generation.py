@@ -15,7 +15,8 @@ import numpy as np
 import tensorflow as tf
 
 from bigmodels import plots
-from bigmodels.data import Augmentation, load_images
+from bigmodels.data import load_images
+from bigmodels.data.images import augmentation_for
 from bigmodels.models import CNN, GAN, ConvDiscriminator, ConvGenerator, Discriminator, Generator
 from bigmodels.tasks.task import Config, Optimizer, Task
 
@@ -114,7 +115,7 @@ def measure(model, data, config, measured):
         probability; both beside `judge_accuracy`, its accuracy on the real test images, and
         `real_confidence`, its mean confidence there.
     """
-    augmentation = Augmentation(translation=0.07, rotation=8.0)
+    augmentation = augmentation_for(config.dataset)
     real = _load(config, (0.0, 1.0), with_labels=True, augmentation=augmentation)
     classes = len(real.class_names)
     judge = CNN(classes, dropout_rate=0.4, batch_normalization=True)

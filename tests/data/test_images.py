@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from bigmodels.data import Augmentation, load_images
-from bigmodels.data.images import default_augmentation
+from bigmodels.data.images import augmentation_for
 
 
 def _all(batches):
@@ -44,9 +44,12 @@ def test_scale_and_labels_are_as_asked():
 
 
 def test_only_sets_that_survive_a_mirror_are_mirrored():
-    assert not default_augmentation("digits").horizontal_flip
-    assert default_augmentation("fashion_mnist").horizontal_flip
-    assert default_augmentation("digits", True).horizontal_flip
+    assert not augmentation_for("digits").horizontal_flip
+    assert augmentation_for("digits", zoom=None).rotation > 0
+    assert augmentation_for("fashion_mnist") == Augmentation(horizontal_flip=True)
+    assert augmentation_for("digits", horizontal_flip=True, rotation=0.0) == Augmentation(
+        horizontal_flip=True, translation=0.07, zoom=0.08
+    )
 
 
 @pytest.fixture

@@ -42,12 +42,21 @@ def test_the_stream_is_a_function_of_the_epochs_number():
     whole = train_from(0)
     first_time = _stream(whole, 20)
     assert _stream(whole, 20) == first_time
+    batches, seeds = _ids(1, epochs=4)
+    assert list(zip(batches, seeds, strict=True)) == first_time  # As iterating `train` does.
     for first in (1, 2):
         assert _stream(_batches(1)[1](first), 20 - 5 * first) == first_time[5 * first :]
     epochs = [sum((ids for ids, _ in first_time[i : i + 5]), []) for i in (0, 5, 10)]
     assert all(sorted(epoch) == list(range(23)) for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
     assert len({seed for _, seed in first_time}) == 20
+
+
+@pytest.mark.parametrize("global_seed", [0, 7])
+def test_order_does_not_follow_from_tensorflows_own_seed(global_seed):
+    expected = _ids(1), _stream(_batches(1)[1](0), 5)
+    tf.random.set_seed(global_seed)
+    assert (_ids(1), _stream(_batches(1)[1](0), 5)) == expected
 
 
 def test_no_two_batches_share_a_seed():

@@ -1,0 +1,112 @@
+"""The commands as outside scripts call them: real processes, streams, exit status."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+TINY = ("--batch_size=50", "--set", "model.filters=2,2", "--set", "model.dense_units=4")
+
+
+def _command(name, *arguments, **kwargs):
+    code = (
+        f"from bigmodels.cli.{name} import run; import sys; sys.argv[0] = 'bigmodels-{name}'; run()"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, **kwargs
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("train", (), "task: give --task=..."),
+        ("train", ("--task=image_classification",), "workdir: give --workdir=..."),
+        ("train", ("--epoch=3",), "Unknown command line flag 'epoch'. Did you mean: epochs ?"),
+        ("train", ("--epochs=three",), "flag --epochs=three"),
+        ("train", ("stray",), "'stray' is not a flag"),
+        ("evaluate", ("--workdir=/nowhere",), "workdir: '/nowhere' holds no config.json"),
+        (
+            "train",
+            ("--task=image_clasification", "--workdir=x"),
+            "task: 'image_clasification' is not one of image_classification, text_generation, "
+            "image_generation; did you mean image_classification?",
+        ),
+        (
+            "train",
+            ("--task=text_generation", "--workdir=x", "--set", "model.rnn_unit=3"),
+            "set: there is no setting 'model.rnn_unit'; did you mean model.rnn_units?",
+        ),
+    ],
+)
+def test_a_mistake_costs_one_line_and_status_2(name, arguments, message, tmp_path):
+    done = _command(name, *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("Loading")]
+    assert len(lines) == 1 and lines[0].startswith(f"bigmodels-{name}: error: ")
+    assert message in lines[0]
+    assert list(tmp_path.iterdir()) == []  # Nothing was written.
+
+
+def test_killed_training_continues_and_every_command_answers_in_json(tmp_path):
+    """SIGKILL a real training after an epoch, continue, evaluate: the contract's streams."""
+    run = tmp_path / "run"
+    arguments = ("--task=image_classification", f"--workdir={run}", "--epochs=20", *TINY)
+    code = "from bigmodels.cli.train import run; run()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    waited = 0.0
+    while not list(run.glob("checkpoints/*.index")):
+        assert process.poll() is None and waited < 300
+        time.sleep(0.1)
+        waited += 0.1
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (run / "result.json").exists()
+
+    done = _command("train", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert f"Continuing {run} after epoch" in done.stderr
+    assert "Traceback" not in done.stderr and "0000 00:00" not in done.stderr
+    (line,) = done.stdout.splitlines()
+    result = json.loads(line)
+    assert result == json.loads((run / "result.json").read_text())
+    epochs = [json.loads(row)["epoch"] for row in (run / "metrics.jsonl").read_text().splitlines()]
+    assert epochs == list(range(1, 21))
+    assert result["test"]["accuracy"] > 0.5
+
+    done = _command("evaluate", f"--workdir={run}")
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    again = json.loads(line)
+    assert again["test"] == pytest.approx(result["test"], rel=1e-5)
+
+    done = _command("predict", f"--workdir={run}", f"--input={run / 'samples'}")
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(row) for row in done.stdout.splitlines()]
+    assert rows and all(row["class"] in "0123456789" for row in rows)
+
+
+def test_devices_are_made_before_tensorflow_starts(tmp_path):
+    code = (
+        "import sys; from absl import flags; from bigmodels.cli import train;"
+        "flags.FLAGS(['x', '--task=text_generation', f'--workdir={sys.argv[1]}/run',"
+        " '--devices=3', '--dataset=text:nowhere']);"
+        "import tensorflow as tf\n"
+        "try: train.main(print)\n"
+        "except ValueError: pass\n"
+        "print(len(tf.config.list_logical_devices('CPU')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "3", done.stderr
