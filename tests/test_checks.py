@@ -113,7 +113,7 @@ def test_targets_that_would_be_broadcast():
     model = bigmodels.Model(inputs, keras.layers.Dense(1)(inputs))
     model.compile("sgd", "mse")
     x = np.zeros((8, 4), "float32")
-    with pytest.raises(ValueError, match=r"y: shape \(.*3\), but the model's output has shape"):
+    with pytest.raises(ValueError, match=r"y: shape \(.*3\), but the output has shape"):
         model.fit(x, np.zeros((8, 3), "float32"), verbose=0)
     assert model.fit(x, np.zeros(8, "float32"), verbose=0).epoch == [0]
 

@@ -131,14 +131,7 @@ class Model(keras.Model):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """As in Keras, but targets that would be broadcast against the output are refused."""
         if isinstance(y, tf.Tensor) and isinstance(y_pred, tf.Tensor) and not self._sparse_loss():
-            # (batch, 3) against (batch, 1) would train on nonsense. A missing last axis of one is
-            # Keras' own convention and stays.
-            target, output = y.shape, y_pred.shape
-            if target.rank is not None and target.rank == output.rank:
-                if not target.is_compatible_with(output):
-                    raise ValueError(
-                        f"y: shape {target}, but the model's output has shape {output}"
-                    )
+            checks.check_same_shape("y", y, "the output", y_pred)
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def _sparse_loss(self):

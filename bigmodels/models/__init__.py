@@ -1,13 +1,8 @@
-"""The article's four families, one file each."""
+"""The article's four families, one file each; `dcgan.py` is a second pair for the GAN."""
 
 from bigmodels.models.cnn import CNN
-from bigmodels.models.gan import (
-    GAN,
-    ConvDiscriminator,
-    ConvGenerator,
-    Discriminator,
-    Generator,
-)
+from bigmodels.models.dcgan import ConvDiscriminator, ConvGenerator
+from bigmodels.models.gan import GAN, Discriminator, Generator
 from bigmodels.models.rnn import RNN
 from bigmodels.models.transformer import Transformer
 

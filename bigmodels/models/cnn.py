@@ -13,11 +13,11 @@ import keras
 from keras import layers, ops
 
 from bigmodels import checks
-from bigmodels.distribute import Model
+from bigmodels.layers import LayerStack
 
 
 @keras.saving.register_keras_serializable(package="bigmodels")
-class CNN(Model):
+class CNN(LayerStack):
     """Convolution and pooling stages, then two dense layers.
 
     With its defaults on 28x28x1 images it is the article's network, 225,034 parameters.
@@ -87,7 +87,7 @@ class CNN(Model):
         # Logits stay in full precision under a mixed policy.
         self.dense2 = layers.Dense(num_classes, dtype=dtype.variable_dtype, name="dense2")
 
-    def _layers_in_order(self):
+    def layers_in_order(self):
         kinds = ("conv", "batchnorm", "pool") if self.batch_normalization else ("conv", "pool")
         stages = [
             getattr(self, f"{kind}{i}") for i in range(1, len(self.filters) + 1) for kind in kinds
@@ -101,22 +101,7 @@ class CNN(Model):
                 f"input_shape: {shape}, expected (batch, height, width, channels); "
                 "a grey image needs a channel axis: images[..., None]"
             )
-        for layer in self._layers_in_order():
-            layer.build(shape)
-            shape = layer.compute_output_shape(shape)
-            if any(size is not None and size < 1 for size in shape):
-                raise ValueError(
-                    f"input_shape: {tuple(input_shape)} is too small for filters={self.filters}: "
-                    f"nothing is left after {layer.name}"
-                )
-        self.built = True
-
-    def call(self, inputs, training=None):
-        x = inputs
-        for layer in self._layers_in_order():
-            has_modes = isinstance(layer, layers.Dropout | layers.BatchNormalization)
-            x = layer(x, training=training) if has_modes else layer(x)
-        return x
+        super().build(shape)
 
     def predict_proba(self, x, **kwargs):
         """Class probabilities.
@@ -129,9 +114,6 @@ class CNN(Model):
             float32 array `(images, num_classes)`, rows that sum to one.
         """
         return ops.convert_to_numpy(ops.softmax(self.predict(x, **kwargs)))
-
-    def compute_output_shape(self, input_shape):
-        return (input_shape[0], self.num_classes)
 
     def data_specs(self):
         shape = self._build_shapes_dict["input_shape"][1:] if self.built else (None, None, None)

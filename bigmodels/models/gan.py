@@ -18,6 +18,7 @@ from keras import layers, ops
 
 from bigmodels import checks
 from bigmodels.distribute import Model
+from bigmodels.layers import LayerStack, check_image_shape
 
 # The article's widths, in its order: a ladder down, up to 1024, down to a waist of 16, and out.
 # Its last two, Dense(784) and Dense(1), become the one output layer.
@@ -25,41 +26,8 @@ GENERATOR_UNITS = (4096, 2048, 1024, 512, 256, 1024, 128, 64, 32, 16, 100)
 DISCRIMINATOR_UNITS = (1024, 512, 256, 128, 64, 32)
 
 
-def _check_image_shape(image_shape):
-    if len(image_shape) != 3 or min(image_shape) < 1:
-        raise ValueError(f"image_shape: {image_shape!r}, expected (height, width, channels)")
-    return tuple(image_shape)
-
-
-class _Network(Model):
-    """What the four networks share: layers applied one after the other."""
-
-    def _layers_in_order(self):
-        raise NotImplementedError
-
-    def build(self, input_shape):
-        shape = tuple(input_shape)
-        for layer in self._layers_in_order():
-            layer.build(shape)
-            shape = layer.compute_output_shape(shape)
-        self.built = True
-
-    def call(self, inputs, training=None):
-        x = inputs
-        for layer in self._layers_in_order():
-            has_modes = isinstance(layer, layers.Dropout | layers.BatchNormalization)
-            x = layer(x, training=training) if has_modes else layer(x)
-        return x
-
-    def compute_output_shape(self, input_shape):
-        shape = tuple(input_shape)
-        for layer in self._layers_in_order():
-            shape = layer.compute_output_shape(shape)
-        return shape
-
-
 @keras.saving.register_keras_serializable(package="bigmodels")
-class Generator(_Network):
+class Generator(LayerStack):
     """The article's dense generator, corrected.
 
     Args:
@@ -82,7 +50,7 @@ class Generator(_Network):
     def __init__(self, latent_dim=100, image_shape=(28, 28, 1), units=GENERATOR_UNITS, **kwargs):
         super().__init__(**kwargs)
         self.latent_dim = latent_dim
-        self.image_shape = _check_image_shape(image_shape)
+        self.image_shape = check_image_shape(image_shape)
         self.units = tuple(units)
         self.natural_input_shape = (None, latent_dim)
         dtype = self.dtype_policy
@@ -103,7 +71,7 @@ class Generator(_Network):
         setattr(self, last, pixels)
         self.reshape = layers.Reshape(self.image_shape, dtype=dtype.variable_dtype, name="reshape")
 
-    def _layers_in_order(self):
+    def layers_in_order(self):
         count = len(self.units)
         names = [
             f"{kind}{i}"
@@ -120,7 +88,7 @@ class Generator(_Network):
 
 
 @keras.saving.register_keras_serializable(package="bigmodels")
-class Discriminator(_Network):
+class Discriminator(LayerStack):
     """The article's dense discriminator, corrected.
 
     Args:
@@ -141,7 +109,7 @@ class Discriminator(_Network):
 
     def __init__(self, image_shape=(28, 28, 1), units=DISCRIMINATOR_UNITS, **kwargs):
         super().__init__(**kwargs)
-        self.image_shape = _check_image_shape(image_shape)
+        self.image_shape = check_image_shape(image_shape)
         self.units = tuple(units)
         self.natural_input_shape = (None, *self.image_shape)
         dtype = self.dtype_policy
@@ -156,7 +124,7 @@ class Discriminator(_Network):
         # The logit stays in full precision under a mixed policy.
         setattr(self, last, layers.Dense(1, dtype=dtype.variable_dtype, name=last))
 
-    def _layers_in_order(self):
+    def layers_in_order(self):
         count = len(self.units)
         names = [
             f"{kind}{i}"
@@ -168,116 +136,6 @@ class Discriminator(_Network):
     def get_config(self):
         config = super().get_config()
         config.update(image_shape=self.image_shape, units=self.units)
-        return config
-
-
-@keras.saving.register_keras_serializable(package="bigmodels")
-class ConvGenerator(_Network):
-    """A convolutional generator after DCGAN (Radford et al., 2016).
-
-    Args:
-        latent_dim: Width of the noise.
-        image_shape: Shape of the image made; height and width divisible by 4.
-        filters: Filters before the first and second enlargement.
-        **kwargs: As for every `keras.Model`.
-
-    Call arguments and returns: as for `Generator`.
-
-    Raises:
-        ValueError: if `image_shape` does not fit.
-    """
-
-    def __init__(self, latent_dim=100, image_shape=(28, 28, 1), filters=(128, 64), **kwargs):
-        super().__init__(**kwargs)
-        self.latent_dim = latent_dim
-        self.image_shape = _check_image_shape(image_shape)
-        self.filters = tuple(filters)
-        self.natural_input_shape = (None, latent_dim)
-        height, width, channels = self.image_shape
-        if height % 4 or width % 4:
-            raise ValueError(
-                f"image_shape: {self.image_shape}, height and width must be divisible by 4"
-            )
-        dtype = self.dtype_policy
-        start = (height // 4, width // 4, self.filters[0])
-        self.dense1 = layers.Dense(math.prod(start), use_bias=False, dtype=dtype, name="dense1")
-        self.reshape = layers.Reshape(start, dtype=dtype, name="reshape")
-        self.batchnorm1 = layers.BatchNormalization(momentum=0.9, dtype=dtype, name="batchnorm1")
-        self.leakyrelu1 = layers.LeakyReLU(0.2, dtype=dtype, name="leakyrelu1")
-        self.conv1 = layers.Conv2DTranspose(
-            self.filters[1], 4, 2, "same", use_bias=False, dtype=dtype, name="conv1"
-        )
-        self.batchnorm2 = layers.BatchNormalization(momentum=0.9, dtype=dtype, name="batchnorm2")
-        self.leakyrelu2 = layers.LeakyReLU(0.2, dtype=dtype, name="leakyrelu2")
-        # Pixels stay in full precision under a mixed policy.
-        self.conv2 = layers.Conv2DTranspose(
-            channels,
-            4,
-            2,
-            "same",
-            activation="tanh",
-            dtype=dtype.variable_dtype,
-            name="conv2",
-        )
-
-    def _layers_in_order(self):
-        return [
-            self.dense1, self.reshape, self.batchnorm1, self.leakyrelu1,
-            self.conv1, self.batchnorm2, self.leakyrelu2, self.conv2,
-        ]  # fmt: skip
-
-    def get_config(self):
-        config = super().get_config()
-        config.update(
-            latent_dim=self.latent_dim, image_shape=self.image_shape, filters=self.filters
-        )
-        return config
-
-
-@keras.saving.register_keras_serializable(package="bigmodels")
-class ConvDiscriminator(_Network):
-    """A convolutional discriminator after DCGAN, with dropout instead of batch normalisation.
-
-    Args:
-        image_shape: Shape of the images judged.
-        filters: Filters of the two convolutions, each halving height and width.
-        dropout_rate: Share of units dropped after each convolution.
-        **kwargs: As for every `keras.Model`.
-
-    Call arguments and returns: as for `Discriminator`.
-
-    Raises:
-        ValueError: if `image_shape` does not fit.
-    """
-
-    def __init__(self, image_shape=(28, 28, 1), filters=(64, 128), dropout_rate=0.3, **kwargs):
-        super().__init__(**kwargs)
-        self.image_shape = _check_image_shape(image_shape)
-        self.filters = tuple(filters)
-        self.dropout_rate = dropout_rate
-        self.natural_input_shape = (None, *self.image_shape)
-        dtype = self.dtype_policy
-        self.conv1 = layers.Conv2D(self.filters[0], 4, 2, "same", dtype=dtype, name="conv1")
-        self.leakyrelu1 = layers.LeakyReLU(0.2, dtype=dtype, name="leakyrelu1")
-        self.dropout1 = layers.Dropout(dropout_rate, dtype=dtype, name="dropout1")
-        self.conv2 = layers.Conv2D(self.filters[1], 4, 2, "same", dtype=dtype, name="conv2")
-        self.leakyrelu2 = layers.LeakyReLU(0.2, dtype=dtype, name="leakyrelu2")
-        self.dropout2 = layers.Dropout(dropout_rate, dtype=dtype, name="dropout2")
-        self.flatten = layers.Flatten(dtype=dtype, name="flatten")
-        # The logit stays in full precision under a mixed policy.
-        self.dense1 = layers.Dense(1, dtype=dtype.variable_dtype, name="dense1")
-
-    def _layers_in_order(self):
-        return [
-            self.conv1, self.leakyrelu1, self.dropout1, self.conv2, self.leakyrelu2,
-            self.dropout2, self.flatten, self.dense1,
-        ]  # fmt: skip
-
-    def get_config(self):
-        config = super().get_config()
-        config.update(
-            image_shape=self.image_shape, filters=self.filters, dropout_rate=self.dropout_rate
-        )
         return config
 
 

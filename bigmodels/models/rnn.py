@@ -28,7 +28,7 @@ class RNN(Model):
         rnn_units: Width of the LSTM.
         batch_size: How many sequences `get_initial_state` makes a state for when it is not told;
             training and generation take any batch. (The article made it the output's width.)
-        dropout_rate: Share of units dropped before and after the LSTM.
+        dropout_rate: Share of units dropped between the LSTM and `dense`.
         mask_zero: Whether the LSTM skips padding, so that it may stand anywhere. `False` is
             faster, and right for text that has no padding.
         vocabulary: The characters behind ids 2, 3, ..., if the model is to read and write text.
@@ -74,23 +74,23 @@ class RNN(Model):
         self.embedding = layers.Embedding(
             vocab_size, embedding_dim, mask_zero=mask_zero, dtype=dtype, name="embedding"
         )
-        self.dropout = layers.Dropout(dropout_rate, dtype=dtype, name="dropout")
         self.rnn = layers.LSTM(
             rnn_units, return_sequences=True, return_state=True, dtype=dtype, name="rnn"
         )
+        self.dropout = layers.Dropout(dropout_rate, dtype=dtype, name="dropout")
         # Logits stay in full precision under a mixed policy.
         self.dense = layers.Dense(vocab_size, dtype=dtype.variable_dtype, name="dense")
 
     def build(self, input_shape):
         self.embedding.build(input_shape)
         embedded = (*input_shape, self.embedding_dim)
-        self.dropout.build(embedded)
         self.rnn.build(embedded)
+        self.dropout.build((*input_shape, self.rnn_units))
         self.dense.build((*input_shape, self.rnn_units))
         self.built = True
 
     def call(self, inputs, state=None, training=None):
-        x = self.dropout(self.embedding(inputs), training=training)
+        x = self.embedding(inputs)
         mask = self.embedding.compute_mask(inputs)
         output, h, c = self.rnn(
             x, initial_state=None if state is None else list(state), mask=mask, training=training
