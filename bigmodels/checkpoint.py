@@ -29,7 +29,7 @@ class RunDirectory:
     """A run's directory: `config.json`, `metrics.jsonl`, `result.json`, `model.keras`, ...
 
     Args:
-        path: The directory; made by `start`.
+        path: The directory; made by `create`.
     """
 
     def __init__(self, path):
@@ -38,8 +38,8 @@ class RunDirectory:
         self.logs = self.path / "logs"
         self._checkpoints = self.path / "checkpoints"
 
-    def start(self, task, config):
-        """Claim the directory for a run, or find that it holds this very run.
+    def check(self, task, config):
+        """See that the directory is free for a run, or holds this very run. Writes nothing.
 
         Args:
             task: A `Task`.
@@ -48,32 +48,32 @@ class RunDirectory:
         Raises:
             ValueError: if the directory holds a run with other settings, or is something else.
         """
-        settings = json.loads(json.dumps(dataclasses.asdict(config)))
-        if (self.path / "config.json").exists():
-            old = self.read_json("config.json")
-            if old.get("task") != task.name:
+        if not (self.path / "config.json").exists():
+            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
                 raise ValueError(
-                    f"workdir: {str(self.path)!r} holds a run of task {old.get('task')!r}, "
-                    f"not {task.name!r}; choose another workdir"
+                    f"workdir: {str(self.path)!r} exists and is no run; choose another workdir"
                 )
-            before, now = flat_settings(old["config"]), flat_settings(settings)
-            for name in sorted({*before, *now} - {*_NOT_THE_RUN}):
-                if before.get(name) != now.get(name):
-                    raise ValueError(
-                        f"workdir: {str(self.path)!r} holds a run with {name}={before.get(name)}, "
-                        f"not {now.get(name)}; choose another workdir"
-                    )
             return
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise ValueError(
-                f"workdir: {str(self.path)!r} exists and is no run; choose another workdir"
-            )
+        stored = self.read_json("config.json")
+        before = {"task": stored.get("task"), **flat_settings(stored.get("config", {}))}
+        now = {"task": task.name, **flat_settings(_plain(config))}
+        for name in sorted({*before, *now} - {*_NOT_THE_RUN}, key=lambda name: name != "task"):
+            if before.get(name) != now.get(name):
+                raise ValueError(
+                    f"workdir: {str(self.path)!r} holds a run with {name}={before.get(name)}, "
+                    f"not {now.get(name)}; choose another workdir"
+                )
+
+    def create(self, task, config):
+        """Make the directory and `config.json`, unless they are there."""
+        if (self.path / "config.json").exists():
+            return
         for directory in (self.path, self.samples, self.logs, self._checkpoints):
             directory.mkdir(parents=True, exist_ok=True)
         versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
         versions["python"] = platform.python_version()
         self.write_json(
-            "config.json", {"task": task.name, "config": settings, "versions": versions}
+            "config.json", {"task": task.name, "config": _plain(config), "versions": versions}
         )
 
     def load_config(self):
@@ -169,6 +169,11 @@ class RunDirectory:
             max_to_keep=2,
             checkpoint_name="epoch",
         )
+
+
+def _plain(config):
+    """A config as JSON has it: tuples are lists."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def _training_state(model):

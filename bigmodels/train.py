@@ -39,9 +39,9 @@ def train(task, workdir, settings=None, verbose=1):
     task = tasks.get(task)
     config = with_settings(task.config(), settings or {})
     run = RunDirectory(workdir)
+    run.check(task, config)
     strategy = distribute.strategy(config.strategy)
     if run.has_result():
-        run.start(task, config)
         say(f"{run.path} is finished already; nothing to train.")
         return run.read_json("result.json")
 
@@ -56,11 +56,13 @@ def train(task, workdir, settings=None, verbose=1):
             model.optimizer.build(model.trainable_variables)
         if config.init_from:
             _initialise(model, config.init_from, say)
-        run.start(task, config)
+        run.create(task, config)
         checkpoints = run.checkpoints(model)
         done = _continue(checkpoints, run, say)
-        say(f"{model.name}: {model.count_params():,} parameters. Training on "
-            f"{data.sizes['train']:,} {task.unit}, {steps_per_epoch} steps an epoch.")  # fmt: skip
+        say(
+            f"{model.name}: {model.count_params():,} parameters. Training on "
+            f"{data.sizes['train']:,} {task.unit}, {steps_per_epoch} steps an epoch."
+        )
         keeper = Keeper(run, checkpoints, task, data, config, done)
         callbacks = [
             keeper,

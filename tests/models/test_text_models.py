@@ -99,7 +99,7 @@ def test_greedy_generation_is_the_argmax_of_the_whole_model(make, rng):
     generated = model.generate(prompt, length=8, temperature=0.0)
     tokens = prompt
     for _ in range(8):
-        logits = np.asarray(model(tokens))[:, -1]
+        logits = np.array(model(tokens))[:, -1]
         logits[:, 0] = -np.inf  # Padding is never drawn.
         tokens = np.concatenate([tokens, logits.argmax(-1)[:, None]], 1)
     np.testing.assert_array_equal(generated, tokens)
@@ -111,7 +111,7 @@ def test_transformer_generates_past_its_window(rng):
     generated = model.generate(prompt, length=9, temperature=0.0)
     tokens = prompt
     for _ in range(9):
-        logits = np.asarray(model(tokens[:, -5:]))[:, -1]
+        logits = np.array(model(tokens[:, -5:]))[:, -1]
         logits[:, 0] = -np.inf
         tokens = np.concatenate([tokens, logits.argmax(-1)[:, None]], 1)
     np.testing.assert_array_equal(generated, tokens)
@@ -131,7 +131,7 @@ def test_samples_are_distributed_as_the_model_says(make):
     model = make()
     prompt = np.tile([[3, 4]], (20_000, 1))
     drawn = model.generate(prompt, length=1, seed=3)[:, -1]
-    logits = np.asarray(model(prompt[:1]), "float64")[0, -1]
+    logits = np.array(model(prompt[:1]), "float64")[0, -1]
     logits[0] = -np.inf
     p = np.exp(logits) / np.exp(logits).sum()
     share = np.bincount(drawn, minlength=12) / len(drawn)
