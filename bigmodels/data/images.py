@@ -15,7 +15,7 @@ EMBEDDED = {"digits": embedded.digits}
 # What each set's classes survive. Digits, letters and street signs do not survive a mirror, so what
 # is not named here is shifted, turned and zoomed a little and never mirrored.
 AUGMENTATIONS = {
-    "fashion_mnist": Augmentation(horizontal_flip=True),
+    "fashion_mnist": Augmentation(horizontal_flip=True, translation=0.04),
     "cifar10": Augmentation(horizontal_flip=True, translation=0.1),
     "cifar100": Augmentation(horizontal_flip=True, translation=0.1),
 }

@@ -59,7 +59,7 @@ class ImageClassification(Config):
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
-    optimizer: Optimizer = Optimizer(learning_rate=2e-3, weight_decay=0.01)
+    optimizer: Optimizer = Optimizer(learning_rate=2e-3, weight_decay=0.05)
 
 
 def load_data(config):

@@ -46,7 +46,7 @@ def test_scale_and_labels_are_as_asked():
 def test_only_sets_that_survive_a_mirror_are_mirrored():
     assert not augmentation_for("digits").horizontal_flip
     assert augmentation_for("digits", zoom=None).rotation > 0
-    assert augmentation_for("fashion_mnist") == Augmentation(horizontal_flip=True)
+    assert augmentation_for("fashion_mnist").horizontal_flip
     assert augmentation_for("digits", horizontal_flip=True, rotation=0.0) == Augmentation(
         horizontal_flip=True, translation=0.07, zoom=0.08
     )
