@@ -272,6 +272,18 @@ def test_transformer_kind(sets, tmp_path):
     assert len(text) == 24
 
 
+def test_precision_is_the_runs_own(sets, tmp_path):
+    settings = TINY["image_classification"] | {
+        "dataset": sets["image_classification"],
+        "precision": "mixed_float16",
+        "epochs": 1,
+    }
+    train("image_classification", tmp_path / "run", settings, verbose=0)
+    assert keras.config.dtype_policy().name == "float32"
+    model = RunDirectory(tmp_path / "run").load_model()
+    assert model.conv1.compute_dtype == "float16" and model.dense2.compute_dtype == "float32"
+
+
 def test_dense_kind_is_the_articles(sets, tmp_path):
     task = tasks.get("image_generation")
     config = with_settings(task.config(), {"model.kind": "dense"})
