@@ -53,6 +53,9 @@ class RunDirectory:
                 raise ValueError(
                     f"workdir: {str(self.path)!r} exists and is no run; choose another workdir"
                 )
+            parent = next(p for p in self.path.absolute().parents if p.exists())
+            if not (parent.is_dir() and os.access(parent, os.W_OK)):
+                raise ValueError(f"workdir: {str(self.path)!r} cannot be made in {str(parent)!r}")
             return
         stored = self.read_json("config.json")
         before = {"task": stored.get("task"), **flat_settings(stored.get("config", {}))}

@@ -3,6 +3,8 @@
 from bigmodels.checkpoint import RunDirectory
 from bigmodels.tasks.task import with_settings
 
+_CHANGEABLE = ("dataset", "data_dir", "batch_size", "data", "judge_steps")
+
 
 def evaluate(workdir, settings=None):
     """Load a run's model and data and measure every split.
@@ -18,6 +20,9 @@ def evaluate(workdir, settings=None):
     Raises:
         ValueError: if there is no finished run, or data and model do not fit together.
     """
+    for name in settings or {}:
+        if name.partition(".")[0] not in _CHANGEABLE:
+            raise ValueError(f"set: {name!r} cannot be changed after training, in an evaluation")
     run = RunDirectory(workdir)
     task, config = run.load_config()
     config = with_settings(config, settings or {})

@@ -1,9 +1,17 @@
-"""The pictures of a report, drawn with matplotlib and no global state."""
+"""The pictures of a report, drawn with matplotlib, without its global figures."""
 
 import math
 
 import numpy as np
+from matplotlib import font_manager, rcParams
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+# Class names may be Chinese: use a font that has them, where one is installed.
+_CHINESE = ("Noto Sans CJK SC", "Source Han Sans SC", "WenQuanYi Zen Hei", "Microsoft YaHei",
+            "PingFang SC", "SimHei")  # fmt: skip
+_installed = set(font_manager.get_font_names())
+rcParams["font.family"] = ["DejaVu Sans", *(name for name in _CHINESE if name in _installed)]
 
 _GREY, _COLOURS = "#666666", ("#1f6f8b", "#d1603d", "#5b8c5a", "#8e6bb0")
 
@@ -34,6 +42,7 @@ def learning_curves(history):
             values = [r.get(f"val_{name}") for r in history]
             axes.plot(epochs, values, _COLOURS[1], marker=marker, label="validation")
         axes.set(xlabel="epoch", title=name)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
     return figure

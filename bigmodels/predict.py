@@ -1,5 +1,7 @@
 """Use a trained run: classify images, continue a text, make images."""
 
+import inspect
+
 from bigmodels.checkpoint import RunDirectory
 
 
@@ -21,4 +23,8 @@ def predict(workdir, **options):
     run = RunDirectory(workdir)
     task, config = run.load_config()
     given = {name: value for name, value in options.items() if value is not None}
+    takes = [*inspect.signature(task.predict).parameters][2:]
+    for name in given:
+        if name not in takes:
+            raise ValueError(f"{name}: {task.name} takes only {', '.join(takes)}")
     return task.predict(run.load_model(), config, **given)

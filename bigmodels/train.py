@@ -1,6 +1,7 @@
 """Train a task from its config to a run directory with a report."""
 
 import contextlib
+import dataclasses
 import re
 import shlex
 import sys
@@ -11,7 +12,10 @@ from bigmodels import distribute, plots, report, tasks
 from bigmodels.callbacks import Keeper, Progress
 from bigmodels.checkpoint import RunDirectory, transfer_weights
 from bigmodels.report import save_drawn
-from bigmodels.tasks.task import flat_settings, with_settings
+from bigmodels.tasks.task import Config, flat_settings, with_settings
+
+# Settings that the command line also has as flags of their own.
+_FLAGS = {f.name for f in dataclasses.fields(Config)} - {"steps_per_epoch", "optimizer"}
 
 
 def train(task, workdir, settings=None, verbose=1):
@@ -45,8 +49,9 @@ def train(task, workdir, settings=None, verbose=1):
         say(f"{run.path} is finished already; nothing to train.")
         return run.read_json("result.json")
 
-    say(f"Loading and checking {config.dataset} ...")
+    source = _pretrained(config.init_from)
     data = task.load_data(config)
+    say(f"Loaded and checked {config.dataset}.")
     keras.utils.set_random_seed(config.seed)
     with strategy.scope(), _precision(config.precision):
         steps_per_epoch = config.steps_per_epoch or int(data.train.cardinality())
@@ -54,8 +59,8 @@ def train(task, workdir, settings=None, verbose=1):
         task.compile_model(model, config, steps_per_epoch * config.epochs)
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
-        if config.init_from:
-            _initialise(model, config.init_from, say)
+        if source is not None:
+            _initialise(model, source, config.init_from, say)
         run.create(task, config)
         checkpoints = run.checkpoints(model)
         done = _continue(checkpoints, run, say)
@@ -107,8 +112,17 @@ def _precision(policy):
         keras.config.set_dtype_policy(before)
 
 
-def _initialise(model, init_from, say):
-    taken, left = transfer_weights(RunDirectory(init_from).load_model(), model)
+def _pretrained(init_from):
+    if init_from is None:
+        return None
+    try:
+        return RunDirectory(init_from).load_model()
+    except ValueError as error:
+        raise ValueError(f"init_from: {str(error).removeprefix('workdir: ')}") from None
+
+
+def _initialise(model, source, init_from, say):
+    taken, left = transfer_weights(source, model)
     if not taken:
         raise ValueError(f"init_from: {init_from!r} shares no layer with this model")
     say(f"From {init_from}: took {', '.join(taken)}.")
@@ -174,5 +188,5 @@ def _command(task, config):
     for name, value in flat_settings(config).items():
         if value != usual.get(name):
             text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            words += ["--set", f"{name}={text}"]
+            words += [f"--{name}={text}"] if name in _FLAGS else ["--set", f"{name}={text}"]
     return shlex.join(words)

@@ -56,3 +56,7 @@ def python_docs():
     from pydoc_data import topics
 
     return "\n\n".join(topics.topics[name] for name in sorted(topics.topics))
+
+
+IMAGES = {"digits": digits}
+TEXTS = {"python_docs": python_docs}

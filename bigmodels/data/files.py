@@ -70,6 +70,43 @@ def image_folder(directory, image_size=None):
     }, names
 
 
+def list_images(path):
+    """An image file, or the files of a directory that are named like images.
+
+    Raises:
+        ValueError: if the path does not exist, or the directory holds none.
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        raise ValueError(f"input: {str(path)!r} does not exist")
+    if not path.is_dir():
+        return [path]
+    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in _IMAGE_SUFFIXES)
+    if not found:
+        raise ValueError(f"input: {str(path)!r} holds no image {_IMAGE_SUFFIXES}")
+    return found
+
+
+def read_image(path, channels):
+    """One image file with as many channels as wanted, grey (1) or colour (3).
+
+    Returns:
+        uint8 tensor `(height, width, channels)`.
+
+    Raises:
+        ValueError: naming the file if it is not an image.
+    """
+    try:
+        image = tf.io.decode_image(path.read_bytes(), expand_animations=False)
+    except (OSError, tf.errors.InvalidArgumentError):
+        raise ValueError(f"input: {str(path)!r} is not an image that can be read") from None
+    if image.shape[-1] in (2, 4):
+        image = image[..., :-1]  # Without transparency.
+    if image.shape[-1] == channels:
+        return image
+    return tf.image.rgb_to_grayscale(image) if channels == 1 else tf.image.grayscale_to_rgb(image)
+
+
 def _list_images(root, names):
     paths, labels = [], []
     for folder in sorted(p.name for p in root.iterdir() if p.is_dir()):

@@ -10,8 +10,6 @@ from bigmodels import checks
 from bigmodels.data import embedded, files, tfds
 from bigmodels.data.pipeline import Augmentation, evaluation_batches, training_batches
 
-EMBEDDED = {"digits": embedded.digits}
-
 # What each set's classes survive. Digits, letters and street signs do not survive a mirror, so what
 # is not named here is shifted, turned and zoomed a little and never mirrored.
 AUGMENTATIONS = {
@@ -143,11 +141,11 @@ def augmentation_for(name, **kinds):
 
 def _source(name, data_dir, image_size):
     kind, _, where = name.partition(":")
-    if name in EMBEDDED:
-        return EMBEDDED[name]()
+    if name in embedded.IMAGES:
+        return embedded.IMAGES[name]()
     if kind == "images":
         return files.image_folder(where, image_size)
-    if kind in ("text", "pairs", "audio", "csv", "tub"):
+    if kind in ("text", "pairs", "audio", "csv", "tub") or name in embedded.TEXTS:
         raise ValueError(f"dataset: {name!r} is not images; give images:DIR or a name")
     return tfds.image_dataset(name, data_dir)
 

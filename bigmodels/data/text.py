@@ -10,8 +10,6 @@ from bigmodels.data import embedded, files, tfds
 from bigmodels.data.pipeline import evaluation_batches, training_batches
 from bigmodels.layers import Vocabulary
 
-EMBEDDED = {"python_docs": embedded.python_docs}
-
 
 @dataclasses.dataclass(frozen=True)
 class TextData:
@@ -119,12 +117,12 @@ def load_text(
 
 def _source(name, data_dir):
     kind, _, where = name.partition(":")
-    if kind == "text" or name in EMBEDDED:
-        text = EMBEDDED[name]() if name in EMBEDDED else files.text_file(where)
+    if kind == "text" or name in embedded.TEXTS:
+        text = embedded.TEXTS[name]() if name in embedded.TEXTS else files.text_file(where)
         # The parts stay whole: neighbouring windows share context, so they are not mixed.
         first, second = int(len(text) * 0.9), int(len(text) * 0.95)
         return {"train": text[:first], "validation": text[first:second], "test": text[second:]}
-    if kind in ("images", "pairs", "audio", "csv", "tub"):
+    if kind in ("images", "pairs", "audio", "csv", "tub") or name in embedded.IMAGES:
         raise ValueError(f"dataset: {name!r} is not text; give text:FILE or a name")
     return tfds.text_dataset(name, data_dir)
 

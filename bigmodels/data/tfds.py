@@ -1,10 +1,14 @@
 """TensorFlow Datasets by name."""
 
 import difflib
+import logging
 
 import tensorflow_datasets as tfds
 
+from bigmodels.data import embedded
+
 _VALIDATION_PERCENT = 10
+_log = logging.getLogger(__name__)
 
 
 def image_dataset(name, data_dir=None):
@@ -70,9 +74,18 @@ def _prepared(name, data_dir):
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except tfds.core.registered.DatasetNotFoundError:
-        near = difflib.get_close_matches(name, tfds.list_builders(with_community_datasets=False))
+        known = [*embedded.IMAGES, *embedded.TEXTS, *tfds.list_builders(False)]
+        near = difflib.get_close_matches(name, known)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ValueError(f"dataset: {name!r} is not known to TensorFlow Datasets{hint}") from None
+    if not builder.is_prepared():
+        _log.warning(
+            "%s is not prepared in %s; downloading it (some minutes until it fails offline).",
+            name,
+            builder.data_dir,
+        )
+        # It logs every one of its many retries.
+        logging.getLogger("urllib3").setLevel(logging.ERROR)
     try:
         builder.download_and_prepare()
     except Exception as error:

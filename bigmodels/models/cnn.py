@@ -118,11 +118,22 @@ class CNN(LayerStack):
     def data_specs(self):
         shape = self._build_shapes_dict["input_shape"][1:] if self.built else (None, None, None)
         images = checks.Spec(
-            "float", shape, -16, 16, "Images are floats scaled once, for example x / 255."
+            "float",
+            shape,
+            low=-16,
+            high=16,
+            hint="Images are floats (batch, height, width, channels), scaled once: x / 255.",
         )
         if not self._sparse_loss():
             return images, checks.Spec()
-        return images, checks.Spec("int", (), 0, self.num_classes - 1, "Targets are class numbers.")
+        labels = checks.Spec(
+            "int",
+            (),
+            low=0,
+            high=self.num_classes - 1,
+            hint="Targets are class numbers; one-hot ones need CategoricalCrossentropy.",
+        )
+        return images, labels
 
     def get_config(self):
         config = super().get_config()

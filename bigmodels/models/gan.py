@@ -171,6 +171,7 @@ class GAN(Model):
         self.latent_dim = generator.latent_dim
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
+        self.evaluation_seed_generator = keras.random.SeedGenerator(0 if seed is None else seed)
         self.d_loss_tracker = keras.metrics.Mean(name="d_loss")
         self.g_loss_tracker = keras.metrics.Mean(name="g_loss")
         self.loss_tracker = keras.metrics.Mean(name="loss")
@@ -244,9 +245,8 @@ class GAN(Model):
         return self.generator.compute_output_shape(input_shape)
 
     def _adversarial_losses(self, images, training):
-        noise = keras.random.normal(
-            (tf.shape(images)[0], self.latent_dim), seed=self.seed_generator
-        )
+        seed = self.seed_generator if training else self.evaluation_seed_generator
+        noise = keras.random.normal((tf.shape(images)[0], self.latent_dim), seed=seed)
         fakes = self.generator(noise, training=training)
         real_logits = self.discriminator(images, training=training)
         fake_logits = self.discriminator(fakes, training=training)
@@ -269,6 +269,11 @@ class GAN(Model):
         self.d_optimizer.apply(d_gradients, d_variables)
         self.g_optimizer.apply(g_gradients, g_variables)
         return self._log(images, d_loss, g_loss)
+
+    def evaluate(self, x=None, y=None, *args, **kwargs):
+        """`keras.Model.evaluate` on images, with the same noise every time."""
+        self.evaluation_seed_generator.state.assign([0 if self.seed is None else self.seed, 0])
+        return super().evaluate(x, y, *args, **kwargs)
 
     def test_step(self, data):
         images, _, _ = keras.utils.unpack_x_y_sample_weight(data)

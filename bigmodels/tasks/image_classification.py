@@ -6,17 +6,16 @@ Measured figures, with seed, machine and time, are in the README.
 """
 
 import dataclasses
-import pathlib
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from bigmodels import plots
-from bigmodels.data import load_images
+from bigmodels.data import files, load_images
 from bigmodels.data.images import augmentation_for
 from bigmodels.models import CNN
-from bigmodels.tasks.task import Config, Optimizer, Task
+from bigmodels.tasks.task import Config, Optimizer, Task, check_sizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +30,9 @@ class ModelConfig:
     dense_units: int = 128
     dropout_rate: float = 0.3
     batch_normalization: bool = True
+
+    def __post_init__(self):
+        check_sizes(self, "filters", "kernel_size", "dense_units")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,13 +135,13 @@ def describe(data):
     }
 
 
-def predict(model, config, input=None, **_):
+def predict(model, config, input=None):
     """Class and probability of image files.
 
     Args:
         model: A trained CNN.
         config: Its config.
-        input: An image file, or a directory of them.
+        input: An image file, or a directory, of whose files those named like images are taken.
 
     Yields:
         `{"file": ..., "class": ..., "probability": ...}`.
@@ -149,16 +151,9 @@ def predict(model, config, input=None, **_):
     """
     if not input:
         raise ValueError("input: give an image file, or a directory of them")
-    path = pathlib.Path(input)
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     height, width, channels = model.get_build_config()["input_shape"][1:]
-    if not files:
-        raise ValueError(f"input: {input!r} holds no file")
-    for file in files:
-        try:
-            image = tf.io.decode_image(file.read_bytes(), channels, expand_animations=False)
-        except (OSError, tf.errors.InvalidArgumentError):
-            raise ValueError(f"input: {str(file)!r} is not an image that can be read") from None
+    for file in files.list_images(input):
+        image = files.read_image(file, channels)
         if image.shape[:2] != (height, width):
             image = tf.image.resize(image, (height, width), antialias=True)
         image = tf.cast(image, "float32")[None] / 255

@@ -9,6 +9,7 @@ Measured figures, with seed, machine and time, are in the README.
 """
 
 import dataclasses
+import pathlib
 
 import keras
 import numpy as np
@@ -18,7 +19,7 @@ from bigmodels import plots
 from bigmodels.data import load_images
 from bigmodels.data.images import augmentation_for
 from bigmodels.models import CNN, GAN, ConvDiscriminator, ConvGenerator, Discriminator, Generator
-from bigmodels.tasks.task import Config, Optimizer, Task
+from bigmodels.tasks.task import Config, Optimizer, Task, check_sizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +29,9 @@ class ConvConfig:
     kind: str = "conv"
     latent_dim: int = 100
 
+    def __post_init__(self):
+        check_sizes(self, "latent_dim")
+
 
 @dataclasses.dataclass(frozen=True)
 class DenseConfig:
@@ -35,6 +39,9 @@ class DenseConfig:
 
     kind: str = "dense"
     latent_dim: int = 100
+
+    def __post_init__(self):
+        check_sizes(self, "latent_dim")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +131,7 @@ def measure(model, data, config, measured):
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    judge.fit(real.train.repeat(), steps_per_epoch=config.judge_steps, verbose=0)
+    judge.fit(real.train_from(0), steps_per_epoch=config.judge_steps, verbose=0)
     fakes = (model.generate(1000, seed=config.seed) + 1) / 2
     rated = judge.predict_proba(fakes, verbose=0)
     shares = np.bincount(rated.argmax(-1), minlength=classes) / len(rated)
@@ -165,7 +172,7 @@ def describe(data):
     }
 
 
-def predict(model, config, count=16, seed=0, output="samples.png", **_):
+def predict(model, config, count=16, seed=0, output="samples.png"):
     """A picture of generated images.
 
     Args:
@@ -179,8 +186,13 @@ def predict(model, config, count=16, seed=0, output="samples.png", **_):
         `{"file": ..., "images": ...}`.
 
     Raises:
-        ValueError: if `count` is not positive.
+        ValueError: if `count` is not positive or `output` is no PNG file in a directory.
     """
+    if count < 1:
+        raise ValueError(f"count: {count!r}, expected a positive integer")
+    path = pathlib.Path(output)
+    if path.suffix.lower() != ".png" or not path.parent.is_dir():
+        raise ValueError(f"output: {str(output)!r}, expected a .png in an existing directory")
     figure = plots.image_grid(model.generate(count, seed=seed), scale=(-1.0, 1.0))
     figure.savefig(output, dpi=150)
     yield {"file": str(output), "images": count}

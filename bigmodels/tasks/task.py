@@ -16,6 +16,25 @@ def _check_positive(name, value):
         raise ValueError(f"{name}: {value!r}, expected a positive number")
 
 
+def check_sizes(config, *names):
+    """Refuse a model's config in which one of the named sizes is not positive, or a share is off.
+
+    Args:
+        config: A dataclass; `dropout_rate`, if it has one, must be in [0, 1).
+        *names: Its fields that count something.
+
+    Raises:
+        ValueError: naming the setting and its value.
+    """
+    for name in names:
+        value = getattr(config, name)
+        for number in value if isinstance(value, tuple) else (value,):
+            _check_positive(f"model.{name}", number)
+    rate = getattr(config, "dropout_rate", 0.0)
+    if not 0 <= rate < 1:
+        raise ValueError(f"model.dropout_rate: {rate!r}, expected a share from 0 to below 1")
+
+
 def _check_choice(name, value, choices):
     if value not in choices:
         near = difflib.get_close_matches(str(value), choices)
@@ -169,6 +188,8 @@ class Task:
         Returns:
             `{split: {metric: float}}` for train, validation and test.
         """
+        # What is random in measuring (a GAN's noise, its judge) is the same every time.
+        keras.utils.set_random_seed(config.seed)
         sets = {"train": data.train_sample, "validation": data.validation, "test": data.test}
         measured = {
             split: model.evaluate(batches, return_dict=True, verbose=0)
@@ -263,4 +284,6 @@ def _read(name, value, hint):
         return kind(value)
     except (ValueError, KeyError, TypeError, AttributeError):
         expected = getattr(kind, "__name__", str(kind))
+        if typing.get_origin(kind) is tuple:
+            expected = "numbers separated by commas"
         raise ValueError(f"{name}: {value!r} is not of type {expected}") from None

@@ -14,7 +14,7 @@ import keras
 
 from bigmodels.data import load_text
 from bigmodels.models import RNN, Transformer
-from bigmodels.tasks.task import Config, Optimizer, Task
+from bigmodels.tasks.task import Config, Optimizer, Task, check_sizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +25,9 @@ class RNNConfig:
     embedding_dim: int = 64
     rnn_units: int = 256
     dropout_rate: float = 0.2
+
+    def __post_init__(self):
+        check_sizes(self, "embedding_dim", "rnn_units")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +41,9 @@ class TransformerConfig:
     dropout_rate: float = 0.1
     num_layers: int = 4
 
+    def __post_init__(self):
+        check_sizes(self, "embedding_dim", "num_heads", "feed_forward_dim", "num_layers")
+
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
@@ -45,6 +51,10 @@ class DataConfig:
 
     length: int = 100
     evaluation_length: int = 1000
+
+    def __post_init__(self):
+        if min(self.length, self.evaluation_length) < 1:
+            raise ValueError(f"data: {self}, expected positive lengths")
 
 
 # What each kind trains best with, where the user does not say.
@@ -151,7 +161,7 @@ def describe(data):
     }
 
 
-def predict(model, config, prompt=None, length=300, temperature=1.0, seed=0, **_):
+def predict(model, config, prompt=None, length=300, temperature=1.0, seed=0):
     """A prompt continued.
 
     Args:
@@ -170,6 +180,11 @@ def predict(model, config, prompt=None, length=300, temperature=1.0, seed=0, **_
     """
     if not prompt:
         raise ValueError("prompt: give a text to continue")
+    unknown = sorted(set(prompt) - set(model.vocabulary))
+    if unknown:
+        raise ValueError(
+            f"prompt: {prompt!r} has characters that were not in the training text: {unknown}"
+        )
     yield model.generate(prompt, length, temperature, seed)
 
 

@@ -60,10 +60,8 @@ def test_losses_are_the_papers(rng):
     gan = tiny()
     gan.compile()
     x = images(rng, 16)
-    keras.utils.set_random_seed(5)
-    gan.seed_generator.state.assign(keras.random.SeedGenerator(7).state)
     logs = gan.evaluate(x, batch_size=16, verbose=0, return_dict=True)
-    noise = keras.random.normal((16, 5), seed=keras.random.SeedGenerator(7))
+    noise = keras.random.normal((16, 5), seed=keras.random.SeedGenerator(1))
     fake = np.asarray(gan.discriminator(gan.generator(noise)), "float64")
     real = np.asarray(gan.discriminator(x), "float64")
     softplus = lambda z: np.log1p(np.exp(z))  # noqa: E731
@@ -78,12 +76,11 @@ def test_a_ragged_last_batch_weighs_what_it_is(rng):
     gan = tiny()
     gan.compile()
     x = images(rng, 12)
-    gan.seed_generator.state.assign(keras.random.SeedGenerator(7).state)
     logs = gan.evaluate(x, batch_size=8, verbose=0, return_dict=True)
     parts = []
-    gan.seed_generator.state.assign(keras.random.SeedGenerator(7).state)
+    seed = keras.random.SeedGenerator(1)
     for part in (x[:8], x[8:]):
-        noise = keras.random.normal((len(part), 5), seed=gan.seed_generator)
+        noise = keras.random.normal((len(part), 5), seed=seed)
         fake = np.asarray(gan.discriminator(gan.generator(noise)), "float64")
         parts.append(np.log1p(np.exp(-fake)).mean())
     np.testing.assert_allclose(logs["g_loss"], (8 * parts[0] + 4 * parts[1]) / 12, rtol=1e-5)
