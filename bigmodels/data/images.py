@@ -13,7 +13,7 @@ from bigmodels.data.pipeline import Augmentation, evaluation_batches, training_b
 # What each set's classes survive. Digits, letters and street signs do not survive a mirror, so what
 # is not named here is shifted, turned and zoomed a little and never mirrored.
 AUGMENTATIONS = {
-    "fashion_mnist": Augmentation(horizontal_flip=True, translation=0.04),
+    "fashion_mnist": Augmentation(horizontal_flip=True),
     "cifar10": Augmentation(horizontal_flip=True, translation=0.1),
     "cifar100": Augmentation(horizontal_flip=True, translation=0.1),
 }

@@ -64,7 +64,7 @@ class ImageGeneration(Config):
     """The recipe. `judge_steps`: training steps of the CNN that rates the samples."""
 
     dataset: str = "digits"
-    epochs: int = 100
+    epochs: int = 60
     judge_steps: int = 600
     model: ConvConfig | DenseConfig = ConvConfig()
     data: DataConfig = DataConfig()
