@@ -1,6 +1,7 @@
 """Image classification with the CNN (article 2.3 and 4.1).
 
-    bigmodels-train --task=image_classification --workdir=runs/digits
+    bigmodels-train --task=image_classification --epochs=20 --workdir=runs/digits
+    bigmodels-train --task=image_classification --dataset=fashion_mnist --workdir=runs/fashion
 
 Measured figures, with seed, machine and time, are in the README.
 """

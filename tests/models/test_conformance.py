@@ -202,22 +202,25 @@ def test_predict_does_not_depend_on_the_batch(case, rng):
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16", "float64"])
-def test_precision(case, rng, policy):
+def test_results_come_out_in_full_precision(case, rng, policy):
     keras.config.set_dtype_policy(policy)
+    output = case.make()(case.inputs(rng, 2))
+    assert output.dtype == ("float64" if policy == "float64" else "float32")
+    assert np.isfinite(np.asarray(output)).all()
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("name", ["CNN", "RNN", "Transformer", "GAN"])
+def test_mixed_precision_trains(name, rng, policy):
+    keras.config.set_dtype_policy(policy)
+    case = CASES[name]
     model = case.make()
     case.compile(model)
     x, y = case.fit(rng, 32)
-    before = [v.numpy().copy() for v in model.trainable_variables] if model.built else None
     history = model.fit(x, y, epochs=2, batch_size=16, verbose=0).history
     assert all(np.isfinite(values).all() for values in history.values())
-    # Results come out in full precision, whatever the layers computed in.
-    expected = "float64" if policy == "float64" else "float32"
-    assert model.predict(case.inputs(rng, 2), verbose=0).dtype == expected
-    if before is not None:
-        moved = [
-            np.abs(a - b).max() for a, b in zip(before, model.trainable_variables, strict=True)
-        ]
-        assert max(moved) > 0
+    if name != "GAN":
+        assert history["loss"][1] < history["loss"][0]
 
 
 _LOAD = """
