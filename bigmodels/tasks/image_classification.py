@@ -29,7 +29,7 @@ class ModelConfig:
     filters: tuple[int, ...] = (64, 128)
     kernel_size: int = 3
     dense_units: int = 128
-    dropout_rate: float = 0.4
+    dropout_rate: float = 0.25
     batch_normalization: bool = True
 
     def __post_init__(self):
@@ -58,11 +58,11 @@ class ImageClassification(Config):
     """The recipe."""
 
     dataset: str = "digits"
-    epochs: int = 10
+    epochs: int = 12
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
-    optimizer: Optimizer = Optimizer(learning_rate=2e-3, weight_decay=0.05)
+    optimizer: Optimizer = Optimizer(learning_rate=2e-3, weight_decay=0.01)
 
 
 def load_data(config):
