@@ -74,7 +74,11 @@ def _prepared(name, data_dir):
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except tfds.core.registered.DatasetNotFoundError:
-        known = [*embedded.IMAGES, *embedded.TEXTS, *tfds.list_builders(False)]
+        known = [
+            *embedded.IMAGES,
+            *embedded.TEXTS,
+            *tfds.list_builders(with_community_datasets=False),
+        ]
         near = difflib.get_close_matches(name, known)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ValueError(f"dataset: {name!r} is not known to TensorFlow Datasets{hint}") from None
