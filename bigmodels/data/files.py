@@ -48,8 +48,8 @@ def image_folder(directory, image_size=None):
             cut = _split(paths, labels, str(class_root))
             for split in missing:
                 files[split] = cut[split]
-            keep = set(cut["train"][0]).union(*(cut[s][0] for s in given if s != "train"))
-            pairs = [(p, y) for p, y in zip(paths, labels, strict=True) if p in keep]
+            moved = set().union(*(cut[split][0] for split in missing))
+            pairs = [(p, y) for p, y in zip(paths, labels, strict=True) if p not in moved]
             files["train"] = tuple(zip(*pairs, strict=True))
     else:
         files = _split(*_list_images(root, names), str(root))
@@ -58,8 +58,7 @@ def image_folder(directory, image_size=None):
     def read(path, label):
         image = tf.io.decode_image(tf.io.read_file(path), shape[-1], expand_animations=False)
         if image_size is not None:
-            image = tf.image.resize(image, image_size, antialias=True)
-            image = tf.cast(tf.clip_by_value(tf.round(image), 0, 255), "uint8")
+            image = resize(image, image_size)
         return tf.ensure_shape(image, shape), label
 
     return {
@@ -105,6 +104,20 @@ def read_image(path, channels):
     if image.shape[-1] == channels:
         return image
     return tf.image.rgb_to_grayscale(image) if channels == 1 else tf.image.grayscale_to_rgb(image)
+
+
+def resize(image, size):
+    """An image at another size, the same way for training and prediction.
+
+    Args:
+        image: uint8 tensor `(height, width, channels)`.
+        size: `(height, width)`.
+
+    Returns:
+        uint8 tensor.
+    """
+    image = tf.image.resize(image, size, antialias=True)
+    return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), "uint8")
 
 
 def _list_images(root, names):

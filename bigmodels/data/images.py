@@ -87,7 +87,11 @@ def load_images(
     splits, class_names = _source(name, data_dir, image_size)
     shape = tuple(splits["train"].element_spec[0].shape)
     if image_size is not None and shape[:2] != tuple(image_size):
-        splits = {split: _resized(elements, image_size) for split, elements in splits.items()}
+
+        def resized(image, label):
+            return files.resize(image, image_size), label
+
+        splits = {split: s.map(resized, tf.data.AUTOTUNE) for split, s in splits.items()}
         shape = tuple(splits["train"].element_spec[0].shape)
     if None in shape:
         raise ValueError(
@@ -148,14 +152,6 @@ def _source(name, data_dir, image_size):
     if kind in ("text", "pairs", "audio", "csv", "tub") or name in embedded.TEXTS:
         raise ValueError(f"dataset: {name!r} is not images; give images:DIR or a name")
     return tfds.image_dataset(name, data_dir)
-
-
-def _resized(elements, image_size):
-    def resize(image, label):
-        image = tf.image.resize(image, image_size, antialias=True)
-        return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), "uint8"), label
-
-    return elements.map(resize, tf.data.AUTOTUNE)
 
 
 def _checked_size(split, name, elements, num_classes):

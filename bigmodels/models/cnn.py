@@ -3,8 +3,8 @@
 Kept from the article: the class name, a constructor that needs no argument, the layers `conv1`,
 `pool1`, `conv2`, `pool2`, `flatten`, `dense1`, `dense2` and their sizes.
 Changed: the output is logits, not a softmax, so that the loss is computed stably (C2); shapes are
-known after a real `build` (C1). Beyond the article, all off by default: further stages, dropout,
-batch normalisation.
+known after a real `build` (C1). Beyond the article, all off by default: further stages, padding,
+dropout, batch normalisation.
 
     images (batch, height, width, channels), floats -> logits (batch, num_classes)
 """
@@ -28,8 +28,9 @@ class CNN(LayerStack):
         kernel_size: Side of the convolution kernels, in pixels.
         dense_units: Width of `dense1`.
         dropout_rate: Share of units dropped before each dense layer.
-        batch_normalization: Whether each convolution is followed by batch normalisation.
+        batch_normalization: Whether each convolution is normalised over the batch before its ReLU.
         class_names: Names of the classes, if the model is to carry them.
+        padding: `"valid"`, or `"same"`, which keeps the border.
         **kwargs: As for every `keras.Model`: `name`, `dtype`.
 
     Call arguments:
@@ -54,6 +55,7 @@ class CNN(LayerStack):
         dropout_rate=0.0,
         batch_normalization=False,
         class_names=None,
+        padding="valid",
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -63,6 +65,8 @@ class CNN(LayerStack):
             raise ValueError(f"class_names: {len(class_names)} names for num_classes={num_classes}")
         if not filters:
             raise ValueError(f"filters: {filters!r}, expected one number or more")
+        if padding not in ("valid", "same"):
+            raise ValueError(f"padding: {padding!r}, expected 'valid' or 'same'")
         self.num_classes = num_classes
         self.filters = tuple(filters)
         self.kernel_size = kernel_size
@@ -70,15 +74,24 @@ class CNN(LayerStack):
         self.dropout_rate = dropout_rate
         self.batch_normalization = batch_normalization
         self.class_names = None if class_names is None else tuple(class_names)
+        self.padding = padding
         dtype = self.dtype_policy
         for i, count in enumerate(self.filters, start=1):  # self.conv1, self.pool1, ...
             conv = layers.Conv2D(
-                count, kernel_size, activation="relu", dtype=dtype, name=f"conv{i}"
+                count,
+                kernel_size,
+                padding=padding,
+                # The normalisation brings a bias of its own.
+                use_bias=not batch_normalization,
+                activation=None if batch_normalization else "relu",
+                dtype=dtype,
+                name=f"conv{i}",
             )
             setattr(self, f"conv{i}", conv)
             if batch_normalization:
                 norm = layers.BatchNormalization(momentum=0.9, dtype=dtype, name=f"batchnorm{i}")
                 setattr(self, f"batchnorm{i}", norm)
+                setattr(self, f"relu{i}", layers.ReLU(dtype=dtype, name=f"relu{i}"))
             setattr(self, f"pool{i}", layers.MaxPooling2D(2, dtype=dtype, name=f"pool{i}"))
         self.flatten = layers.Flatten(dtype=dtype, name="flatten")
         self.dropout1 = layers.Dropout(dropout_rate, dtype=dtype, name="dropout1")
@@ -88,7 +101,8 @@ class CNN(LayerStack):
         self.dense2 = layers.Dense(num_classes, dtype=dtype.variable_dtype, name="dense2")
 
     def layers_in_order(self):
-        kinds = ("conv", "batchnorm", "pool") if self.batch_normalization else ("conv", "pool")
+        norm = ("batchnorm", "relu") if self.batch_normalization else ()
+        kinds = ("conv", *norm, "pool")
         stages = [
             getattr(self, f"{kind}{i}") for i in range(1, len(self.filters) + 1) for kind in kinds
         ]
@@ -145,5 +159,6 @@ class CNN(LayerStack):
             dropout_rate=self.dropout_rate,
             batch_normalization=self.batch_normalization,
             class_names=self.class_names,
+            padding=self.padding,
         )
         return config

@@ -23,13 +23,14 @@ from bigmodels.tasks.task import Config, Optimizer, Task, check_sizes
 class ModelConfig:
     """Arguments of `bigmodels.models.CNN`: the article's sizes, and help against overfitting.
 
-    `dropout_rate=0` and `batch_normalization=false` give the article's bare network.
+    `padding=valid`, `dropout_rate=0` and `batch_normalization=false` give the article's bare network.
     """
 
     filters: tuple[int, ...] = (32, 64)
     kernel_size: int = 3
     dense_units: int = 128
-    dropout_rate: float = 0.3
+    padding: str = "same"
+    dropout_rate: float = 0.25
     batch_normalization: bool = True
 
     def __post_init__(self):
@@ -62,7 +63,7 @@ class ImageClassification(Config):
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
-    optimizer: Optimizer = Optimizer(learning_rate=2e-3, weight_decay=0.01)
+    optimizer: Optimizer = Optimizer(learning_rate=2e-3, weight_decay=0.05)
 
 
 def load_data(config):
@@ -156,7 +157,7 @@ def predict(model, config, input=None):
     for file in files.list_images(input):
         image = files.read_image(file, channels)
         if image.shape[:2] != (height, width):
-            image = tf.image.resize(image, (height, width), antialias=True)
+            image = files.resize(image, (height, width))
         image = tf.cast(image, "float32")[None] / 255
         (probabilities,) = model.predict_proba(image, verbose=0)
         best = int(probabilities.argmax())
