@@ -21,8 +21,8 @@ from bigmodels import (
 from bigmodels.tasks.task import flat_settings, with_settings
 
 _PACKAGES = ("bigmodels", "tensorflow", "keras", "numpy", "tensorflow-datasets")
-# Where a run may be moved to without becoming another run.
-_NOT_THE_RUN = ("data_dir",)
+# Where a run may be moved to without becoming another run: the numbers are the same everywhere.
+_NOT_THE_RUN = ("data_dir", "strategy")
 
 
 class RunDirectory:
@@ -167,7 +167,7 @@ class RunDirectory:
     def checkpoints(self, model):
         """The run's `tf.train.CheckpointManager` over everything that training changes."""
         return tf.train.CheckpointManager(
-            tf.train.Checkpoint(state=[v.value for v in _training_state(model)]),
+            tf.train.Checkpoint(state=[v.value for v in training_state(model)]),
             str(self._checkpoints),
             max_to_keep=2,
             checkpoint_name="epoch",
@@ -179,7 +179,7 @@ def _plain(config):
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-def _training_state(model):
+def training_state(model):
     """Weights, random states and optimizers' variables, in a fixed order, each once."""
     optimizers = [v for v in vars(model).values() if isinstance(v, keras.optimizers.Optimizer)]
     variables = [*model.variables, *(v for optimizer in optimizers for v in optimizer.variables)]

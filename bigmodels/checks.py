@@ -194,9 +194,22 @@ def guard(dataset, name, specs):
     return dataset.enumerate().map(check)
 
 
+def require(condition, message):
+    """Stop a running step unless something holds.
+
+    Args:
+        condition: Scalar boolean tensor.
+        message: What the user is told.
+
+    Raises:
+        ValueError: under `readable_errors`.
+    """
+    tf.debugging.Assert(condition, [_OPEN + message + _CLOSE], summarize=-1)
+
+
 @contextlib.contextmanager
 def readable_errors():
-    """Turn the error that `guard` raises inside TensorFlow into one plain `ValueError`."""
+    """Turn what `guard` and `require` raise inside TensorFlow into one plain `ValueError`."""
     try:
         yield
     except tf.errors.InvalidArgumentError as error:

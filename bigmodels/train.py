@@ -2,15 +2,17 @@
 
 import contextlib
 import dataclasses
+import pathlib
 import re
 import shlex
 import sys
+import tempfile
 
 import keras
 
 from bigmodels import distribute, plots, report, tasks
 from bigmodels.callbacks import Keeper, Progress
-from bigmodels.checkpoint import RunDirectory, transfer_weights
+from bigmodels.checkpoint import RunDirectory, training_state, transfer_weights
 from bigmodels.report import save_drawn
 from bigmodels.tasks.task import Config, flat_settings, with_settings
 
@@ -18,11 +20,12 @@ from bigmodels.tasks.task import Config, flat_settings, with_settings
 _FLAGS = {f.name for f in dataclasses.fields(Config)} - {"steps_per_epoch", "optimizer"}
 
 
-def train(task, workdir, settings=None, verbose=1):
+def train(task, workdir, settings=None, verbose=1, workers=None, worker=None):
     """Train, measure on held-out data, and write everything down.
 
     Run again with the same arguments, it continues after the last finished epoch of an unfinished
-    run, and only reads the result of a finished one.
+    run, and only reads the result of a finished one. Under several workers each calls this; the
+    chief writes the run's directory and the others nothing but a temporary one of their own.
 
     Args:
         task: Name of a task.
@@ -30,26 +33,38 @@ def train(task, workdir, settings=None, verbose=1):
         settings: Dotted names to values, what is to differ from the task's recipe:
             `{"epochs": 3, "model.dense_units": 256}`.
         verbose: 0 for silence, 1 for progress on stderr.
+        workers: Addresses of all workers, if there are several and neither TF_CONFIG nor Slurm
+            names them; see `bigmodels.distribute.strategy`.
+        worker: Which of them this process is.
 
     Returns:
-        The content of `result.json`.
+        The content of `result.json`; on workers other than the chief `None`.
 
     Raises:
         ValueError: naming the argument, setting, file or element that does not fit; nothing was
             trained or written then.
         FloatingPointError: if the loss becomes NaN or infinite.
     """
-    say = (lambda text: print(text, file=sys.stderr)) if verbose else (lambda text: None)
     task = tasks.get(task)
     config = with_settings(task.config(), settings or {})
     run = RunDirectory(workdir)
     run.check(task, config)
-    strategy = distribute.strategy(config.strategy)
+    chief = distribute.is_chief(config.strategy, workers, worker)
+    say = (lambda text: print(text, file=sys.stderr)) if verbose and chief else (lambda text: None)
     if run.has_result():
         say(f"{run.path} is finished already; nothing to train.")
-        return run.read_json("result.json")
+        return run.read_json("result.json") if chief else None
+    say("Strategy: {}, as {}.".format(*distribute.resolve(config.strategy, workers)))
+    strategy = distribute.strategy(config.strategy, workers, worker)
+    with contextlib.ExitStack() as stack:
+        if not chief:
+            own = stack.enter_context(tempfile.TemporaryDirectory(prefix="bigmodels-worker-"))
+            run = RunDirectory(pathlib.Path(own) / "run")
+        return _train(task, config, run, strategy, chief, say, verbose)
 
-    source = _pretrained(config.init_from)
+
+def _train(task, config, run, strategy, chief, say, verbose):
+    source = _pretrained(config.init_from) if chief else None
     data = task.load_data(config)
     say(f"Loaded and checked {config.dataset}.")
     keras.utils.set_random_seed(config.seed)
@@ -64,17 +79,23 @@ def train(task, workdir, settings=None, verbose=1):
         run.create(task, config)
         checkpoints = run.checkpoints(model)
         done = _continue(checkpoints, run, say)
+        (done,) = map(int, distribute.from_chief(strategy, [done]))
+        if done or config.init_from:
+            # Only the chief reads what was stored.
+            state = training_state(model)
+            for variable, value in zip(
+                state, distribute.from_chief(strategy, [v.value for v in state]), strict=True
+            ):
+                variable.assign(value)
         say(
             f"{model.name}: {model.count_params():,} parameters. Training on "
             f"{data.sizes['train']:,} {task.unit}, {steps_per_epoch} steps an epoch."
         )
         keeper = Keeper(run, checkpoints, task, data, config, done)
-        callbacks = [
-            keeper,
-            keras.callbacks.TensorBoard(run.logs, write_graph=False),
-            keras.callbacks.TerminateOnNaN(),
-        ]
-        if verbose:
+        callbacks = [keeper, keras.callbacks.TerminateOnNaN()]
+        if chief:
+            callbacks.append(keras.callbacks.TensorBoard(run.logs, write_graph=False))
+        if chief and verbose:
             callbacks.append(Progress(steps_per_epoch, config.epochs, done))
         if done < config.epochs:
             # One endless stream, so that a run goes on where it stopped: an epoch's order follows
@@ -95,8 +116,13 @@ def train(task, workdir, settings=None, verbose=1):
             )
         run.save_model(model)
         say("Measuring on held-out data ...")
-        result = _measure(model, task, data, config, run.history(), steps_per_epoch)
-        _write_report(model, task, data, config, run, result)
+        # All workers measure and draw, as predicting needs them all.
+        splits = task.measure_splits(model, data, config)
+        drawn = task.draw(model, data, config)
+        if not chief:
+            return None
+        result = _result(model, task, data, config, run.history(), steps_per_epoch, splits)
+        _write_report(task, data, config, run, result, drawn)
     run.write_json("result.json", result)
     say(f"Done: {run.path / 'report.html'}")
     return result
@@ -141,7 +167,7 @@ def _continue(checkpoints, run, say):
     return done
 
 
-def _measure(model, task, data, config, history, steps_per_epoch):
+def _result(model, task, data, config, history, steps_per_epoch, splits):
     seconds = sum(row["seconds"] for row in history)
     steps = steps_per_epoch * len(history)
     per_step = data.sizes["train"] / int(data.train.cardinality())
@@ -153,12 +179,10 @@ def _measure(model, task, data, config, history, steps_per_epoch):
         "steps": steps,
         "seconds": round(seconds, 3),
     }
-    result |= task.measure_splits(model, data, config)
-    return result | {"throughput": steps * per_step / seconds, "unit": task.unit}
+    return result | splits | {"throughput": steps * per_step / seconds, "unit": task.unit}
 
 
-def _write_report(model, task, data, config, run, result):
-    drawn = task.draw(model, data, config)
+def _write_report(task, data, config, run, result, drawn):
     for name, what in drawn.items():
         save_drawn(run.samples / re.sub(r"\W+", "_", name.lower()).strip("_"), what)
     history = run.history()

@@ -9,6 +9,10 @@ import keras
 import numpy as np
 import pytest
 
+from bigmodels.distribute import make_cpu_devices
+
+make_cpu_devices(3)  # For the strategies; what asks for none uses the first.
+
 
 @pytest.fixture(autouse=True)
 def _fresh_state():

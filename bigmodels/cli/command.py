@@ -14,22 +14,27 @@ USAGE_ERROR = 2
 flags.DEFINE_bool("debug", False, "Show the traceback of an error, and TensorFlow's own log.")
 
 
-def run(main, doc):
+def run(main, doc, takes_command=False):
     """Parse the flags, call `main`, and end the process.
 
     Args:
-        main: Takes a function that writes to the real stdout.
+        main: Takes a function that writes to the real stdout, and, if `takes_command`, the words
+            after `--`.
         doc: The command's help text.
+        takes_command: Whether another command follows the flags.
     """
     name = os.path.basename(sys.argv[0])
+    own = sys.argv[1 : sys.argv.index("--")] if "--" in sys.argv else sys.argv[1:]
     try:
-        if any(word in ("-h", "--help", "-help", "--helpfull") for word in sys.argv[1:]):
+        if any(word in ("-h", "--help", "-help", "--helpfull") for word in own):
             print(f"{doc}\n{_help(main)}")
             sys.exit(0)
         try:
             rest = flags.FLAGS(sys.argv)[1:]
         except flags.Error as error:
             _fail(name, error)
+        if takes_command:
+            return main(print, rest)
         if rest:
             _fail(name, f"{rest[0]!r} is not a flag; flags look like --name=value")
         if not flags.FLAGS.debug:
@@ -38,13 +43,13 @@ def run(main, doc):
         # Whatever a library prints goes to stderr: stdout carries the answer alone.
         with contextlib.redirect_stdout(sys.stderr):
             main(lambda line: print(line, file=out, flush=True))
+    except (FloatingPointError, TimeoutError) as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        sys.exit(1)
     except (ValueError, OSError) as error:
         if flags.FLAGS.is_parsed() and flags.FLAGS.debug:
             raise
         _fail(name, error)
-    except FloatingPointError as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        sys.exit(1)
     except KeyboardInterrupt:
         print(f"\n{name}: interrupted; the same command continues.", file=sys.stderr)
         sys.exit(130)

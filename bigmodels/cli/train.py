@@ -21,12 +21,20 @@ flags.DEFINE_string("data_dir", None, "Where TFDS finds prepared sets, else TFDS
 flags.DEFINE_integer("epochs", None, "Passes over the training data; the task's by default.")
 flags.DEFINE_integer("batch_size", None, "The global batch; the task's by default.")
 flags.DEFINE_integer("seed", None, "Behind everything random; 0 by default.")
-flags.DEFINE_string("strategy", None, "auto or one_device; auto by default.")
+flags.DEFINE_string(
+    "strategy", None, "auto, one_device, mirrored, multi_worker or tpu; auto by default."
+)
+flags.DEFINE_list(
+    "workers", [], "host:port of every worker, chief first, where TF_CONFIG or Slurm name none."
+)
+flags.DEFINE_integer("worker", None, "Which of --workers this process is, from 0.")
 flags.DEFINE_string(
     "precision", None, "float32, mixed_bfloat16 or mixed_float16; float32 by default."
 )
 flags.DEFINE_string("jit_compile", None, "auto, true or false; auto by default.")
-flags.DEFINE_integer("devices", None, "Logical CPU devices to make.", lower_bound=1)
+flags.DEFINE_integer(
+    "devices", None, "Logical CPU devices to make, to try mirrored.", lower_bound=1
+)
 flags.DEFINE_string("init_from", None, "A run whose weights to start from.")
 flags.DEFINE_multi_string(
     "set", [], "NAME=VALUE, any setting of the task, for example model.dense_units=256."
@@ -60,7 +68,9 @@ def main(write):
         distribute.make_cpu_devices(given.devices)
     from bigmodels.train import train
 
-    write(command.to_json(train(given.task, given.workdir, values)))
+    result = train(given.task, given.workdir, values, workers=given.workers, worker=given.worker)
+    if result is not None:  # The chief's.
+        write(command.to_json(result))
 
 
 def run():

@@ -1,12 +1,16 @@
-"""`Model`: a `keras.Model` that refuses input it would otherwise train on silently."""
+"""`Model`: a `keras.Model` that trains the same on one device, on many, and on many machines."""
 
 import functools
+import inspect
 
 import keras
 import tensorflow as tf
 from keras.src.models.functional import Functional
+from keras.src.trainers.data_adapters import array_slicing
 
 from bigmodels import checks
+from bigmodels.distribute import exact, replicas
+from bigmodels.distribute.batches import GlobalBatches, check_same_on_workers, symbolic
 
 
 @functools.cache
@@ -27,13 +31,25 @@ def _functional_class(cls):
 
 @keras.saving.register_keras_serializable(package="bigmodels")
 class Model(keras.Model):
-    """The base class of every model here, and of any model a user wants checked input for.
+    """The base class of every model here, and of any model a user wants to train anywhere.
 
     It is a `keras.Model` in every respect; subclass it, or call it as `Model(inputs, outputs)`.
+
     `fit`, `evaluate` and `predict` first look at what they are given: dtype and shape at once,
     values in memory at once, values in a `tf.data.Dataset` as they stream by, before the batch
     reaches the weights. What one batch must be is said by `data_specs`.
+
+    Made in the scope of a `tf.distribute` strategy with several replicas, it trains as it would on
+    one device: every worker iterates over the same global batches, each replica takes its rows, and
+    loss, batch statistics, clipping, metrics and the optimizer's step are those of the whole batch
+    (`bigmodels.distribute.exact`). Nothing in Keras is patched. With one replica Keras' own code
+    runs. A `train_step` or `test_step` of one's own must add up over the replicas; that is said by
+    `steps_add_up = True` in the class.
     """
+
+    # Whether this class's own `train_step` and `test_step` are right under several replicas: losses
+    # come from `compute_loss` or `bigmodels.distribute.share`, gradients go to `optimizer.apply`.
+    steps_add_up = False
 
     # The shape a model is built for when `summary()` is asked before any data was seen.
     natural_input_shape = None
@@ -102,8 +118,11 @@ class Model(keras.Model):
         if isinstance(x, tf.data.Dataset) and not args:
             # Keras warns that it will not shuffle a data set, even if nobody asked it to.
             kwargs.setdefault("shuffle", False)
+        arguments = _bind("fit", self, x, y, *args, **kwargs)
+        if self._replicas > 1:
+            arguments = _with_global_batches(_with_global_validation(arguments))
         with checks.readable_errors():
-            history = super().fit(x, y, *args, **kwargs)
+            history = super().fit(**arguments)
         if history.epoch and not any(history.history.values()):
             raise ValueError("x: the data set is empty.")
         return history
@@ -112,6 +131,9 @@ class Model(keras.Model):
         """`keras.Model.evaluate`, on checked input; arguments and errors as for `fit`."""
         if "_use_cached_eval_dataset" not in kwargs:  # Not the evaluation inside `fit`.
             x, y = self._checked("x", x, "y", y, self.data_specs())
+            if self._replicas > 1:
+                kwargs = _with_global_batches(_bind("evaluate", self, x, y, *args, **kwargs))
+                x, y, args = kwargs.pop("x"), None, ()
         with checks.readable_errors():
             logs = super().evaluate(x, y, *args, **kwargs)
         if logs in ({}, []):
@@ -125,14 +147,199 @@ class Model(keras.Model):
             # Unknown length: Keras fails with an UnboundLocalError on an empty one.
             if next(iter(x.take(1)), None) is None:
                 raise ValueError("x: the data set is empty.")
+        arguments = _bind("predict", self, x, *args, **kwargs)
+        if self._replicas > 1:
+            arguments = _with_global_batches(arguments)
         with checks.readable_errors():
-            return super().predict(x, *args, **kwargs)
+            return super().predict(**arguments)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """As in Keras, but targets that would be broadcast against the output are refused."""
         if isinstance(y, tf.Tensor) and isinstance(y_pred, tf.Tensor) and not self._sparse_loss():
             checks.check_same_shape("y", y, "the output", y_pred)
         return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+    # What follows is for strategies; without one, Keras' own code runs.
+
+    @property
+    def _replicas(self):
+        return self.distribute_strategy.num_replicas_in_sync
+
+    def _aggregate_additional_loss(self, loss):
+        mine = replicas.rows()
+        if mine is None:
+            return super()._aggregate_additional_loss(loss)
+        # A mean over the rows, as Keras' own activity regularizers are, or a function of the
+        # weights alone: either way each replica's share is that of its rows.
+        return tf.reduce_sum(loss) * mine.weight(loss.dtype)
+
+    def train_step(self, data):
+        """One step on a replica's rows; see `keras.Model.train_step`."""
+        if not replicas.in_replica():
+            return super().train_step(data)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        with tf.GradientTape() as tape:
+            y_pred = self(x, training=True) if self._call_has_training_arg else self(x)
+            loss = self._compute_loss(x, y, y_pred, sample_weight, training=True)
+            scaled = self.optimizer.scale_loss(loss)
+        variables = self.trainable_variables
+        self.optimizer.apply(tape.gradient(scaled, variables), variables)
+        return self._log_share(loss, x, y, y_pred, sample_weight)
+
+    def test_step(self, data):
+        """One step of evaluation on a replica's rows; see `keras.Model.test_step`."""
+        if not replicas.in_replica():
+            return super().test_step(data)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        y_pred = self(x, training=False) if self._call_has_training_arg else self(x)
+        loss = self._compute_loss(x, y, y_pred, sample_weight, training=False)
+        return self._log_share(loss, x, y, y_pred, sample_weight)
+
+    def _log_share(self, loss, x, y, y_pred, sample_weight):
+        # Each replica counts the whole batch's loss for its own rows.
+        rows = tf.shape(next(value for value in tf.nest.flatten(x) if value is not None))[0]
+        self._loss_tracker.update_state(replicas.all_sum(loss), sample_weight=rows)
+        return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # Keras draws a first batch and reduces it over the replicas, which fails on a ragged one
+        # (keras#19246) and on several workers (keras#20585), and costs a reshuffled data set its
+        # first order: one more than without a strategy. The shapes are enough.
+        if self._replicas > 1 and self._compile_loss is not None:
+            exact.share_losses(self._compile_loss)
+        if self._distribute_strategy is None or iterator is None:
+            return super()._maybe_symbolic_build(iterator, data_batch)
+        with self.distribute_strategy.scope():
+            self._symbolic_build(
+                data_batch=symbolic(iterator.data_adapter.get_tf_dataset().element_spec)
+            )
+
+    def _make_function(self, step_function):
+        # Keras reduces scalars over a batch axis (keras#20585) and loops in a way that fails under
+        # several replicas (keras#19246).
+        strategy = self.distribute_strategy
+        if self._replicas == 1:
+            return super()._make_function(step_function)
+        self._check_divisible(step_function)
+        for optimizer in vars(self).values():
+            if isinstance(optimizer, keras.optimizers.Optimizer):
+                exact.sum_gradients(optimizer)
+
+        def replica_step(data):
+            with (
+                replicas.own_rows(data) as own,
+                replicas.real_counts(self),
+                replicas.own_seeds(self),
+            ):
+                return step_function(own)
+
+        def global_metrics():
+            # What every replica has counted, added up.
+            variables = self.metrics_variables
+            if not variables:
+                return {}
+            totals = replicas.all_sum([variable.value + 0 for variable in variables])
+            with keras.StatelessScope(state_mapping=list(zip(variables, totals, strict=True))):
+                return self.get_metrics_result()
+
+        def one_step(data):
+            check_same_on_workers(data, strategy)
+            with exact.batch_statistics(self), exact.added_losses(self):
+                return strategy.run(replica_step, args=(data,))
+
+        def reduced(outputs):
+            return {name: strategy.reduce("MEAN", v, axis=None) for name, v in outputs.items()}
+
+        def with_global_metrics(logs):
+            known = strategy.run(global_metrics)
+            first = {name: strategy.experimental_local_results(v)[0] for name, v in known.items()}
+            return logs | {name: value for name, value in first.items() if name in logs}
+
+        @tf.autograph.experimental.do_not_convert
+        def steps(iterator):
+            logs = reduced(one_step(iterator.get_next()))  # At the end of the data this raises.
+            if self.steps_per_execution == 1:
+                return with_global_metrics(logs)
+
+            def another(step, _, logs):
+                batch = iterator.get_next_as_optional()
+                more = batch.has_value()
+                logs = tf.cond(more, lambda: reduced(one_step(batch.get_value())), lambda: logs)
+                return step + 1, more, logs
+
+            _, _, logs = tf.while_loop(
+                lambda step, more, _: more & (step < self.steps_per_execution),
+                another,
+                (tf.constant(1), tf.constant(True), logs),
+            )
+            return with_global_metrics(logs)
+
+        def one_batch(data):
+            return with_global_metrics(reduced(one_step(data)))
+
+        compiled, on_batch = steps, one_batch
+        if not self.run_eagerly:
+            compiled, on_batch = (tf.function(f, reduce_retracing=True) for f in (steps, one_batch))
+
+        def function(iterator):
+            # `train_on_batch` gives a generator.
+            is_dataset = isinstance(iterator, tf.data.Iterator)
+            return compiled(iterator) if is_dataset else on_batch(next(iter(iterator)))
+
+        return function
+
+    def make_predict_function(self, force=False):
+        if self._replicas == 1:
+            return super().make_predict_function(force)
+        if self.predict_function is not None and not force:
+            return self.predict_function
+        strategy = self.distribute_strategy
+
+        def replica_step(data):
+            with replicas.own_rows(data) as own:
+                outputs, real = self.predict_step(own), replicas.rows().real
+                # A row that only stood in is dropped.
+                return tf.nest.map_structure(lambda v: v[: tf.shape(v)[0] * real], outputs)
+
+        @tf.autograph.experimental.do_not_convert
+        def steps(batches):
+            outputs = []
+            for data in batches:
+                check_same_on_workers(data, strategy)
+                rows = strategy.run(replica_step, args=(data,))
+                # Rows were dealt out in the order of the replicas, and come back in it.
+                outputs.append(
+                    tf.nest.map_structure(lambda value: strategy.gather(value, axis=0), rows)
+                )
+            return tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *outputs)
+
+        self.predict_function = (
+            steps if self.run_eagerly else tf.function(steps, reduce_retracing=True)
+        )
+        return self.predict_function
+
+    def _check_divisible(self, step_function):
+        """Refuse what several replicas cannot compute as one device does."""
+        if self.jit_compile is True:
+            # XLA compiles one device's program, and the variables are on several.
+            raise ValueError(
+                "jit_compile: True, but XLA cannot compile a step over several replicas; "
+                "leave it at 'auto'"
+            )
+        name = step_function.__name__
+        if getattr(type(self), name) is not getattr(Model, name) and not self.steps_add_up:
+            raise ValueError(
+                f"{name}: {type(self).__name__} has its own, which {self._replicas} replicas may "
+                "not run as one device does. Take losses from compute_loss or "
+                "bigmodels.distribute.share, give gradients to optimizer.apply, then set "
+                "steps_add_up = True in the class"
+            )
+        for layer in self._flatten_layers():
+            if getattr(layer, "stateful", False):
+                raise ValueError(
+                    f"stateful: layer {layer.name!r} carries rows from batch to batch, which "
+                    f"{self._replicas} replicas divide differently; train it on one device"
+                )
 
     def _sparse_loss(self):
         """Whether the compiled loss takes integer class numbers as targets."""
@@ -146,3 +353,43 @@ class Model(keras.Model):
             if spec is not None and hasattr(value, "dtype") and hasattr(value, "shape"):
                 checks.check_array(name, value, spec)
         return x, y
+
+
+def _bind(method, *args, **kwargs):
+    """The arguments of a method of `keras.Model` by name, without the model itself."""
+    bound = inspect.signature(getattr(keras.Model, method)).bind(*args, **kwargs).arguments
+    return {name: value for name, value in bound.items() if name != "self"}
+
+
+def _with_global_batches(arguments):
+    """Arguments of `fit`, `evaluate` or `predict` with all that is data in one `GlobalBatches`."""
+    arguments = dict(arguments)
+    data = {
+        name: arguments.pop(name)
+        for name in ("x", "y", "batch_size", "sample_weight", "shuffle", "class_weight")
+        if name in arguments
+    }
+    steps = arguments.get("steps_per_epoch", arguments.get("steps"))
+    return arguments | {"x": GlobalBatches(**data, steps_per_epoch=steps)}
+
+
+def _with_global_validation(arguments):
+    """Arguments of `fit` with the validation data, if any, in a `GlobalBatches`."""
+    arguments = {"shuffle": True} | arguments
+    split = arguments.pop("validation_split", 0.0)
+    validation = arguments.get("validation_data")
+    if split and validation is None:
+        parts = tuple(arguments.get(name) for name in ("x", "y", "sample_weight"))
+        parts, validation = array_slicing.train_validation_split(parts, split)
+        arguments |= dict(zip(("x", "y", "sample_weight"), parts, strict=True))
+    if validation is None:
+        return arguments
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(validation)
+    batches = GlobalBatches(
+        x=x,
+        y=y,
+        sample_weight=sample_weight,
+        batch_size=arguments.get("validation_batch_size") or arguments.get("batch_size"),
+        steps_per_epoch=arguments.get("validation_steps"),
+    )
+    return arguments | {"validation_data": batches}

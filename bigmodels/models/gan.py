@@ -17,7 +17,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from bigmodels import checks
-from bigmodels.distribute import Model
+from bigmodels.distribute import Model, SharedSeedGenerator, all_sum, of_batch, share
 from bigmodels.layers import LayerStack, check_image_shape
 
 # The article's widths, in its order: a ladder down, up to 1024, down to a waist of 16, and out.
@@ -162,6 +162,8 @@ class GAN(Model):
             discriminator.
     """
 
+    steps_add_up = True  # Losses are shares, gradients go to `apply`, noise is the whole batch's.
+
     def __init__(self, generator, discriminator, seed=None, **kwargs):
         super().__init__(**kwargs)
         if not hasattr(generator, "latent_dim"):
@@ -170,8 +172,8 @@ class GAN(Model):
         self.discriminator = discriminator
         self.latent_dim = generator.latent_dim
         self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
-        self.evaluation_seed_generator = keras.random.SeedGenerator(0 if seed is None else seed)
+        self.seed_generator = SharedSeedGenerator(seed)
+        self.evaluation_seed_generator = SharedSeedGenerator(0 if seed is None else seed)
         self.d_loss_tracker = keras.metrics.Mean(name="d_loss")
         self.g_loss_tracker = keras.metrics.Mean(name="g_loss")
         self.loss_tracker = keras.metrics.Mean(name="loss")
@@ -246,14 +248,17 @@ class GAN(Model):
 
     def _adversarial_losses(self, images, training):
         seed = self.seed_generator if training else self.evaluation_seed_generator
-        noise = keras.random.normal((tf.shape(images)[0], self.latent_dim), seed=seed)
+        noise = of_batch(
+            lambda rows: keras.random.normal((rows, self.latent_dim), seed=seed),
+            tf.shape(images)[0],
+        )
         fakes = self.generator(noise, training=training)
         real_logits = self.discriminator(images, training=training)
         fake_logits = self.discriminator(fakes, training=training)
         real, fake = ops.ones_like(real_logits), ops.zeros_like(fake_logits)
-        d_loss = self.loss_fn(real, real_logits) + self.loss_fn(fake, fake_logits)
+        d_loss = share(self.loss_fn, real, real_logits) + share(self.loss_fn, fake, fake_logits)
         # The generator wants its images taken for real (Goodfellow et al., 2014, section 3).
-        g_loss = self.loss_fn(real, fake_logits)
+        g_loss = share(self.loss_fn, real, fake_logits)
         return d_loss, g_loss
 
     def train_step(self, data):  # Two optimizers, one pass: Keras' own step knows one loss.
@@ -282,6 +287,7 @@ class GAN(Model):
     def _log(self, images, d_loss, g_loss):
         # Weighted by the batch's size, so that a ragged last batch counts for what it is.
         weight = tf.shape(images)[0]
+        d_loss, g_loss = all_sum([d_loss, g_loss])
         self.d_loss_tracker.update_state(d_loss, sample_weight=weight)
         self.g_loss_tracker.update_state(g_loss, sample_weight=weight)
         self.loss_tracker.update_state(d_loss + g_loss, sample_weight=weight)

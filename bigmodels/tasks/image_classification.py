@@ -23,7 +23,8 @@ from bigmodels.tasks.task import Config, Optimizer, Task, check_sizes
 class ModelConfig:
     """Arguments of `bigmodels.models.CNN`: the article's sizes, and help against overfitting.
 
-    `padding=valid`, `dropout_rate=0` and `batch_normalization=false` give the article's bare network.
+    `padding=valid`, `dropout_rate=0` and `batch_normalization=false` give the article's bare
+    network.
     """
 
     filters: tuple[int, ...] = (32, 64)

@@ -1,0 +1,113 @@
+"""The one pipeline that every worker iterates over."""
+
+import keras
+import tensorflow as tf
+from keras.src.trainers.data_adapters import data_adapter, get_data_adapter
+
+from bigmodels import checks
+from bigmodels.distribute import replicas
+
+_PRIME = 16777619
+
+
+class _Everywhere(tf.distribute.DistributedDataset):
+    """A data set that counts as distributed already: the step itself divides each batch.
+
+    Dividing it by `experimental_distribute_dataset` needs as many batches on every worker, rows for
+    every replica in the first one, and a collective operation a step to find the end.
+    """
+
+    def __init__(self, dataset):
+        self._dataset = dataset
+
+    def __iter__(self):
+        return iter(self._dataset)
+
+    @property
+    def element_spec(self):
+        return self._dataset.element_spec
+
+
+class GlobalBatches(data_adapter.DataAdapter):
+    """What `fit` takes as data, as global batches.
+
+    Args:
+        x: Inputs, or a data set, as for `keras.Model.fit`.
+        **kwargs: `y`, `sample_weight`, `batch_size`, `steps_per_epoch`, `shuffle` and
+            `class_weight`, as for `keras.Model.fit`.
+    """
+
+    def __init__(self, x, **kwargs):
+        self._adapter = get_data_adapter(x=x, **kwargs)
+        self._dataset = _Everywhere(self._adapter.get_tf_dataset())
+
+    def get_tf_dataset(self):
+        return self._dataset
+
+    def on_epoch_begin(self):
+        self._adapter.on_epoch_begin()
+
+    def on_epoch_end(self):
+        self._adapter.on_epoch_end()
+
+    @property
+    def num_batches(self):
+        return self._adapter.num_batches
+
+    @property
+    def batch_size(self):
+        return self._adapter.batch_size
+
+
+def check_same_on_workers(data, strategy):
+    """Refuse a global batch that is not the same on every worker (an unseeded shuffle, say).
+
+    One small collective operation a step: an integer a worker.
+
+    Args:
+        data: The batch, nested tensors.
+        strategy: The `tf.distribute` strategy; nothing is done for a single worker.
+
+    Raises:
+        ValueError: on every worker, under `checks.readable_errors`.
+    """
+    workers = replicas.workers(strategy)
+    if workers == 1:
+        return
+    mine = tf.constant(0)
+    with tf.device("/device:CPU:0"):
+        for value in tf.nest.flatten(data):
+            if isinstance(value, tf.Tensor) and value.dtype.size in (1, 2, 4, 8):
+                mine = mine * _PRIME + _digest(value)
+    per_worker = strategy.num_replicas_in_sync // workers
+
+    def compare():
+        context = tf.distribute.get_replica_context()
+        replica = context.replica_id_in_sync_group
+        worker, replica = replica // per_worker, replica % per_worker
+        own = tf.where(tf.equal(replica, 0), mine, 0) * tf.one_hot(worker, workers, dtype="int32")
+        return replicas.all_sum(own)
+
+    (digests, *_) = strategy.experimental_local_results(strategy.run(compare))
+    checks.require(
+        tf.reduce_all(tf.equal(digests, digests[0])),
+        "x: the workers see different batches; every worker needs the same pipeline, with a seed "
+        "in each shuffle, or keras.utils.set_random_seed before it is made",
+    )
+
+
+def _digest(value):
+    """An integer that differs, but for bad luck, if a value or its place does."""
+    if value.dtype.is_bool:
+        value = tf.cast(value, "int8")
+    kind = {1: tf.int8, 2: tf.int16, 4: tf.int32, 8: tf.int64}[value.dtype.size]
+    flat = tf.cast(tf.reshape(tf.bitcast(value, kind), [-1]), "int32")
+    place = tf.range(tf.size(flat)) * 2 + 1
+    return tf.reduce_sum(flat * place) * _PRIME + tf.size(flat)
+
+
+def symbolic(element_spec):
+    """The `keras.KerasTensor`s that stand for a batch while a model is built."""
+    return tf.nest.map_structure(
+        lambda spec: keras.KerasTensor(spec.shape, spec.dtype.name), element_spec
+    )

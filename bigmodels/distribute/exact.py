@@ -1,0 +1,224 @@
+"""What must be computed over the global batch for several replicas to train as one device does.
+
+Plain Keras computes each of these per replica: the loss's mean, the statistics of batch
+normalisation, and everything the optimizer does to a gradient before it is summed.
+"""
+
+import contextlib
+import functools
+import threading
+import types
+
+import keras
+import tensorflow as tf
+from keras import ops
+from keras.src.losses.loss import apply_mask, squeeze_or_expand_to_same_rank
+from keras.src.optimizers.base_optimizer import BaseOptimizer
+from keras.src.trainers.compile_utils import get_loss
+
+from bigmodels.distribute import replicas
+
+
+class GlobalMean(keras.losses.Loss):
+    """A loss of which every replica computes its share: the shares add up to the loss of the batch.
+
+    Keras divides by the elements of a replica and by the number of replicas, which is a mean of
+    means: wrong wherever replicas hold different numbers of rows or of unmasked tokens.
+
+    Args:
+        loss: What Keras takes for a loss.
+
+    Raises:
+        ValueError: when called, if the loss computes its mean itself, where no share can be told.
+    """
+
+    def __init__(self, loss):
+        self.loss = loss
+        name = loss if isinstance(loss, str) else getattr(loss, "name", None)
+        super().__init__(name=name or getattr(loss, "__name__", "loss"))
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        loss = get_loss(self.loss, y_true, y_pred)
+        if type(loss).__call__ is not keras.losses.Loss.__call__:
+            raise ValueError(
+                f"loss: {type(loss).__name__} has a __call__ of its own, so that its mean over "
+                "several replicas cannot be told; override call() instead"
+            )
+        if not replicas.in_replica():
+            return loss(y_true, y_pred, sample_weight)
+        # As `keras.losses.Loss.__call__`, up to what the sum is divided by.
+        in_mask = getattr(y_pred, "_keras_mask", None)
+        to_tensor = functools.partial(ops.convert_to_tensor, dtype=loss.dtype)
+        with keras.name_scope(loss.name):
+            values = loss.call(
+                tf.nest.map_structure(to_tensor, y_true), tf.nest.map_structure(to_tensor, y_pred)
+            )
+            out_mask = getattr(values, "_keras_mask", None)
+            masks = [tf.cast(mask, "bool") for mask in (in_mask, out_mask) if mask is not None]
+            mask = functools.reduce(tf.logical_and, masks) if masks else None
+            divisor = tf.cast(tf.size(values), values.dtype)
+            if mask is not None:
+                valid = tf.reduce_sum(tf.cast(mask, values.dtype))
+                per_entry = tf.cast(tf.size(mask), values.dtype)
+                divisor = tf.math.divide_no_nan(divisor * valid, per_entry)
+            if sample_weight is not None:
+                sample_weight = to_tensor(sample_weight)
+            weight = apply_mask(sample_weight, mask, values.dtype, "sum")
+            if weight is not None:
+                weight = tf.cast(weight, values.dtype)
+                values, weight = squeeze_or_expand_to_same_rank(values, weight)
+                values = values * weight
+                if loss.reduction == "mean_with_sample_weight":
+                    divisor = tf.reduce_sum(weight)
+            real = replicas.real(values.dtype)
+            if loss.reduction in (None, "none"):
+                return values * real
+            total = tf.reduce_sum(values) * real
+            if loss.reduction == "sum":
+                return total
+            return tf.math.divide_no_nan(total, replicas.all_sum(divisor * real))
+
+
+def share(loss, y_true, y_pred, sample_weight=None):
+    """A replica's share of a loss over the global batch, for a `train_step` of one's own.
+
+    Args:
+        loss: A `keras.losses.Loss` or what `keras.losses.get` takes.
+        y_true: Targets of the replica's rows.
+        y_pred: The model's outputs for them.
+        sample_weight: Their weights.
+
+    Returns:
+        A scalar; the sum over all replicas is the loss. With one replica, the loss itself.
+
+    Raises:
+        ValueError: if the loss computes its mean itself (`__call__` of its own).
+    """
+    return GlobalMean(loss)(y_true, y_pred, sample_weight)
+
+
+def share_losses(compile_loss):
+    """Turn the losses that `compile` was given into shares; may be called again.
+
+    Args:
+        compile_loss: Keras' container of them. `model.loss`, which is saved, stays what it was.
+    """
+
+    def shared(loss):
+        return loss if loss is None or isinstance(loss, GlobalMean) else GlobalMean(loss)
+
+    compile_loss._user_loss = tf.nest.map_structure(shared, compile_loss._user_loss)
+    if compile_loss.built:
+        compile_loss._flat_losses = [
+            each._replace(loss=shared(each.loss)) for each in compile_loss._flat_losses
+        ]
+
+
+def _moments(layer, inputs, mask):
+    """Mean and variance over the rows of all replicas; twice through, as on one device.
+
+    `synchronized=True` in Keras takes E[x^2] - E[x]^2, which cancels, and ignores the mask.
+    """
+    axes = layer._reduction_axes
+    weights = tf.ones_like(inputs)
+    if mask is not None:
+        weights = tf.cast(tf.broadcast_to(mask[..., None], tf.shape(inputs)), inputs.dtype)
+    weights *= replicas.real(inputs.dtype)
+    number = replicas.all_sum(tf.reduce_sum(weights, axes))
+    if mask is not None:
+        number += keras.backend.epsilon()  # As Keras does.
+    total = replicas.all_sum(tf.reduce_sum(inputs * weights, axes))
+    mean = tf.math.divide_no_nan(total, number)
+    broadcast = [1 if i in axes else -1 for i in range(inputs.shape.rank)]
+    offset = (inputs - tf.reshape(tf.stop_gradient(mean), broadcast)) * weights
+    squares = replicas.all_sum(tf.reduce_sum(tf.square(offset), axes))
+    return mean, tf.math.divide_no_nan(squares, number)
+
+
+@contextlib.contextmanager
+def batch_statistics(model):
+    """While a step is traced, let batch normalisation see the whole global batch."""
+    layers = [
+        layer
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    for layer in layers:
+        layer._moments = types.MethodType(_moments, layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer._moments
+
+
+class _OwnLosses(threading.local):
+    """A list of which every replica's thread has its own."""
+
+    def __init__(self):
+        self.items = []
+
+    def append(self, loss):
+        self.items.append(loss)
+
+    def extend(self, losses):
+        self.items.extend(losses)
+
+    def clear(self):
+        self.items.clear()
+
+    def __getitem__(self, where):
+        return self.items[where]
+
+    def __iter__(self):
+        return iter(self.items)
+
+
+@contextlib.contextmanager
+def added_losses(model):
+    """While a step is traced, keep apart what the layers of different replicas `add_loss`.
+
+    The layers are shared, and the replicas' threads take turns between a layer's call and the
+    moment the losses are collected.
+    """
+    before = {layer: vars(layer)["_losses"] for layer in model._flatten_layers()}
+    for layer in before:
+        vars(layer)["_losses"] = _OwnLosses()  # Past Keras' tracking of attributes.
+    try:
+        yield
+    finally:
+        for layer, losses in before.items():
+            vars(layer)["_losses"] = losses
+
+
+def sum_gradients(optimizer):
+    """Make an optimizer sum the gradients of all replicas first, then do as on one device.
+
+    Keras clips, accumulates and checks for overflow per replica, and sums afterwards. Here every
+    replica does the same to the same sum, on its own copy of the variables: what Keras overrides
+    for `tf.distribute` gives way to what it does without. Only this one object changes.
+
+    Args:
+        optimizer: A `keras.optimizers.Optimizer`; may be given again.
+    """
+    if "_apply_sum" in vars(optimizer):
+        return
+    plain = optimizer.apply
+
+    def apply_sum(self, grads, trainable_variables=None):
+        known = [grad for grad in grads if grad is not None]
+        summed = iter(replicas.all_sum(known))
+        return plain(
+            [None if grad is None else next(summed) for grad in grads], trainable_variables
+        )
+
+    optimizer._apply_sum = True
+    optimizer.apply = types.MethodType(apply_sum, optimizer)
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    for name in (
+        "_backend_update_step",
+        "_apply_weight_decay",
+        "_backend_increment_gradient_accumulators",
+        "_overwrite_model_variables_with_average_value",
+    ):
+        setattr(inner, name, types.MethodType(getattr(BaseOptimizer, name), inner))

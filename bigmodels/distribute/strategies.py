@@ -1,0 +1,266 @@
+"""Strategies of `tf.distribute` by name."""
+
+import json
+import os
+
+import tensorflow as tf
+from tensorflow.python.distribute import collective_all_reduce_strategy as collective
+from tensorflow.python.distribute import collective_util, distribute_lib
+
+from bigmodels.distribute import replicas
+
+STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
+
+
+def strategy(name="auto", workers=None, worker=None):
+    """The `tf.distribute` strategy of that name.
+
+    Args:
+        name: One of
+            `one_device`: the first GPU, or the CPU;
+            `mirrored`: all GPUs of this machine, or the logical devices of `make_cpu_devices`;
+            `multi_worker`: several processes, on one machine or many. Who they are is taken from
+            `workers` and `worker`, the environment variable `TF_CONFIG`, or Slurm's variables;
+            `tpu`: the TPU of the machine, or of the name in `TPU_NAME`;
+            `auto`: what `resolve` finds.
+        workers: Addresses of all workers, `"host:port,host:port"` or a list, chief first.
+        worker: Which of them this process is, from 0.
+
+    Returns:
+        A `tf.distribute.Strategy`. Make and compile models in its `scope()`. `multi_worker` must
+        be made before anything else in TensorFlow runs, in every worker, and waits for them all.
+
+    Raises:
+        ValueError: naming the argument that does not fit, or what is missing.
+    """
+    addresses = _addresses(workers, worker)
+    name, _ = resolve(name, addresses)
+    if name == "one_device":
+        return tf.distribute.OneDeviceStrategy("GPU:0" if _logical("GPU") else "CPU:0")
+    if name == "mirrored":
+        if gpus := _logical("GPU"):
+            return tf.distribute.MirroredStrategy(gpus)
+        # In one process's memory a plain sum does; collective operations would also tie the process
+        # to its first number of devices.
+        return tf.distribute.MirroredStrategy(_logical("CPU"), tf.distribute.ReductionToOneDevice())
+    if name == "tpu":
+        return _tpu()
+    return _MultiWorker(_cluster(addresses, worker))
+
+
+def resolve(name="auto", workers=None):
+    """What a name stands for here, and why.
+
+    Args:
+        name: As for `strategy`.
+        workers: As for `strategy`.
+
+    Returns:
+        `(name, why)`: a name other than `auto`, and a sentence.
+
+    Raises:
+        ValueError: if there is no such strategy, or Keras does not support it.
+    """
+    if name in ("parameter_server", "ps"):
+        raise ValueError(
+            f"strategy: {name!r}: Keras 3 does not support parameter servers; use multi_worker"
+        )
+    if name not in STRATEGIES:
+        raise ValueError(f"strategy: {name!r} is not one of {', '.join(STRATEGIES)}")
+    if name != "auto":
+        return name, "asked for"
+    if workers:
+        return "multi_worker", f"{len(workers)} workers were given"
+    if len(_tf_config().get("cluster", {}).get("worker", ())) > 1:
+        return "multi_worker", "TF_CONFIG names several workers"
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1 and "SLURM_PROCID" in os.environ:
+        return "multi_worker", "Slurm started several tasks"
+    if "TPU_NAME" in os.environ:
+        return "tpu", "TPU_NAME is set"
+    for kind in ("GPU", "CPU"):
+        if len(found := _logical(kind)) > 1:
+            return "mirrored", f"this machine has {len(found)} {kind} devices"
+    return "one_device", f"this machine has one {'GPU' if _logical('GPU') else 'CPU device'}"
+
+
+def is_chief(name="auto", workers=None, worker=None):
+    """Whether this process is the one that writes and reports: the first worker, or the only.
+
+    Args:
+        name: As for `strategy`; none is made.
+        workers: As for `strategy`.
+        worker: As for `strategy`.
+
+    Returns:
+        A boolean.
+
+    Raises:
+        ValueError: as `strategy`.
+    """
+    addresses = _addresses(workers, worker)
+    if resolve(name, addresses)[0] != "multi_worker":
+        return True
+    return _leads(_cluster(addresses, worker))
+
+
+def _leads(resolver):
+    """Whether a resolver's task is the chief: the task of that name, else the first worker."""
+    if resolver.task_type == "chief":
+        return True
+    return "chief" not in resolver.cluster_spec().jobs and resolver.task_id == 0
+
+
+def writes(strategy):
+    """Whether this process is the chief of a strategy."""
+    return replicas.workers(strategy) == 1 or _leads(strategy.cluster_resolver)
+
+
+def from_chief(strategy, values):
+    """Every worker's values replaced by the chief's, where machines share no disk to read them from.
+
+    Args:
+        strategy: The `tf.distribute` strategy.
+        values: List of numbers, arrays or tensors, with the same shapes and dtypes on every worker.
+
+    Returns:
+        A list of tensors.
+    """
+    values = [tf.convert_to_tensor(value) for value in values]
+    if replicas.workers(strategy) == 1:
+        return values
+    # Integers of every width travel as int64.
+    wide = [v if v.dtype.is_floating else tf.cast(v, "int64") for v in values]
+
+    @tf.function
+    def send(tensors):
+        def from_first():
+            first = tf.equal(tf.distribute.get_replica_context().replica_id_in_sync_group, 0)
+            return replicas.all_sum([tf.where(first, v, tf.zeros_like(v)) for v in tensors])
+
+        sent = strategy.run(from_first)
+        return [strategy.experimental_local_results(value)[0] for value in sent]
+
+    return [tf.cast(v, old.dtype) for v, old in zip(send(wide), values, strict=True)]
+
+
+def make_cpu_devices(count):
+    """Split the CPU into logical devices, to try `mirrored` without GPUs.
+
+    Args:
+        count: How many; must be asked for before TensorFlow has used the CPU.
+
+    Raises:
+        ValueError: if `count` is not positive, or TensorFlow has started already.
+    """
+    if count < 1:
+        raise ValueError(f"devices: {count!r}, expected a positive integer")
+    (cpu, *_) = tf.config.list_physical_devices("CPU")
+    parts = [tf.config.LogicalDeviceConfiguration()] * count
+    try:
+        tf.config.set_logical_device_configuration(cpu, parts)
+    except RuntimeError as error:
+        raise ValueError(f"devices: {count}, but TensorFlow has already started") from error
+
+
+class _CpuWorkers(collective.CollectiveAllReduceExtended):
+    """TensorFlow's, but that a worker without GPUs uses all logical CPU devices, not the first."""
+
+    def _initialize_local_devices(self, cluster_resolver, worker_device):
+        devices, kind = super()._initialize_local_devices(cluster_resolver, worker_device)
+        if kind == "CPU":
+            parts = tf.config.get_logical_device_configuration(
+                tf.config.list_physical_devices("CPU")[0]
+            )
+            devices = tuple(
+                f"{worker_device}/device:CPU:{i}" for i in range(max(len(parts or ()), 1))
+            )
+        return devices, kind
+
+
+class _MultiWorker(tf.distribute.MultiWorkerMirroredStrategy):
+    """`tf.distribute.MultiWorkerMirroredStrategy` over all devices of each worker."""
+
+    def __init__(self, resolver):
+        options = collective_util.Options()
+        extended = _CpuWorkers(self, cluster_resolver=resolver, communication_options=options)
+        distribute_lib.Strategy.__init__(self, extended)
+
+
+def _logical(kind):
+    return [device.name for device in tf.config.list_logical_devices(kind)]
+
+
+def _tf_config():
+    raw = os.environ.get("TF_CONFIG") or "{}"
+    try:
+        return dict(json.loads(raw))
+    except (ValueError, TypeError):
+        raise ValueError(f"TF_CONFIG: {raw!r} is not a JSON object") from None
+
+
+def _addresses(workers, worker):
+    if not workers:
+        if worker is not None:
+            raise ValueError(f"worker: {worker!r}, but workers names none")
+        return None
+    addresses = workers.split(",") if isinstance(workers, str) else list(workers)
+    for address in addresses:
+        host, _, port = address.rpartition(":")
+        if not (host and port.isdigit()):
+            raise ValueError(f"workers: {address!r}, expected host:port")
+    if worker is None or not 0 <= worker < len(addresses):
+        raise ValueError(f"worker: {worker!r}, expected 0 to {len(addresses) - 1}")
+    return addresses
+
+
+def _cluster(addresses, worker):
+    """The resolver for the given addresses, or for what the environment says."""
+    accelerators = {"GPU": len(tf.config.list_physical_devices("GPU"))}
+    simple = tf.distribute.cluster_resolver.SimpleClusterResolver
+    if addresses:
+        spec, kind, number = {"worker": addresses}, "worker", worker
+    elif "TF_CONFIG" in os.environ:
+        config = _tf_config()
+        spec, task = config.get("cluster"), config.get("task", {})
+        kind, number = task.get("type"), task.get("index")
+        if not spec or kind not in spec or number is None:
+            raise ValueError(
+                f"TF_CONFIG: {os.environ['TF_CONFIG']!r} lacks a cluster or this process's task"
+            )
+        if "ps" in spec:
+            raise ValueError("TF_CONFIG: names parameter servers, which Keras 3 does not support")
+    elif "SLURM_PROCID" in os.environ:
+        # TensorFlow's own divides by the number of GPUs, so it is told of some where are none.
+        gpus = accelerators["GPU"]
+        slurm = tf.distribute.cluster_resolver.SlurmClusterResolver(
+            **({} if gpus else {"gpus_per_node": 1 << 16, "gpus_per_task": 1}),
+            auto_set_gpu=bool(gpus),
+        )
+        spec = slurm.cluster_spec().as_dict()
+        kind, number = slurm.get_task_info()
+    else:
+        raise ValueError(
+            "strategy: 'multi_worker' needs to know the workers: give workers and worker, set "
+            "TF_CONFIG, start it with srun or with bigmodels-launch"
+        )
+    return simple(
+        tf.train.ClusterSpec(spec),
+        task_type=kind,
+        task_id=int(number),
+        num_accelerators=accelerators,
+        rpc_layer="grpc",
+    )
+
+
+def _tpu():
+    resolver = tf.distribute.cluster_resolver.TPUClusterResolver
+    try:
+        found = resolver.connect(os.environ.get("TPU_NAME", "local"))
+    except Exception as error:
+        # Whatever is missing (ops, drivers, the device), TensorFlow has its own error for it.
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"strategy: 'tpu' cannot start with TensorFlow {tf.__version__} here ({reason}). "
+            "TPUs need the package tensorflow-tpu, whose last version is 2.20, on a TPU machine"
+        ) from error
+    return tf.distribute.TPUStrategy(found)

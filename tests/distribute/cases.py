@@ -1,0 +1,310 @@
+"""One training for every model and feature that must come out the same everywhere.
+
+The models are also evaluated and predict; the features only train.
+
+Run as `python -m tests.distribute.cases DIR DEVICES GROUP` it is a worker: it trains every case of
+the group under `multi_worker` and leaves what came out in DIR.
+"""
+
+import dataclasses
+import json
+import pathlib
+import sys
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers, optimizers
+
+import bigmodels
+from bigmodels import distribute, models
+
+ROWS, BATCH, EPOCHS = 43, 8, 4  # 24 steps; the last batch of an epoch has 3 rows.
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What is trained.
+
+    Attributes:
+        build: `() -> model`, not compiled.
+        data: `(rng) -> (x, y)`, `(x, y, sample_weight)` or `x`, arrays of `ROWS` rows.
+        compile: Arguments of `compile`; functions are called for their value.
+        batches: `(data set of rows) -> data set of batches`.
+        policy: Keras dtype policy.
+        predict: What `predict` is given, if not the inputs.
+        tolerance: Largest difference of a weight after all steps; see `test_exactness`.
+    """
+
+    build: Callable
+    data: Callable
+    compile: dict
+    batches: Callable = lambda rows: rows.shuffle(ROWS, seed=3).batch(BATCH)
+    policy: str = "float32"
+    predict: Callable | None = None
+    tolerance: float = 2e-5
+
+
+def _table(rng):
+    return rng.normal(size=(ROWS, 6)).astype("float32"), rng.integers(0, 3, ROWS)
+
+
+def _mlp(*hidden, **dense):
+    """A user's own functional model."""
+    inputs = keras.Input((6,))
+    x = layers.Dense(8, activation="tanh", **dense)(inputs)
+    for layer in hidden:
+        x = layer(x)
+    return distribute.Model(inputs, layers.Dense(3)(x))
+
+
+def _classify(optimizer=lambda: optimizers.Adam(1e-2), **kwargs):
+    loss = keras.losses.SparseCategoricalCrossentropy
+    return {
+        "optimizer": optimizer,
+        "loss": lambda: loss(from_logits=True),
+        "metrics": lambda: ["accuracy"],
+        **kwargs,
+    }
+
+
+def _case(*hidden, dense=None, optimizer=lambda: optimizers.SGD(0.1), **kwargs):
+    """The functional model with one feature."""
+    compile_arguments = kwargs.pop("compile", {})
+    return Case(
+        kwargs.pop("build", lambda: _mlp(*(make() for make in hidden), **(dense or {}))),
+        kwargs.pop("data", _table),
+        _classify(optimizer) | compile_arguments,
+        **kwargs,
+    )
+
+
+def _images(rng):
+    return rng.random((ROWS, 10, 10, 1), dtype="float32"), rng.integers(0, 3, ROWS)
+
+
+def _tokens(rng):
+    """Sequences of different lengths, padded with 0 on the right; targets one step ahead."""
+    tokens = rng.integers(1, 7, (ROWS, 7))
+    tokens *= np.arange(7) < rng.integers(2, 8, (ROWS, 1))
+    return tokens[:, :-1], tokens[:, 1:]
+
+
+def _gan():
+    latent = 5
+    generator = models.Generator(latent, (4, 4, 1), units=(8, 6))
+    return models.GAN(generator, models.Discriminator((4, 4, 1), units=(8, 6)), seed=1)
+
+
+def _first_batch_of_one(rows):
+    return rows.take(1).batch(1).concatenate(rows.skip(1).batch(BATCH))
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Penalty(layers.Layer):
+    """A layer that adds a loss, as a mean over the rows."""
+
+    def call(self, x):
+        self.add_loss(0.3 * keras.ops.mean(keras.ops.square(x)))
+        return x
+
+
+def _two_inputs(kind):
+    first, second = keras.Input((2,), name="first"), keras.Input((4,), name="second")
+    x = layers.Dense(8, activation="tanh")(layers.Concatenate()([first, second]))
+    inputs = {"first": first, "second": second} if kind is dict else [first, second]
+    return distribute.Model(inputs, layers.Dense(3)(x))
+
+
+def _two_parts(kind):
+    def data(rng):
+        x, y = _table(rng)
+        first, second = x[:, :2], x[:, 2:]
+        return ({"first": first, "second": second} if kind is dict else (first, second)), y
+
+    return data
+
+
+def _weighted(rng):
+    return *_table(rng), rng.random(ROWS).astype("float32")
+
+
+def _masked_batch_norm():
+    inputs = keras.Input((6,), dtype="int32")
+    x = layers.Embedding(7, 4, mask_zero=True)(inputs)
+    return distribute.Model(inputs, layers.Dense(7)(layers.BatchNormalization()(x)))
+
+
+def _two_outputs():
+    inputs = keras.Input((6,))
+    x = layers.Dense(8, activation="tanh")(inputs)
+    return distribute.Model(
+        inputs, [layers.Dense(3, name="kind")(x), layers.Dense(1, name="size")(x)]
+    )
+
+
+def _two_targets(rng):
+    x, y = _table(rng)
+    return x, (y, rng.normal(size=(ROWS, 1)).astype("float32"))
+
+
+_PREDICT_NOISE = lambda x: np.random.default_rng(5).normal(size=(11, 5)).astype("float32")  # noqa: E731
+
+MODELS = {
+    "CNN": Case(
+        lambda: models.CNN(3, (3, 4), dense_units=6, batch_normalization=True), _images, _classify()
+    ),
+    "RNN": Case(lambda: models.RNN(7, 4, 6), _tokens, _classify()),
+    "Transformer": Case(
+        lambda: models.Transformer(7, 8, 2, 12, 0.0, num_layers=1, max_length=6),
+        _tokens,
+        # The softmax does not see the bias of the keys: their gradient is nothing but rounding,
+        # which Adam with its usual epsilon of 1e-7 would blow up to a step of full size.
+        _classify(lambda: optimizers.Adam(1e-2, epsilon=1e-3)),
+    ),
+    "GAN": Case(
+        _gan,
+        lambda rng: rng.uniform(-1, 1, (ROWS, 4, 4, 1)).astype("float32"),
+        {},
+        predict=_PREDICT_NOISE,
+        # Batches of three rows: batch normalisation divides by a variance of next to nothing.
+        tolerance=1e-4,
+    ),
+    "functional": _case(optimizer=lambda: optimizers.Adam(1e-2)),
+}
+
+FEATURES = {
+    "first batch of one row": _case(batches=_first_batch_of_one),
+    "dict inputs": _case(build=lambda: _two_inputs(dict), data=_two_parts(dict)),
+    "tuple inputs": _case(build=lambda: _two_inputs(tuple), data=_two_parts(tuple)),
+    "sample weights": _case(data=_weighted, compile={"weighted_metrics": lambda: ["accuracy"]}),
+    "mean over the weights": _case(
+        data=_weighted,
+        compile={
+            "loss": lambda: keras.losses.SparseCategoricalCrossentropy(
+                from_logits=True, reduction="mean_with_sample_weight"
+            )
+        },
+    ),
+    "sum over the batch": _case(
+        optimizer=lambda: optimizers.SGD(0.01),
+        compile={
+            "loss": lambda: keras.losses.SparseCategoricalCrossentropy(
+                from_logits=True, reduction="sum"
+            )
+        },
+    ),
+    "ignored class": _case(
+        compile={
+            "loss": lambda: keras.losses.SparseCategoricalCrossentropy(
+                from_logits=True, ignore_class=1
+            )
+        },
+    ),
+    "two outputs": _case(
+        build=_two_outputs,
+        data=_two_targets,
+        compile={
+            "loss": lambda: [
+                keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+                "mse",
+            ],
+            "loss_weights": lambda: [1.0, 0.3],
+            "metrics": lambda: [["accuracy"], ["mae"]],
+        },
+    ),
+    "L2": _case(dense={"kernel_regularizer": "l2"}),
+    "activity regularizer": _case(dense={"activity_regularizer": "l2"}),
+    "add_loss": _case(Penalty),
+    "BatchNorm": _case(layers.BatchNormalization),
+    "BatchNorm, masked": _case(build=_masked_batch_norm, data=_tokens),
+    "SGD, momentum": _case(optimizer=lambda: optimizers.SGD(0.05, momentum=0.9)),
+    "AdamW": _case(optimizer=lambda: optimizers.AdamW(1e-2, weight_decay=0.05)),
+    "EMA": _case(
+        optimizer=lambda: optimizers.SGD(
+            0.1, use_ema=True, ema_momentum=0.9, ema_overwrite_frequency=5
+        )
+    ),
+    "clipnorm": _case(optimizer=lambda: optimizers.SGD(0.1, clipnorm=0.05)),
+    "global_clipnorm": _case(optimizer=lambda: optimizers.SGD(0.1, global_clipnorm=0.05)),
+    "clipvalue": _case(optimizer=lambda: optimizers.SGD(0.1, clipvalue=0.01)),
+    "gradient accumulation": _case(
+        optimizer=lambda: optimizers.Adam(1e-2, gradient_accumulation_steps=3)
+    ),
+    "steps_per_execution": _case(compile={"steps_per_execution": lambda: 4}),
+    # Products are rounded to 8 bits, whatever the number of rows in them; sums follow their order.
+    "mixed_bfloat16": _case(policy="mixed_bfloat16", tolerance=2e-3),
+    "mixed_float16": _case(policy="mixed_float16", tolerance=2e-3),
+}
+
+CASES = MODELS | FEATURES
+GROUPS = {"models": tuple(MODELS), "features": tuple(FEATURES)}
+
+
+def run(name, strategy):
+    """Train a case.
+
+    Args:
+        name: One of `CASES`.
+        strategy: A `tf.distribute` strategy.
+
+    Returns:
+        `(weights, logs, predictions)`: arrays by path; `{"history": ..., "evaluate": ...}`; a list
+        of arrays.
+    """
+    case = CASES[name]
+    keras.config.set_dtype_policy(case.policy)
+    keras.utils.set_random_seed(7)
+    data = case.data(np.random.default_rng(0))
+    rows = tf.data.Dataset.from_tensor_slices(data)
+    x = data[0] if isinstance(data, tuple) else data
+    with strategy.scope():
+        model = case.build()
+        model.compile(**{key: make() for key, make in case.compile.items()})
+    whole = name in MODELS  # Every function that is traced takes seconds.
+    history = model.fit(
+        case.batches(rows),
+        epochs=EPOCHS,
+        verbose=0,
+        validation_data=rows.batch(BATCH) if whole else None,
+    )
+    measured, predicted = {}, []
+    if whole:
+        # Batches of one row leave all replicas but one without any.
+        measured = model.evaluate(rows.batch(1), return_dict=True, verbose=0)
+        predicted = model.predict(case.predict(x) if case.predict else x, batch_size=5, verbose=0)
+    keras.config.set_dtype_policy("float32")
+    # By position: Keras numbers layers through a process.
+    weights = {f"{i:02d}": np.asarray(w) for i, w in enumerate(model.weights)}
+    logs = {"history": history.history, "evaluate": measured}
+    return weights, logs, tf.nest.flatten(predicted)
+
+
+def save(directory, name, worker, result):
+    """Leave what `run` gave where another process finds it."""
+    weights, logs, predictions = result
+    stem = pathlib.Path(directory) / f"{list(CASES).index(name)}.{worker}"
+    np.savez(f"{stem}.weights.npz", **weights)
+    np.savez(f"{stem}.predictions.npz", *predictions)
+    stem.with_name(stem.name + ".json").write_text(json.dumps(logs))
+
+
+def load(directory, name, worker):
+    """What `save` left."""
+    stem = pathlib.Path(directory) / f"{list(CASES).index(name)}.{worker}"
+    weights = dict(np.load(f"{stem}.weights.npz"))
+    predictions = list(np.load(f"{stem}.predictions.npz").values())
+    return weights, json.loads(stem.with_name(stem.name + ".json").read_text()), predictions
+
+
+def main(directory, devices, group):
+    """Be one of several workers."""
+    bigmodels.distribute.make_cpu_devices(int(devices))
+    strategy = distribute.strategy("multi_worker")
+    for name in GROUPS[group]:
+        save(directory, name, strategy.cluster_resolver.task_id, run(name, strategy))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,162 @@
+"""What several replicas do besides equalling one: noise of their own, clear refusals."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bigmodels import distribute
+from tests.distribute.test_exactness import _mirrored
+
+
+class Recorder(keras.layers.Layer):
+    """Keeps what passes through it, by replica."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = {}
+
+    def call(self, x):
+        context = tf.distribute.get_replica_context()
+        replica = 0 if context is None else context.replica_id_in_sync_group
+
+        def keep(replica, values):
+            self.seen.setdefault(int(replica), []).append(values.numpy())
+            return values
+
+        return tf.ensure_shape(tf.py_function(keep, [replica, x], x.dtype), x.shape)
+
+
+def _dropped(strategy, seed):
+    keras.utils.set_random_seed(seed)
+    recorder = Recorder()
+    with strategy.scope():
+        inputs = keras.Input((50,))
+        x = recorder(keras.layers.Dropout(0.5)(inputs))
+        model = distribute.Model(inputs, keras.layers.Dense(1)(x))
+        model.compile("sgd", "mse")
+    ones = np.ones((8, 50), "float32")
+    model.fit(tf.data.Dataset.from_tensors((ones, ones[:, :1])).repeat(3), epochs=1, verbose=0)
+    generators = [v for v in model.variables if "seed_generator" in v.path]
+    return recorder.seen, [np.asarray(v) for v in generators]
+
+
+def test_replicas_drop_different_units_and_the_seed_decides_which():
+    (first, state), (again, state_again) = (_dropped(_mirrored(2), 1) for _ in range(2))
+    assert sorted(first) == [0, 1]
+    for step in range(3):
+        assert np.any(first[0][step] != first[1][step])
+        for replica in (0, 1):
+            np.testing.assert_array_equal(first[replica][step], again[replica][step])
+    assert np.any(first[0][0] != first[0][1])
+    other, _ = _dropped(_mirrored(2), 2)
+    assert np.any(first[0][0] != other[0][0])
+    # What a checkpoint holds is one state for all replicas, and the same as one device's.
+    np.testing.assert_array_equal(state, state_again)
+    _, alone = _dropped(distribute.strategy("one_device"), 1)
+    np.testing.assert_array_equal(state, alone)
+
+
+def _model(strategy, cls=distribute.Model, hidden=None, **arguments):
+    with strategy.scope():
+        inputs = keras.Input((4,))
+        x = keras.layers.Dense(3)(inputs)
+        model = cls(inputs, hidden(x) if hidden else x)
+        model.compile(**({"optimizer": "sgd", "loss": "mse"} | arguments))
+    return model
+
+
+DATA = np.ones((6, 4), "float32"), np.ones((6, 3), "float32")
+
+
+class OwnStep(distribute.Model):
+    def train_step(self, data):
+        return super().train_step(data)
+
+
+class OwnStepThatAddsUp(OwnStep):
+    steps_add_up = True
+
+
+class OwnMean(keras.losses.Loss):
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        return tf.reduce_mean(tf.square(y_true - y_pred))
+
+
+def test_an_own_step_must_say_that_it_adds_up():
+    with pytest.raises(ValueError, match="train_step: OwnStep has its own, which 2 replicas"):
+        _model(_mirrored(2), OwnStep).fit(*DATA, verbose=0)
+    _model(_mirrored(2), OwnStepThatAddsUp).fit(*DATA, verbose=0)
+    _model(distribute.strategy("one_device"), OwnStep).fit(*DATA, verbose=0)
+
+
+def test_a_loss_with_a_mean_of_its_own_is_refused():
+    with pytest.raises(ValueError, match="loss: OwnMean has a __call__ of its own"):
+        _model(_mirrored(2), loss=OwnMean()).fit(*DATA, verbose=0)
+
+
+def test_xla_over_several_replicas_is_refused():
+    with pytest.raises(ValueError, match="jit_compile: True, but XLA cannot compile"):
+        _model(_mirrored(2), jit_compile=True).fit(*DATA, verbose=0)
+
+
+def test_stateful_layers_are_refused():
+    with _mirrored(2).scope():
+        inputs = keras.Input(batch_shape=(6, 4, 1))
+        model = distribute.Model(inputs, keras.layers.LSTM(3, stateful=True)(inputs))
+        model.compile("sgd", "mse")
+    data = tf.data.Dataset.from_tensors((DATA[0][..., None], DATA[1]))
+    with pytest.raises(ValueError, match="stateful: layer 'lstm.*' carries rows"):
+        model.fit(data, verbose=0)
+
+
+@pytest.mark.parametrize("values", ["fit", "evaluate", "predict", "validation"])
+def test_bad_input_is_still_named(values):
+    model = _model(_mirrored(2))
+    x, y = DATA
+    bad = x.copy()
+    bad[4, 1] = np.nan
+    batches = tf.data.Dataset.from_tensor_slices((bad, y)).batch(4)
+    with pytest.raises(ValueError, match="batch 1, element 0"):
+        if values == "fit":
+            model.fit(batches, verbose=0)
+        elif values == "evaluate":
+            model.evaluate(batches, verbose=0)
+        elif values == "predict":
+            model.predict(batches.map(lambda x, y: x), verbose=0)
+        else:
+            model.fit(x, y, validation_data=batches, verbose=0)
+
+
+def test_arrays_splits_and_class_weights_as_on_one_device():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(30, 4)).astype("float32"), rng.integers(0, 3, 30)
+    results = []
+    for strategy in (distribute.strategy("one_device"), _mirrored(2)):
+        keras.utils.set_random_seed(1)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model = _model(strategy, loss=loss, metrics=["accuracy"])
+        history = model.fit(
+            x, y, 4, 3, 0, validation_split=0.2, class_weight={0: 1.0, 1: 2.0, 2: 0.5}
+        )
+        on_batch = model.train_on_batch(x[:5], y[:5], return_dict=True)
+        results.append((history.history | on_batch, model.get_weights()))
+    (logs, weights), (logs_2, weights_2) = results
+    assert logs.keys() == logs_2.keys()
+    for name, value in logs.items():
+        np.testing.assert_allclose(logs_2[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+    for a, b in zip(weights, weights_2, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_a_model_trained_by_replicas_is_saved_and_loaded_without_them(tmp_path):
+    model = _model(_mirrored(2), loss=keras.losses.MeanSquaredError(), metrics=["mae"])
+    model.fit(*DATA, verbose=0)
+    assert isinstance(model.loss, keras.losses.MeanSquaredError)
+    model.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    np.testing.assert_array_equal(
+        loaded.predict(DATA[0], verbose=0), model.predict(DATA[0], verbose=0)
+    )
+    loaded.fit(*DATA, verbose=0)
+    assert type(loaded.loss) is keras.losses.MeanSquaredError
