@@ -1,8 +1,10 @@
 """Start the workers of a training as processes of this machine."""
 
+import codecs
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -97,15 +99,14 @@ def _start(command, index, tf_config):
 
 def _forward(source, sink, prefixed, prefix):
     """Copy a stream line by line; a carriage return, as of a progress bar, begins a line too."""
-    rest = b""
+    rest = ""
+    decode = codecs.getincrementaldecoder("utf-8")("replace").decode
     with contextlib.suppress(OSError):  # A pseudo-terminal ends with an error.
         while chunk := os.read(source, 1 << 16):
-            *lines, rest = (rest + chunk).replace(b"\r\n", b"\n").splitlines(keepends=True) + [b""]
-            if lines and not lines[-1].endswith((b"\n", b"\r")):
-                rest = lines.pop()
-            _write(sink, [prefix * prefixed + line.decode(errors="replace") for line in lines])
+            *lines, rest = re.split(r"(?<=[\r\n])(?!\n)", rest + decode(chunk))
+            _write(sink, [prefix * prefixed + line for line in lines])
     if rest:
-        _write(sink, [prefix * prefixed + rest.decode(errors="replace") + "\n"])
+        _write(sink, [f"{prefix * prefixed}{rest}\n"])
 
 
 _writing = threading.Lock()

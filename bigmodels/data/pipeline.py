@@ -6,6 +6,7 @@ epoch, and sees what it would have seen.
 """
 
 import dataclasses
+import itertools
 import math
 
 import tensorflow as tf
@@ -100,8 +101,11 @@ def training_batches(elements, size, batch_size, seed, prepare):
         numbers = tf.data.Dataset.range(first, tf.int64.max)
         return numbers.flat_map(lambda number: epoch(seed_of(number))).prefetch(tf.data.AUTOTUNE)
 
-    count = tf.Variable(-1, dtype=tf.int64, trainable=False)
-    another = tf.data.Dataset.from_tensors(0).map(lambda _: seed_of(count.assign_add(1)))
+    # Counted outside TensorFlow: a variable made in the scope of a strategy would be mirrored.
+    numbers = itertools.count()
+    another = tf.data.Dataset.from_generator(
+        lambda: iter([next(numbers)]), output_signature=tf.TensorSpec((), tf.int64)
+    ).map(seed_of)
     length = tf.data.experimental.assert_cardinality(math.ceil(size / batch_size))
     return another.flat_map(epoch).apply(length).prefetch(tf.data.AUTOTUNE), train_from
 

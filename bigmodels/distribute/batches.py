@@ -35,9 +35,16 @@ class GlobalBatches(data_adapter.DataAdapter):
         x: Inputs, or a data set, as for `keras.Model.fit`.
         **kwargs: `y`, `sample_weight`, `batch_size`, `steps_per_epoch`, `shuffle` and
             `class_weight`, as for `keras.Model.fit`.
+
+    Raises:
+        ValueError: if `x` was distributed already, so that its global batches are not to be had.
     """
 
     def __init__(self, x, **kwargs):
+        if isinstance(x, tf.distribute.DistributedDataset):
+            raise ValueError(
+                "x: is distributed already; give the data set of global batches, fit divides it"
+            )
         self._adapter = get_data_adapter(x=x, **kwargs)
         self._dataset = _Everywhere(self._adapter.get_tf_dataset())
 

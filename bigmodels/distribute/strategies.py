@@ -116,7 +116,7 @@ def writes(strategy):
 
 
 def from_chief(strategy, values):
-    """Every worker's values replaced by the chief's, where machines share no disk to read them from.
+    """The chief's values, on every worker: machines may share no disk to read them from.
 
     Args:
         strategy: The `tf.distribute` strategy.

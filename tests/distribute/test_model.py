@@ -106,7 +106,7 @@ def test_stateful_layers_are_refused():
         model = distribute.Model(inputs, keras.layers.LSTM(3, stateful=True)(inputs))
         model.compile("sgd", "mse")
     data = tf.data.Dataset.from_tensors((DATA[0][..., None], DATA[1]))
-    with pytest.raises(ValueError, match="stateful: layer 'lstm.*' carries rows"):
+    with pytest.raises(ValueError, match=r"stateful: layer 'lstm.*' carries rows"):
         model.fit(data, verbose=0)
 
 

@@ -20,12 +20,14 @@ from bigmodels.train import train
 TEXT = "the quick brown fox jumps over the lazy dog. " * 60
 TINY = {
     "image_classification": {
+        "strategy": "one_device",
         "model.filters": (2, 2),
         "model.dense_units": 8,
         "batch_size": 16,
         "epochs": 2,
     },
     "text_generation": {
+        "strategy": "one_device",
         "model.embedding_dim": 4,
         "model.rnn_units": 8,
         "data.length": 10,
@@ -34,6 +36,7 @@ TINY = {
         "epochs": 2,
     },
     "image_generation": {
+        "strategy": "one_device",
         "model.latent_dim": 4,
         "judge_steps": 3,
         "batch_size": 16,
@@ -124,6 +127,21 @@ def test_evaluation_refuses_what_it_cannot_change(runs, name):
         evaluate(runs[0] / name, {"epochs": 3})
 
 
+@pytest.mark.slow
+def test_several_devices_give_the_numbers_of_one(sets, tmp_path, name):
+    settings = TINY[name] | {"dataset": sets[name], "seed": 3, "epochs": 1}
+    if name != "image_generation":
+        settings["model.dropout_rate"] = 0.0  # Each replica drops units of its own.
+    found, wanted = (
+        train(name, tmp_path / strategy, settings | {"strategy": strategy}, verbose=0)
+        for strategy in ("mirrored", "one_device")
+    )
+    for split in ("train", "validation", "test"):
+        for metric, value in wanted[split].items():
+            if "loss" in metric:  # The judge of the images is trained with dropout.
+                assert found[split][metric] == pytest.approx(value, rel=5e-3, abs=1e-3)
+
+
 def test_a_finished_run_is_not_trained_again(runs, name, sets):
     root, results = runs
     before = (root / name / "model.keras").read_bytes()
@@ -197,7 +215,7 @@ def test_init_from_takes_what_fits_and_says_so(runs, sets, tmp_path, capsys):
     }
     train("image_classification", tmp_path / "run", settings)
     said = capsys.readouterr().err
-    assert "took conv1/kernel, conv1/bias" in said
+    assert "took conv1/kernel, batchnorm1/gamma" in said
     assert "Freshly initialised: dense1/kernel" in said
     old = RunDirectory(root / "image_classification").load_model()
     new = RunDirectory(tmp_path / "run").load_model()
@@ -307,6 +325,7 @@ def test_a_loss_that_is_no_number_stops_and_leaves_no_model(sets, tmp_path):
         "dataset": sets["image_classification"],
         "optimizer.name": "sgd",
         "optimizer.learning_rate": 1e30,
+        "model.batch_normalization": False,  # It would bring the weights back to scale.
         "optimizer.clip_norm": 0,
     }
     with pytest.raises(FloatingPointError, match="NaN or infinite in epoch 1"):

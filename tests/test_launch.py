@@ -1,0 +1,176 @@
+"""The launcher: real processes, their output, their end; and a training by two of them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+from bigmodels.launch import launch
+
+LAUNCH = "from bigmodels.cli.launch import run; import sys; sys.argv[0] = 'bigmodels-launch'; run()"
+TRAIN = "from bigmodels.cli.train import run; import sys; sys.argv[0] = 'bigmodels-train'; run()"
+
+
+def _python(code):
+    """A command that runs code which knows its `index` and `port` and has joined."""
+    start = """
+        import json, os, signal, socket, sys, time
+        config = json.loads(os.environ["TF_CONFIG"])
+        index = config["task"]["index"]
+        port = int(config["cluster"]["worker"][index].split(":")[1])
+        def join():
+            server = socket.socket()
+            server.bind(("127.0.0.1", port))
+            server.listen()
+            return server
+    """
+    return [sys.executable, "-c", textwrap.dedent(start) + textwrap.dedent(code)]
+
+
+def _launch_process(*arguments, **kwargs):
+    return subprocess.Popen(
+        [sys.executable, "-c", LAUNCH, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **kwargs,
+    )
+
+
+def test_output_is_told_apart_and_the_answer_is_the_chief_s():
+    code = "print('answer', index); print('news', index, file=sys.stderr)"
+    process = _launch_process("--workers=2", "--", *_python(code))
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert out == "answer 0\n"
+    assert sorted(errors.splitlines()) == [
+        "[worker 0] news 0",
+        "[worker 1] answer 1",
+        "[worker 1] news 1",
+    ]
+
+
+def test_one_failure_stops_all_and_is_the_exit_status(tmp_path):
+    code = f"""
+        server = join()
+        if index == 1:
+            time.sleep(1); sys.exit(7)
+        open({str(tmp_path / "began")!r}, "w").close()
+        time.sleep(600)
+    """
+    began = time.monotonic()
+    assert launch(_python(code), 2) == 7
+    assert time.monotonic() - began < 60 and (tmp_path / "began").exists()
+
+
+def test_a_killed_worker_counts_as_a_failure():
+    code = """
+        server = join()
+        if index == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(600)
+    """
+    assert launch(_python(code), 2) == 128 + signal.SIGKILL
+
+
+def test_a_worker_that_never_joins_is_named():
+    code = "server = join() if index == 0 else None; time.sleep(600)"
+    with pytest.raises(
+        TimeoutError, match=r"worker 1 \(127\.0\.0\.1:\d+\) did not join within 2 s"
+    ):
+        launch(_python(code), 2, join_timeout=2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_reach_every_worker(tmp_path, number):
+    code = f"""
+        def note(number, frame):
+            open(os.path.join({str(tmp_path)!r}, f"got{{index}}"), "w").write(str(number))
+            sys.exit(3)
+        signal.signal(signal.SIGTERM, note); signal.signal(signal.SIGINT, note)
+        server = join()
+        open(os.path.join({str(tmp_path)!r}, f"ready{{index}}"), "w").close()
+        time.sleep(600)
+    """
+    process = _launch_process("--workers=2", "--", *_python(code))
+    while not all((tmp_path / f"ready{i}").exists() for i in range(2)):
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert process.returncode == 3
+    assert {(tmp_path / f"got{i}").read_text() for i in range(2)} == {str(int(number))}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--workers=2",), "command: give one after --"),
+        (("--workers=0", "--", "true"), "flag --workers=0"),
+        (
+            ("--workers=2", "--", "no-such-program"),
+            "command: there is no program 'no-such-program'",
+        ),
+    ],
+)
+def test_mistakes_cost_one_line(arguments, message):
+    process = _launch_process(*arguments)
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == 2 and out == ""
+    assert message in errors and len(errors.strip().splitlines()) == 1
+
+
+def test_two_workers_train_what_one_device_trains_and_only_the_chief_writes(tmp_path):
+    settings = (
+        "--task=image_classification",
+        "--epochs=2",
+        "--batch_size=50",
+        *(
+            "--set",
+            "steps_per_epoch=6",
+            "--set",
+            "model.filters=2,2",
+            "--set",
+            "model.dense_units=4",
+        ),
+        *("--set", "model.dropout_rate=0", "--set", "optimizer.name=sgd"),
+    )
+    for name in ("alone", "both", "elsewhere"):
+        (tmp_path / name).mkdir()
+    environment = os.environ | {"TMPDIR": str(tmp_path / "elsewhere")}
+    both = _launch_process(
+        "--workers=2",
+        *("--", sys.executable, "-c", TRAIN, *settings, f"--workdir={tmp_path / 'both' / 'run'}"),
+        cwd=tmp_path / "both",
+        env=environment | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+    )
+    alone = subprocess.run(
+        [sys.executable, "-c", TRAIN, *settings, f"--workdir={tmp_path / 'alone' / 'run'}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    out, errors = both.communicate(timeout=300)
+    assert both.returncode == 0, errors[-3000:]
+    (line,) = out.splitlines()
+    found, wanted = json.loads(line), json.loads(alone.stdout)
+    for split in ("train", "validation", "test"):
+        assert found[split] == pytest.approx(wanted[split], abs=1e-5)
+    histories = [
+        [json.loads(line) for line in (tmp_path / name / "run/metrics.jsonl").open()]
+        for name in ("both", "alone")
+    ]
+    for row, wanted_row in zip(*histories, strict=True):
+        row["seconds"] = wanted_row["seconds"] = 0
+        assert row == pytest.approx(wanted_row, abs=1e-5)
+    assert [p.name for p in (tmp_path / "both").iterdir()] == ["run"]
+    files = [{p.name for p in (tmp_path / n / "run").iterdir()} for n in ("both", "alone")]
+    assert files[0] == files[1]
+    left = [p for p in (tmp_path / "elsewhere").rglob("*") if "bigmodels" in p.name]
+    assert left == []
+    assert "[worker 0] Strategy: multi_worker" in errors and "[worker 1] Strategy" not in errors
