@@ -231,10 +231,11 @@ class Model(keras.Model):
                 replicas.real_counts(self),
                 replicas.own_seeds(self),
             ):
-                return step_function(own)
+                logs = step_function(own)
+            # Metrics are not averaged over the replicas but counted over all, after the step.
+            return {n: value for n, value in logs.items() if n not in self.get_metrics_result()}
 
         def global_metrics():
-            # What every replica has counted, added up.
             variables = self.metrics_variables
             if not variables:
                 return {}
@@ -253,7 +254,7 @@ class Model(keras.Model):
         def with_global_metrics(logs):
             known = strategy.run(global_metrics)
             first = {name: strategy.experimental_local_results(v)[0] for name, v in known.items()}
-            return logs | {name: value for name, value in first.items() if name in logs}
+            return first | logs
 
         @tf.autograph.experimental.do_not_convert
         def steps(iterator):

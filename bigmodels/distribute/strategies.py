@@ -258,7 +258,7 @@ def _tpu():
         found = resolver.connect(os.environ.get("TPU_NAME", "local"))
     except Exception as error:
         # Whatever is missing (ops, drivers, the device), TensorFlow has its own error for it.
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).partition(" with these attrs")[0] or type(error).__name__
         raise ValueError(
             f"strategy: 'tpu' cannot start with TensorFlow {tf.__version__} here ({reason}). "
             "TPUs need the package tensorflow-tpu, whose last version is 2.20, on a TPU machine"

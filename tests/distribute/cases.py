@@ -175,6 +175,26 @@ MODELS = {
 }
 
 FEATURES = {
+    # What runs every time stands in for the rows below, which run with `-m slow`.
+    "much at once": _case(
+        layers.BatchNormalization,
+        Penalty,
+        dense={"kernel_regularizer": "l2"},
+        data=_weighted,
+        batches=_first_batch_of_one,
+        optimizer=lambda: optimizers.AdamW(
+            1e-2,
+            weight_decay=0.05,
+            global_clipnorm=0.05,
+            gradient_accumulation_steps=3,
+            use_ema=True,
+            ema_overwrite_frequency=5,
+        ),
+        compile={
+            "weighted_metrics": lambda: ["accuracy"],
+            "steps_per_execution": lambda: 4,
+        },
+    ),
     "first batch of one row": _case(batches=_first_batch_of_one),
     "dict inputs": _case(build=lambda: _two_inputs(dict), data=_two_parts(dict)),
     "tuple inputs": _case(build=lambda: _two_inputs(tuple), data=_two_parts(tuple)),

@@ -71,11 +71,17 @@ def _furthest(found, wanted):
     return max((float(np.max(np.abs(np.float64(a) - np.float64(b)))) for a, b in pairs), default=0)
 
 
+FAST = {
+    "mirrored 2": (*cases.MODELS, "much at once", "two outputs", "mixed_float16"),
+    "2 workers": tuple(cases.MODELS),
+}
+
+
 def _matrix():
     """Everything; what the fast tests leave out is marked slow."""
     for topology in TOPOLOGIES:
         for name in cases.CASES:
-            fast = topology == "mirrored 2" or (topology == "2 workers" and name in cases.MODELS)
+            fast = name in FAST.get(topology, ())
             marks = [] if fast else [pytest.mark.slow]
             yield pytest.param(topology, name, marks=marks, id=f"{topology}-{name}")
 
@@ -117,6 +123,7 @@ UPSTREAM = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", UPSTREAM)
 def test_upstream_still_needs_this(name, one_device, monkeypatch):
     wanted, _, _ = one_device(name)
