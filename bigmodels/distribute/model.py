@@ -11,6 +11,7 @@ from keras.src.trainers.data_adapters import array_slicing
 from bigmodels import checks
 from bigmodels.distribute import exact, replicas
 from bigmodels.distribute.batches import GlobalBatches, check_same_on_workers, symbolic
+from bigmodels.distribute.strategies import writes
 
 
 @functools.cache
@@ -120,7 +121,7 @@ class Model(keras.Model):
             kwargs.setdefault("shuffle", False)
         arguments = _bind("fit", self, x, y, *args, **kwargs)
         if self._replicas > 1:
-            arguments = _with_global_batches(_with_global_validation(arguments))
+            arguments = self._with_global_batches(_with_global_validation(arguments))
         with checks.readable_errors():
             history = super().fit(**arguments)
         if history.epoch and not any(history.history.values()):
@@ -132,7 +133,7 @@ class Model(keras.Model):
         if "_use_cached_eval_dataset" not in kwargs:  # Not the evaluation inside `fit`.
             x, y = self._checked("x", x, "y", y, self.data_specs())
             if self._replicas > 1:
-                kwargs = _with_global_batches(_bind("evaluate", self, x, y, *args, **kwargs))
+                kwargs = self._with_global_batches(_bind("evaluate", self, x, y, *args, **kwargs))
                 x, y, args = kwargs.pop("x"), None, ()
         with checks.readable_errors():
             logs = super().evaluate(x, y, *args, **kwargs)
@@ -149,7 +150,7 @@ class Model(keras.Model):
                 raise ValueError("x: the data set is empty.")
         arguments = _bind("predict", self, x, *args, **kwargs)
         if self._replicas > 1:
-            arguments = _with_global_batches(arguments)
+            arguments = self._with_global_batches(arguments)
         with checks.readable_errors():
             return super().predict(**arguments)
 
@@ -164,6 +165,19 @@ class Model(keras.Model):
     @property
     def _replicas(self):
         return self.distribute_strategy.num_replicas_in_sync
+
+    def _with_global_batches(self, arguments):
+        """Arguments of `fit`, `evaluate` or `predict` with all that is data in one adapter."""
+        arguments = dict(arguments)
+        data = {
+            name: arguments.pop(name)
+            for name in ("x", "y", "batch_size", "sample_weight", "shuffle", "class_weight")
+            if name in arguments
+        }
+        steps = arguments.get("steps_per_epoch", arguments.get("steps"))
+        if not writes(self.distribute_strategy):
+            arguments["verbose"] = 0  # One progress bar, the chief's.
+        return arguments | {"x": GlobalBatches(**data, steps_per_epoch=steps)}
 
     def _aggregate_additional_loss(self, loss):
         mine = replicas.rows()
@@ -360,18 +374,6 @@ def _bind(method, *args, **kwargs):
     """The arguments of a method of `keras.Model` by name, without the model itself."""
     bound = inspect.signature(getattr(keras.Model, method)).bind(*args, **kwargs).arguments
     return {name: value for name, value in bound.items() if name != "self"}
-
-
-def _with_global_batches(arguments):
-    """Arguments of `fit`, `evaluate` or `predict` with all that is data in one `GlobalBatches`."""
-    arguments = dict(arguments)
-    data = {
-        name: arguments.pop(name)
-        for name in ("x", "y", "batch_size", "sample_weight", "shuffle", "class_weight")
-        if name in arguments
-    }
-    steps = arguments.get("steps_per_epoch", arguments.get("steps"))
-    return arguments | {"x": GlobalBatches(**data, steps_per_epoch=steps)}
 
 
 def _with_global_validation(arguments):

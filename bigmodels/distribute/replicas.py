@@ -150,9 +150,12 @@ def real_counts(model):
     if isinstance(mine.real, int):
         yield
         return
-    before = [variable.value + 0 for variable in model.metrics_variables]
+    # Keras gives the losses of several outputs one count a replica, whatever its rows.
+    per_replica = [id(v) for v in getattr(model._compile_loss, "variables", ())]
+    counted = [v for v in model.metrics_variables if id(v) not in per_replica]
+    before = [variable.value + 0 for variable in counted]
     yield
-    for variable, value in zip(model.metrics_variables, before, strict=True):
+    for variable, value in zip(counted, before, strict=True):
         variable.assign(tf.where(mine.real > 0, variable.value, value))
 
 
