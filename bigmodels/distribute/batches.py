@@ -66,51 +66,66 @@ class GlobalBatches(data_adapter.DataAdapter):
         return self._adapter.batch_size
 
 
-def check_same_on_workers(data, strategy):
-    """Refuse a global batch that is not the same on every worker (an unseeded shuffle, say).
-
-    One small collective operation a step: an integer a worker.
+def digest(data, strategy, before=0):
+    """An integer that differs, but for bad luck, if any value of a batch or its place does.
 
     Args:
         data: The batch, nested tensors.
-        strategy: The `tf.distribute` strategy; nothing is done for a single worker.
+        strategy: The `tf.distribute` strategy; with one worker there is nothing to compare.
+        before: The digest of the batches before it.
+
+    Returns:
+        A scalar int32 tensor.
+    """
+    result = tf.convert_to_tensor(before, "int32")
+    if replicas.workers(strategy) == 1:
+        return result
+    with tf.device("/device:CPU:0"):
+        for value in tf.nest.flatten(data):
+            if not isinstance(value, tf.Tensor) or value.dtype.size not in (1, 2, 4, 8):
+                continue
+            if value.dtype.is_bool:
+                value = tf.cast(value, "int8")
+            kind = {1: tf.int8, 2: tf.int16, 4: tf.int32, 8: tf.int64}[value.dtype.size]
+            flat = tf.cast(tf.reshape(tf.bitcast(value, kind), [-1]), "int32")
+            place = tf.range(tf.size(flat)) * 2 + 1
+            result = result * _PRIME + tf.reduce_sum(flat * place) * _PRIME + tf.size(flat)
+    return result
+
+
+def own_digest(value, strategy):
+    """A replica's part of a table of all workers' digests, to be summed over the replicas.
+
+    Args:
+        value: What `digest` gave.
+        strategy: The `tf.distribute` strategy.
+
+    Returns:
+        float32 `(workers, 2)`, the digest's halves in the worker's row: so that they travel in one
+        message with the metrics.
+    """
+    workers = replicas.workers(strategy)
+    per_worker = strategy.num_replicas_in_sync // workers
+    replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+    halves = tf.stack([tf.bitwise.right_shift(value, 16), tf.bitwise.bitwise_and(value, 0xFFFF)])
+    row = tf.one_hot(replica // per_worker, workers)[:, None] * tf.cast(halves, "float32")
+    return tf.where(tf.equal(replica % per_worker, 0), row, 0)
+
+
+def check_same_on_workers(digests):
+    """Refuse batches that are not the same on every worker (an unseeded shuffle, say).
+
+    Args:
+        digests: `own_digest` summed over the replicas.
 
     Raises:
         ValueError: on every worker, under `checks.readable_errors`.
     """
-    workers = replicas.workers(strategy)
-    if workers == 1:
-        return
-    mine = tf.constant(0)
-    with tf.device("/device:CPU:0"):
-        for value in tf.nest.flatten(data):
-            if isinstance(value, tf.Tensor) and value.dtype.size in (1, 2, 4, 8):
-                mine = mine * _PRIME + _digest(value)
-    per_worker = strategy.num_replicas_in_sync // workers
-
-    def compare():
-        context = tf.distribute.get_replica_context()
-        replica = context.replica_id_in_sync_group
-        worker, replica = replica // per_worker, replica % per_worker
-        own = tf.where(tf.equal(replica, 0), mine, 0) * tf.one_hot(worker, workers, dtype="int32")
-        return replicas.all_sum(own)
-
-    (digests, *_) = strategy.experimental_local_results(strategy.run(compare))
     checks.require(
         tf.reduce_all(tf.equal(digests, digests[0])),
         "x: the workers see different batches; every worker needs the same pipeline, with a seed "
         "in each shuffle, or keras.utils.set_random_seed before it is made",
     )
-
-
-def _digest(value):
-    """An integer that differs, but for bad luck, if a value or its place does."""
-    if value.dtype.is_bool:
-        value = tf.cast(value, "int8")
-    kind = {1: tf.int8, 2: tf.int16, 4: tf.int32, 8: tf.int64}[value.dtype.size]
-    flat = tf.cast(tf.reshape(tf.bitcast(value, kind), [-1]), "int32")
-    place = tf.range(tf.size(flat)) * 2 + 1
-    return tf.reduce_sum(flat * place) * _PRIME + tf.size(flat)
 
 
 def symbolic(element_spec):

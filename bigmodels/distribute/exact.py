@@ -27,13 +27,15 @@ class GlobalMean(keras.losses.Loss):
 
     Args:
         loss: What Keras takes for a loss.
+        every_row: Whether it is given all rows of the batch, or each equally often, so that the
+            batch's size follows from the replica's without asking the others.
 
     Raises:
         ValueError: when called, if the loss computes its mean itself, where no share can be told.
     """
 
-    def __init__(self, loss):
-        self.loss = loss
+    def __init__(self, loss, every_row=False):
+        self.loss, self.every_row = loss, every_row
         name = loss if isinstance(loss, str) else getattr(loss, "name", None)
         super().__init__(name=name or getattr(loss, "__name__", "loss"))
 
@@ -61,6 +63,7 @@ class GlobalMean(keras.losses.Loss):
                 valid = tf.reduce_sum(tf.cast(mask, values.dtype))
                 per_entry = tf.cast(tf.size(mask), values.dtype)
                 divisor = tf.math.divide_no_nan(divisor * valid, per_entry)
+            known = self.every_row and mask is None
             if sample_weight is not None:
                 sample_weight = to_tensor(sample_weight)
             weight = apply_mask(sample_weight, mask, values.dtype, "sum")
@@ -69,17 +72,19 @@ class GlobalMean(keras.losses.Loss):
                 values, weight = squeeze_or_expand_to_same_rank(values, weight)
                 values = values * weight
                 if loss.reduction == "mean_with_sample_weight":
-                    divisor = tf.reduce_sum(weight)
+                    divisor, known = tf.reduce_sum(weight), False
             real = replicas.real(values.dtype)
             if loss.reduction in (None, "none"):
                 return values * real
             total = tf.reduce_sum(values) * real
             if loss.reduction == "sum":
                 return total
+            if known:
+                return total * replicas.rows().weight(total.dtype) / divisor
             return tf.math.divide_no_nan(total, replicas.all_sum(divisor * real))
 
 
-def share(loss, y_true, y_pred, sample_weight=None):
+def share(loss, y_true, y_pred, sample_weight=None, every_row=False):
     """A replica's share of a loss over the global batch, for a `train_step` of one's own.
 
     Args:
@@ -87,6 +92,8 @@ def share(loss, y_true, y_pred, sample_weight=None):
         y_true: Targets of the replica's rows.
         y_pred: The model's outputs for them.
         sample_weight: Their weights.
+        every_row: Whether these are all rows of the batch, or each equally often; saves a message
+            between the replicas.
 
     Returns:
         A scalar; the sum over all replicas is the loss. With one replica, the loss itself.
@@ -94,7 +101,7 @@ def share(loss, y_true, y_pred, sample_weight=None):
     Raises:
         ValueError: if the loss computes its mean itself (`__call__` of its own).
     """
-    return GlobalMean(loss)(y_true, y_pred, sample_weight)
+    return GlobalMean(loss, every_row)(y_true, y_pred, sample_weight)
 
 
 def share_losses(compile_loss):
@@ -105,7 +112,8 @@ def share_losses(compile_loss):
     """
 
     def shared(loss):
-        return loss if loss is None or isinstance(loss, GlobalMean) else GlobalMean(loss)
+        known = loss is None or isinstance(loss, GlobalMean)
+        return loss if known else GlobalMean(loss, every_row=True)
 
     compile_loss._user_loss = tf.nest.map_structure(shared, compile_loss._user_loss)
     if compile_loss.built:

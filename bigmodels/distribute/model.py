@@ -10,7 +10,13 @@ from keras.src.trainers.data_adapters import array_slicing
 
 from bigmodels import checks
 from bigmodels.distribute import exact, replicas
-from bigmodels.distribute.batches import GlobalBatches, check_same_on_workers, symbolic
+from bigmodels.distribute.batches import (
+    GlobalBatches,
+    check_same_on_workers,
+    digest,
+    own_digest,
+    symbolic,
+)
 from bigmodels.distribute.strategies import writes
 
 
@@ -210,9 +216,10 @@ class Model(keras.Model):
         return self._log_share(loss, x, y, y_pred, sample_weight)
 
     def _log_share(self, loss, x, y, y_pred, sample_weight):
-        # Each replica counts the whole batch's loss for its own rows.
-        rows = tf.shape(next(value for value in tf.nest.flatten(x) if value is not None))[0]
-        self._loss_tracker.update_state(replicas.all_sum(loss), sample_weight=rows)
+        # Shares add up to the batch's loss, which the mean is to count once for every row.
+        mine = replicas.rows()
+        whole = tf.math.divide_no_nan(loss, mine.weight(loss.dtype))
+        self._loss_tracker.update_state(whole, sample_weight=mine.end - mine.begin)
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
@@ -249,48 +256,52 @@ class Model(keras.Model):
             # Metrics are not averaged over the replicas but counted over all, after the step.
             return {n: value for n, value in logs.items() if n not in self.get_metrics_result()}
 
-        def global_metrics():
+        def global_metrics(seen):
             variables = self.metrics_variables
-            if not variables:
-                return {}
-            totals = replicas.all_sum([variable.value + 0 for variable in variables])
+            own = [variable.value + 0 for variable in variables]
+            digests, *totals = replicas.all_sum([own_digest(seen, strategy), *own])
+            check_same_on_workers(digests)
             with keras.StatelessScope(state_mapping=list(zip(variables, totals, strict=True))):
                 return self.get_metrics_result()
 
         def one_step(data):
-            check_same_on_workers(data, strategy)
             with exact.batch_statistics(self), exact.added_losses(self):
-                return strategy.run(replica_step, args=(data,))
-
-        def reduced(outputs):
+                outputs = strategy.run(replica_step, args=(data,))
             return {name: strategy.reduce("MEAN", v, axis=None) for name, v in outputs.items()}
 
-        def with_global_metrics(logs):
-            known = strategy.run(global_metrics)
+        def logs_of(outputs, seen):
+            known = strategy.run(global_metrics, args=(seen,))
             first = {name: strategy.experimental_local_results(v)[0] for name, v in known.items()}
-            return first | logs
+            return first | outputs
+
+        def one_batch(data):
+            return logs_of(one_step(data), digest(data, strategy))
 
         @tf.autograph.experimental.do_not_convert
         def steps(iterator):
-            logs = reduced(one_step(iterator.get_next()))  # At the end of the data this raises.
-            if self.steps_per_execution == 1:
-                return with_global_metrics(logs)
+            data = iterator.get_next()  # At the end of the data this raises.
+            outputs, seen = one_step(data), digest(data, strategy)
 
-            def another(step, _, logs):
+            def another(step, _, outputs, seen):
                 batch = iterator.get_next_as_optional()
                 more = batch.has_value()
-                logs = tf.cond(more, lambda: reduced(one_step(batch.get_value())), lambda: logs)
-                return step + 1, more, logs
+                outputs, seen = tf.cond(
+                    more,
+                    lambda: (
+                        one_step(batch.get_value()),
+                        digest(batch.get_value(), strategy, seen),
+                    ),
+                    lambda: (outputs, seen),
+                )
+                return step + 1, more, outputs, seen
 
-            _, _, logs = tf.while_loop(
-                lambda step, more, _: more & (step < self.steps_per_execution),
-                another,
-                (tf.constant(1), tf.constant(True), logs),
-            )
-            return with_global_metrics(logs)
-
-        def one_batch(data):
-            return with_global_metrics(reduced(one_step(data)))
+            if self.steps_per_execution > 1:
+                _, _, outputs, seen = tf.while_loop(
+                    lambda step, more, *_: more & (step < self.steps_per_execution),
+                    another,
+                    (tf.constant(1), tf.constant(True), outputs, seen),
+                )
+            return logs_of(outputs, seen)
 
         compiled, on_batch = steps, one_batch
         if not self.run_eagerly:
@@ -310,7 +321,8 @@ class Model(keras.Model):
             return self.predict_function
         strategy = self.distribute_strategy
 
-        def replica_step(data):
+        def replica_step(data, seen):
+            check_same_on_workers(replicas.all_sum(own_digest(seen, strategy)))
             with replicas.own_rows(data) as own:
                 outputs, real = self.predict_step(own), replicas.rows().real
                 # A row that only stood in is dropped.
@@ -320,8 +332,7 @@ class Model(keras.Model):
         def steps(batches):
             outputs = []
             for data in batches:
-                check_same_on_workers(data, strategy)
-                rows = strategy.run(replica_step, args=(data,))
+                rows = strategy.run(replica_step, args=(data, digest(data, strategy)))
                 # Rows were dealt out in the order of the replicas, and come back in it.
                 outputs.append(
                     tf.nest.map_structure(lambda value: strategy.gather(value, axis=0), rows)

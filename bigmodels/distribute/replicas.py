@@ -66,12 +66,19 @@ def all_sum(value):
     """The sum over all replicas of a tensor, or of each of a list; differentiable."""
     if not in_replica():
         return value
-    # Collective operations on the CPU know no bfloat16.
-    wide = tf.nest.map_structure(
-        lambda v: tf.cast(v, "float32") if v.dtype == tf.bfloat16 else v, value
-    )
-    total = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, wide)
-    return tf.nest.map_structure(lambda t, v: tf.cast(t, v.dtype), total, value)
+    flat = tf.nest.flatten(value)
+    sums = [None] * len(flat)
+    # One operation for each dtype: they are packed into one message. On the CPU they know no
+    # bfloat16.
+    dtypes = ["float32" if v.dtype == tf.bfloat16 else v.dtype.name for v in flat]
+    for dtype in dict.fromkeys(dtypes):
+        places = [i for i, name in enumerate(dtypes) if name == dtype]
+        group = tf.distribute.get_replica_context().all_reduce(
+            tf.distribute.ReduceOp.SUM, [tf.cast(flat[i], dtype) for i in places]
+        )
+        for i, total in zip(places, group, strict=True):
+            sums[i] = tf.cast(total, flat[i].dtype)
+    return tf.nest.pack_sequence_as(value, sums)
 
 
 def of_batch(draw, size):

@@ -256,9 +256,13 @@ class GAN(Model):
         real_logits = self.discriminator(images, training=training)
         fake_logits = self.discriminator(fakes, training=training)
         real, fake = ops.ones_like(real_logits), ops.zeros_like(fake_logits)
-        d_loss = share(self.loss_fn, real, real_logits) + share(self.loss_fn, fake, fake_logits)
+
+        def loss(labels, logits):
+            return share(self.loss_fn, labels, logits, every_row=True)
+
+        d_loss = loss(real, real_logits) + loss(fake, fake_logits)
         # The generator wants its images taken for real (Goodfellow et al., 2014, section 3).
-        g_loss = share(self.loss_fn, real, fake_logits)
+        g_loss = loss(real, fake_logits)
         return d_loss, g_loss
 
     def train_step(self, data):  # Two optimizers, one pass: Keras' own step knows one loss.
