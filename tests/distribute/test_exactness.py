@@ -26,7 +26,6 @@ TOPOLOGIES = {
     "3 workers": (3, 1),
     "2 workers x 2": (2, 2),
 }
-table = {}
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +87,7 @@ def _matrix():
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(("topology", "name"), _matrix())
-def test_same_as_on_one_device(topology, name, one_device, workers):
+def test_same_as_on_one_device(topology, name, one_device, workers, record_property):
     count, devices = TOPOLOGIES[topology]
     wanted_weights, wanted_logs, wanted_predictions = one_device(name)
     if count > 1:
@@ -99,7 +98,7 @@ def test_same_as_on_one_device(topology, name, one_device, workers):
     for weights, logs, predictions in results:  # On every worker.
         assert weights.keys() == wanted_weights.keys()
         difference = _furthest(weights.values(), wanted_weights.values())
-        table[name, topology] = max(difference, table.get((name, topology), 0))
+        record_property("difference", (name, topology, difference))
         assert difference <= tolerance
         for part in ("history", "evaluate"):
             assert logs[part].keys() == wanted_logs[part].keys()
