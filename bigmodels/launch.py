@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 
-# How long the others may take to end by themselves once one has failed, in seconds.
+# How long a worker may take to end once it was asked to, in seconds.
 _GRACE = 10
 
 
@@ -44,8 +44,8 @@ def launch(command, workers=2, join_timeout=180):
     cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
     processes, printers = [], []
     with contextlib.ExitStack() as stack:
-        stack.callback(lambda: _stop(processes))
         _pass_on_signals(processes, stack)
+        stack.callback(_stop, processes)
         for index in range(workers):
             task = {"cluster": cluster, "task": {"type": "worker", "index": index}}
             process, threads = _start(command, index, json.dumps(task))
@@ -85,9 +85,10 @@ def _start(command, index, tf_config):
         raise ValueError(f"command: there is no program {command[0]!r}") from None
     finally:
         os.close(theirs)
-    sinks = [(errors, sys.stderr, True), (process.stdout.fileno(), sys.stdout, False)]
-    if index:
-        sinks[1] = (process.stdout.fileno(), sys.stderr, True)
+    answers = os.dup(process.stdout.fileno())  # The thread closes what it reads.
+    process.stdout.close()
+    to_stdout = (sys.stderr, True) if index else (sys.stdout, False)
+    sinks = [(errors, sys.stderr, True), (answers, *to_stdout)]
     threads = [
         threading.Thread(target=_forward, args=(*sink, f"[worker {index}] "), daemon=True)
         for sink in sinks
@@ -101,19 +102,27 @@ def _forward(source, sink, prefixed, prefix):
     """Copy a stream line by line; a carriage return, as of a progress bar, begins a line too."""
     rest = ""
     decode = codecs.getincrementaldecoder("utf-8")("replace").decode
-    with contextlib.suppress(OSError):  # A pseudo-terminal ends with an error.
-        while chunk := os.read(source, 1 << 16):
-            *lines, rest = re.split(r"(?<=[\r\n])(?!\n)", rest + decode(chunk))
-            _write(sink, [prefix * prefixed + line for line in lines])
+    while chunk := _read(source):
+        *lines, rest = re.split(r"(?<=[\r\n])(?!\n)", rest + decode(chunk))
+        _write(sink, [prefix * prefixed + line for line in lines])
     if rest:
         _write(sink, [f"{prefix * prefixed}{rest}\n"])
+    os.close(source)
+
+
+def _read(source):
+    try:
+        return os.read(source, 1 << 16)
+    except OSError:  # A pseudo-terminal ends with an error.
+        return b""
 
 
 _writing = threading.Lock()
 
 
 def _write(sink, lines):
-    with _writing:
+    # Nobody may read any more; the workers must be able to write on.
+    with _writing, contextlib.suppress(OSError, ValueError):
         sink.write("".join(lines))
         sink.flush()
 
@@ -124,8 +133,7 @@ def _pass_on_signals(processes, stack):
 
     def pass_on(number, _):
         for process in processes:
-            if process.poll() is None:
-                process.send_signal(number)
+            _send(process, number)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         before = signal.signal(number, pass_on)
@@ -161,12 +169,18 @@ def _status(process):
 def _stop(processes):
     """End what still runs: ask, wait, then force."""
     for process in processes:
-        if process.poll() is None:
-            process.terminate()
+        _send(process, signal.SIGTERM)
     deadline = time.monotonic() + _GRACE
     for process in processes:
         try:
             process.wait(max(0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            process.kill()
+            _send(process, signal.SIGKILL)
             process.wait()
+
+
+def _send(process, number):
+    """Signal a worker and what it has started itself."""
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)

@@ -48,14 +48,27 @@ def train(task, workdir, settings=None, verbose=1, workers=None, worker=None):
     task = tasks.get(task)
     config = with_settings(task.config(), settings or {})
     run = RunDirectory(workdir)
-    run.check(task, config)
+    name, why = distribute.resolve(config.strategy, workers)
     chief = distribute.is_chief(config.strategy, workers, worker)
     say = (lambda text: print(text, file=sys.stderr)) if verbose and chief else (lambda text: None)
-    if run.has_result():
+    refused = None
+    if chief:  # Which alone reads the directory; the others hear from it.
+        try:
+            run.check(task, config)
+        except ValueError as error:
+            refused = error
+    finished = chief and refused is None and run.has_result()
+    if name == "multi_worker" or not (refused or finished):
+        say(f"Strategy: {name}, as {why}.")
+        strategy = distribute.strategy(config.strategy, workers, worker)
+        (over,) = distribute.from_chief(strategy, [int(bool(refused or finished))])
+        if over and not chief:
+            return None
+    if refused:
+        raise refused
+    if finished:
         say(f"{run.path} is finished already; nothing to train.")
-        return run.read_json("result.json") if chief else None
-    say("Strategy: {}, as {}.".format(*distribute.resolve(config.strategy, workers)))
-    strategy = distribute.strategy(config.strategy, workers, worker)
+        return run.read_json("result.json")
     with contextlib.ExitStack() as stack:
         if not chief:
             own = stack.enter_context(tempfile.TemporaryDirectory(prefix="bigmodels-worker-"))

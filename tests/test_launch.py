@@ -55,6 +55,40 @@ def test_output_is_told_apart_and_the_answer_is_the_chief_s():
     ]
 
 
+def test_a_reader_that_goes_away_does_not_hold_up_the_workers(tmp_path):
+    code = f"""
+        for i in range(20000):
+            print("x" * 60, file=sys.stderr)
+        open({str(tmp_path)!r} + f"/done{{index}}", "w").close()
+    """
+    process = _launch_process("--workers=2", "--", *_python(code))
+    process.stderr.readline()
+    process.stderr.close()
+    assert process.wait(60) == 0
+    assert all((tmp_path / f"done{i}").exists() for i in range(2))
+
+
+def test_what_a_worker_started_ends_with_it(tmp_path):
+    child = f"echo $$ > {tmp_path}/child; sleep 600; true"
+    code = f"""
+        import subprocess
+        server = join()
+        if index == 1:
+            while not os.path.exists({str(tmp_path / "child")!r}): time.sleep(0.1)
+            sys.exit(4)
+        subprocess.run(["sh", "-c", {child!r}])
+    """
+    assert launch(_python(code), 2) == 4
+    pid = int((tmp_path / "child").read_text())
+    for _ in range(50):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    pytest.fail(f"{pid} is still there")
+
+
 def test_one_failure_stops_all_and_is_the_exit_status(tmp_path):
     code = f"""
         server = join()

@@ -81,9 +81,11 @@ def digest(data, strategy, before=0):
     if replicas.workers(strategy) == 1:
         return result
     with tf.device("/device:CPU:0"):
-        for value in tf.nest.flatten(data):
-            if not isinstance(value, tf.Tensor) or value.dtype.size not in (1, 2, 4, 8):
+        for value in tf.nest.flatten(data, expand_composites=True):
+            if value is None:
                 continue
+            if value.dtype == tf.string:
+                value = tf.strings.to_hash_bucket_fast(value, 2**31 - 1)
             if value.dtype.is_bool:
                 value = tf.cast(value, "int8")
             kind = {1: tf.int8, 2: tf.int16, 4: tf.int32, 8: tf.int64}[value.dtype.size]

@@ -12,6 +12,7 @@ import types
 import keras
 import tensorflow as tf
 from keras import ops
+from keras.src.backend.tensorflow.optimizer import TFOptimizer
 from keras.src.losses.loss import apply_mask, squeeze_or_expand_to_same_rank
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 from keras.src.trainers.compile_utils import get_loss
@@ -31,7 +32,8 @@ class GlobalMean(keras.losses.Loss):
             batch's size follows from the replica's without asking the others.
 
     Raises:
-        ValueError: when called, if the loss computes its mean itself, where no share can be told.
+        ValueError: when called, if the loss computes its mean itself, or is not computed row by row
+            (Dice, Circle): no share of it can be told then.
     """
 
     def __init__(self, loss, every_row=False):
@@ -46,6 +48,8 @@ class GlobalMean(keras.losses.Loss):
                 f"loss: {type(loss).__name__} has a __call__ of its own, so that its mean over "
                 "several replicas cannot be told; override call() instead"
             )
+        if loss.reduction in (None, "none"):
+            raise ValueError(f"loss: {loss.name!r} has reduction='none', which is no one number")
         if not replicas.in_replica():
             return loss(y_true, y_pred, sample_weight)
         # As `keras.losses.Loss.__call__`, up to what the sum is divided by.
@@ -55,6 +59,11 @@ class GlobalMean(keras.losses.Loss):
             values = loss.call(
                 tf.nest.map_structure(to_tensor, y_true), tf.nest.map_structure(to_tensor, y_pred)
             )
+            if values.shape.rank == 0 or isinstance(loss, keras.losses.Circle):
+                raise ValueError(
+                    f"loss: {loss.name!r} is not computed row by row, so that replicas which hold "
+                    "some rows each cannot tell the loss of the batch"
+                )
             out_mask = getattr(values, "_keras_mask", None)
             masks = [tf.cast(mask, "bool") for mask in (in_mask, out_mask) if mask is not None]
             mask = functools.reduce(tf.logical_and, masks) if masks else None
@@ -74,8 +83,6 @@ class GlobalMean(keras.losses.Loss):
                 if loss.reduction == "mean_with_sample_weight":
                     divisor, known = tf.reduce_sum(weight), False
             real = replicas.real(values.dtype)
-            if loss.reduction in (None, "none"):
-                return values * real
             total = tf.reduce_sum(values) * real
             if loss.reduction == "sum":
                 return total
@@ -99,7 +106,7 @@ def share(loss, y_true, y_pred, sample_weight=None, every_row=False):
         A scalar; the sum over all replicas is the loss. With one replica, the loss itself.
 
     Raises:
-        ValueError: if the loss computes its mean itself (`__call__` of its own).
+        ValueError: as `GlobalMean`.
     """
     return GlobalMean(loss, every_row)(y_true, y_pred, sample_weight)
 
@@ -214,19 +221,28 @@ def sum_gradients(optimizer):
     plain = optimizer.apply
 
     def apply_sum(self, grads, trainable_variables=None):
-        known = [grad for grad in grads if grad is not None]
-        summed = iter(replicas.all_sum(known))
+        summed = iter(replicas.all_sum([grad for grad in grads if grad is not None]))
         return plain(
             [None if grad is None else next(summed) for grad in grads], trainable_variables
         )
 
     optimizer._apply_sum = True
     optimizer.apply = types.MethodType(apply_sum, optimizer)
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
-    for name in (
-        "_backend_update_step",
-        "_apply_weight_decay",
-        "_backend_increment_gradient_accumulators",
-        "_overwrite_model_variables_with_average_value",
-    ):
-        setattr(inner, name, types.MethodType(getattr(BaseOptimizer, name), inner))
+    for each in _parts(optimizer):
+        # What has been summed is not summed again, also where a class has an update of its own.
+        each._all_reduce_sum_gradients = lambda grads_and_variables: list(grads_and_variables)
+        for name in (
+            "_backend_update_step",
+            "_apply_weight_decay",
+            "_backend_increment_gradient_accumulators",
+            "_overwrite_model_variables_with_average_value",
+        ):
+            if getattr(type(each), name) is getattr(TFOptimizer, name):
+                setattr(each, name, types.MethodType(getattr(BaseOptimizer, name), each))
+
+
+def _parts(optimizer):
+    """The optimizers that update variables, within one that only wraps others."""
+    inner = getattr(optimizer, "inner_optimizer", None)
+    within = [inner] if inner is not None else getattr(optimizer, "optimizers", ())
+    return [part for each in within for part in _parts(each)] if within else [optimizer]

@@ -170,6 +170,11 @@ class Model(keras.Model):
 
     @property
     def _replicas(self):
+        if self._distribute_strategy is None and replicas.count() > 1:
+            raise ValueError(
+                f"scope: {type(self).__name__} was made outside the strategy's scope, so that its "
+                "variables are on one device; make or load it inside"
+            )
         return self.distribute_strategy.num_replicas_in_sync
 
     def _with_global_batches(self, arguments):
@@ -253,8 +258,9 @@ class Model(keras.Model):
                 replicas.own_seeds(self),
             ):
                 logs = step_function(own)
-            # Metrics are not averaged over the replicas but counted over all, after the step.
-            return {n: value for n, value in logs.items() if n not in self.get_metrics_result()}
+            # As in Keras, a step that returns all metrics and nothing else means their values: they
+            # are counted over all replicas, after the step. Other values are averaged.
+            return {} if logs.keys() == self.get_metrics_result().keys() else logs
 
         def global_metrics(seen):
             variables = self.metrics_variables
@@ -272,9 +278,12 @@ class Model(keras.Model):
         def logs_of(outputs, seen):
             known = strategy.run(global_metrics, args=(seen,))
             first = {name: strategy.experimental_local_results(v)[0] for name, v in known.items()}
-            return first | outputs
+            return outputs or first
 
         def one_batch(data):
+            data = tf.nest.map_structure(
+                lambda v: v if v is None else tf.convert_to_tensor(v), data
+            )
             return logs_of(one_step(data), digest(data, strategy))
 
         @tf.autograph.experimental.do_not_convert
@@ -323,7 +332,7 @@ class Model(keras.Model):
 
         def replica_step(data, seen):
             check_same_on_workers(replicas.all_sum(own_digest(seen, strategy)))
-            with replicas.own_rows(data) as own:
+            with replicas.own_rows(data) as own, replicas.own_seeds(self):
                 outputs, real = self.predict_step(own), replicas.rows().real
                 # A row that only stood in is dropped.
                 return tf.nest.map_structure(lambda v: v[: tf.shape(v)[0] * real], outputs)
@@ -352,14 +361,20 @@ class Model(keras.Model):
                 "jit_compile: True, but XLA cannot compile a step over several replicas; "
                 "leave it at 'auto'"
             )
-        name = step_function.__name__
-        if getattr(type(self), name) is not getattr(Model, name) and not self.steps_add_up:
-            raise ValueError(
-                f"{name}: {type(self).__name__} has its own, which {self._replicas} replicas may "
-                "not run as one device does. Take losses from compute_loss or "
-                "bigmodels.distribute.share, give gradients to optimizer.apply, then set "
-                "steps_add_up = True in the class"
-            )
+        for name in (step_function.__name__, "compute_loss"):
+            if getattr(type(self), name) is not getattr(Model, name) and not self.steps_add_up:
+                raise ValueError(
+                    f"{name}: {type(self).__name__} has its own, which {self._replicas} replicas "
+                    "may not run as one device does. Take losses from compile, add_loss or "
+                    "bigmodels.distribute.share, give gradients to optimizer.apply, then set "
+                    "steps_add_up = True in the class"
+                )
+        for variable in self.metrics_variables:
+            if variable.aggregation != "sum":
+                raise ValueError(
+                    f"metrics: {variable.path} has aggregation={variable.aggregation!r}; a metric "
+                    "over several replicas counts what can be added up"
+                )
         for layer in self._flatten_layers():
             if getattr(layer, "stateful", False):
                 raise ValueError(

@@ -71,7 +71,8 @@ def resolve(name="auto", workers=None):
         return name, "asked for"
     if workers:
         return "multi_worker", f"{len(workers)} workers were given"
-    if len(_tf_config().get("cluster", {}).get("worker", ())) > 1:
+    cluster = _tf_config().get("cluster", {})
+    if sum(len(cluster.get(job, ())) for job in ("chief", "worker")) > 1:
         return "multi_worker", "TF_CONFIG names several workers"
     if int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1 and "SLURM_PROCID" in os.environ:
         return "multi_worker", "Slurm started several tasks"

@@ -90,9 +90,95 @@ def test_an_own_step_must_say_that_it_adds_up():
     _model(distribute.strategy("one_device"), OwnStep).fit(*DATA, verbose=0)
 
 
-def test_a_loss_with_a_mean_of_its_own_is_refused():
-    with pytest.raises(ValueError, match="loss: OwnMean has a __call__ of its own"):
-        _model(_mirrored(2), loss=OwnMean()).fit(*DATA, verbose=0)
+class OwnLoss(distribute.Model):
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return keras.ops.mean(keras.ops.square(y - y_pred))
+
+
+def test_an_own_loss_must_say_that_it_adds_up():
+    with pytest.raises(ValueError, match="compute_loss: OwnLoss has its own, which 2 replicas"):
+        _model(_mirrored(2), OwnLoss).fit(*DATA, verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (OwnMean(), "loss: OwnMean has a __call__ of its own"),
+        (keras.losses.Dice(), "loss: 'dice' is not computed row by row"),
+        (lambda y, p: tf.reduce_mean(y - p), "is not computed row by row"),
+        (keras.losses.MeanSquaredError(reduction="none"), "has reduction='none'"),
+    ],
+)
+def test_losses_that_cannot_be_shared_are_refused(loss, message):
+    with pytest.raises(ValueError, match=message):
+        _model(_mirrored(2), loss=loss).fit(*DATA, verbose=0)
+
+
+def test_a_metric_whose_counts_do_not_add_up_is_refused():
+    class Largest(keras.metrics.Metric):
+        def __init__(self):
+            super().__init__(name="largest")
+            self.value = self.add_variable((), "zeros", aggregation="mean")
+
+        def update_state(self, y, y_pred, sample_weight=None):
+            self.value.assign(tf.maximum(self.value, tf.reduce_max(y_pred)))
+
+        def result(self):
+            return self.value
+
+    with pytest.raises(ValueError, match=r"metrics: .* has aggregation='mean'"):
+        _model(_mirrored(2), metrics=[Largest()]).fit(*DATA, verbose=0)
+
+
+def test_a_model_made_outside_the_scope_is_refused():
+    inputs = keras.Input((4,))
+    model = distribute.Model(inputs, keras.layers.Dense(3)(inputs))
+    model.compile("sgd", "mse")
+    with _mirrored(2).scope(), pytest.raises(ValueError, match="scope: Model was made outside"):
+        model.fit(*DATA, verbose=0)
+
+
+def test_replicas_predict_with_noise_of_their_own():
+    class Noise(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.seed_generator = keras.random.SeedGenerator(3)
+
+        def call(self, x):
+            return x + keras.random.normal(keras.ops.shape(x), seed=self.seed_generator)
+
+    model = _model(_mirrored(2), hidden=lambda x: Noise()(x))
+    rows = model.predict(np.zeros((8, 4), "float32"), batch_size=8, verbose=0)
+    assert len(np.unique(rows.round(5), axis=0)) == 8
+
+
+@pytest.mark.parametrize("run_eagerly", [False, True])
+def test_train_on_batch(run_eagerly):
+    losses = []
+    for strategy in (distribute.strategy("one_device"), _mirrored(2)):
+        keras.utils.set_random_seed(1)
+        model = _model(strategy, run_eagerly=run_eagerly)
+        losses.append([float(model.train_on_batch(*DATA)) for _ in range(3)])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    "Adadelta Adafactor Adagrad Adamax Ftrl Lamb Lion Muon Nadam RMSprop SGD".split(),
+)
+def test_every_optimizer_steps_as_on_one_device(name):
+    weights = []
+    for strategy in (distribute.strategy("one_device"), _mirrored(2)):
+        keras.utils.set_random_seed(1)
+        x = np.random.default_rng(0).normal(size=(21, 4)).astype("float32")
+        with strategy.scope():
+            optimizer = getattr(keras.optimizers, name)(1e-2)
+        model = _model(strategy, optimizer=optimizer)
+        model.fit(tf.data.Dataset.from_tensor_slices((x, x[:, :3])).batch(5), epochs=5, verbose=0)
+        weights.append(model.get_weights())
+    for found, wanted in zip(*weights, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=2e-5)
 
 
 def test_xla_over_several_replicas_is_refused():

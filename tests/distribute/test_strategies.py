@@ -33,6 +33,12 @@ def _plain_environment(monkeypatch):
         ({}, None, "mirrored", "this machine has 3 CPU devices"),  # Made by conftest.py.
         ({"TF_CONFIG": _tf_config(2, 0)}, None, "multi_worker", "TF_CONFIG names several workers"),
         ({"TF_CONFIG": _tf_config(1, 0)}, None, "mirrored", "this machine has 3 CPU devices"),
+        (  # As Kubeflow writes it.
+            {"TF_CONFIG": _tf_config(1, 0, chief=["c:1"])},
+            None,
+            "multi_worker",
+            "TF_CONFIG names several workers",
+        ),
         (SLURM, None, "multi_worker", "Slurm started several tasks"),
         ({"TPU_NAME": "v5"}, None, "tpu", "TPU_NAME is set"),
         ({}, ["a:1", "b:1"], "multi_worker", "2 workers were given"),
