@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import sys
 import threading
 
@@ -24,6 +25,8 @@ def run(main, doc, takes_command=False):
         takes_command: Whether another command follows the flags.
     """
     name = os.path.basename(sys.argv[0])
+    # So that what must be cleaned up is.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     own = sys.argv[1 : sys.argv.index("--")] if "--" in sys.argv else sys.argv[1:]
     try:
         if any(word in ("-h", "--help", "-help", "--helpfull") for word in own):

@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+import threading
 
 import tensorflow as tf
 from tensorflow.python.distribute import collective_all_reduce_strategy as collective
@@ -45,7 +47,13 @@ def strategy(name="auto", workers=None, worker=None):
         return tf.distribute.MirroredStrategy(_logical("CPU"), tf.distribute.ReductionToOneDevice())
     if name == "tpu":
         return _tpu()
-    return _MultiWorker(_cluster(addresses, worker))
+    before = signal.getsignal(signal.SIGTERM)
+    made = _MultiWorker(_cluster(addresses, worker))
+    if threading.current_thread() is threading.main_thread():
+        # TensorFlow takes SIGTERM for itself, for a handler of preemptions that nobody has asked
+        # for, and the process could not be ended by it.
+        signal.signal(signal.SIGTERM, before)
+    return made
 
 
 def resolve(name="auto", workers=None):
