@@ -166,11 +166,11 @@ class RunDirectory:
 
     def checkpoints(self, model):
         """The run's `tf.train.CheckpointManager` over everything that training changes."""
+        checkpoint = tf.train.Checkpoint(state=[v.value for v in training_state(model)])
+        # Made now: only the chief restores, and to make a variable takes all workers.
+        _ = checkpoint.save_counter
         return tf.train.CheckpointManager(
-            tf.train.Checkpoint(state=[v.value for v in training_state(model)]),
-            str(self._checkpoints),
-            max_to_keep=2,
-            checkpoint_name="epoch",
+            checkpoint, str(self._checkpoints), max_to_keep=2, checkpoint_name="epoch"
         )
 
 

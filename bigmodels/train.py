@@ -112,9 +112,10 @@ def _train(task, config, run, strategy, chief, say, verbose):
             callbacks.append(Progress(steps_per_epoch, config.epochs, done))
         if done < config.epochs:
             # One endless stream, so that a run goes on where it stopped: an epoch's order follows
-            # from the seed and its number.
+            # from the seed and its number. `steps_per_epoch` need not be the whole data.
+            passes, batches = divmod(done * steps_per_epoch, int(data.train.cardinality()))
             model.fit(
-                data.train_from(done),
+                data.train_from(passes).skip(batches),
                 epochs=config.epochs,
                 initial_epoch=done,
                 steps_per_epoch=steps_per_epoch,

@@ -159,6 +159,35 @@ def test_mistakes_cost_one_line(arguments, message):
     assert message in errors and len(errors.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
+def test_two_workers_killed_go_on_as_if_nothing_had_happened(tmp_path):
+    command = (
+        *(sys.executable, "-c", TRAIN, "--task=image_classification", "--epochs=3"),
+        *("--set", "steps_per_epoch=40", "--set", "model.filters=2,2"),
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+
+    def start(name):
+        workdir = f"--workdir={tmp_path / name}"
+        return _launch_process("--workers=2", "--", *command, workdir, env=environment)
+
+    killed, metrics = start("killed"), tmp_path / "killed" / "metrics.jsonl"
+    while not metrics.exists() or len(metrics.read_text().splitlines()) < 2:
+        assert killed.poll() is None
+        time.sleep(0.1)
+    killed.send_signal(signal.SIGTERM)
+    killed.communicate(timeout=60)
+    assert killed.returncode == 128 + signal.SIGTERM
+    results = []
+    for name in ("killed", "whole"):
+        process = start(name)
+        out, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors[-3000:]
+        results.append(json.loads(out))
+    for split in ("train", "validation", "test"):
+        assert results[0][split] == results[1][split]
+
+
 def test_two_workers_train_what_one_device_trains_and_only_the_chief_writes(tmp_path):
     settings = (
         "--task=image_classification",

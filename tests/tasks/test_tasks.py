@@ -23,6 +23,7 @@ TINY = {
         "strategy": "one_device",
         "model.filters": (2, 2),
         "model.dense_units": 8,
+        "steps_per_epoch": 3,  # Of four: an epoch need not be the whole data.
         "batch_size": 16,
         "epochs": 2,
     },
