@@ -77,6 +77,11 @@ def train(task, workdir, settings=None, verbose=1, workers=None, worker=None):
 
 
 def _train(task, config, run, strategy, chief, say, verbose):
+    if config.jit_compile == "true" and strategy.num_replicas_in_sync > 1:
+        raise ValueError(
+            f"jit_compile: true, but XLA cannot compile a step over "
+            f"{strategy.num_replicas_in_sync} replicas; leave it at auto"
+        )
     source = _pretrained(config.init_from) if chief else None
     data = task.load_data(config)
     say(f"Loaded and checked {config.dataset}.")

@@ -324,6 +324,7 @@ class Model(keras.Model):
         return function
 
     def make_predict_function(self, force=False):
+        # Keras' own takes batches that `tf.distribute` has divided; these are divided in the step.
         if self._replicas == 1:
             return super().make_predict_function(force)
         if self.predict_function is not None and not force:

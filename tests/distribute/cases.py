@@ -43,7 +43,7 @@ class Case:
     batches: Callable = lambda rows: rows.shuffle(ROWS, seed=3).batch(BATCH)
     policy: str = "float32"
     predict: Callable | None = None
-    tolerance: float = 2e-5
+    tolerance: float = 5e-6
 
 
 def _table(rng):
@@ -168,8 +168,6 @@ MODELS = {
         lambda rng: rng.uniform(-1, 1, (ROWS, 4, 4, 1)).astype("float32"),
         {},
         predict=_PREDICT_NOISE,
-        # Batches of three rows: batch normalisation divides by a variance of next to nothing.
-        tolerance=1e-4,
     ),
     "functional": _case(optimizer=lambda: optimizers.Adam(1e-2)),
 }

@@ -2,7 +2,7 @@
 
 Tolerances are absolute differences of a weight after 24 steps. Sums over the batch are taken in
 another order by every strategy, which float32 rounds differently in the seventh digit; training
-carries the difference on. 2e-5 is some hundred roundings of a weight near 1. A mean of means, a
+carries the difference on. 5e-6 is some dozens of roundings of a weight near 1. A mean of means, a
 clipping per replica or a missed row differs by 1e-3 and more.
 """
 

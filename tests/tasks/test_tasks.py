@@ -345,6 +345,13 @@ def test_text_in_a_class_folder_stops_before_anything_is_written(sets, tmp_path)
     assert not (tmp_path / "run").exists()
 
 
+def test_xla_over_replicas_stops_before_anything_is_written(sets, tmp_path):
+    settings = {"dataset": sets["image_classification"], "jit_compile": "true"}
+    with pytest.raises(ValueError, match="jit_compile: true, but XLA cannot compile"):
+        train("image_classification", tmp_path / "run", settings | {"strategy": "mirrored"})
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_directory_that_is_no_run_is_left_alone(sets, tmp_path):
     (tmp_path / "mine.txt").write_text("precious")
     settings = TINY["image_classification"] | {"dataset": sets["image_classification"]}
