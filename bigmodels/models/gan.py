@@ -206,9 +206,16 @@ class GAN(Model):
             loss_fn: Loss of (labels, logits), 1 for real and 0 for generated; binary cross-entropy
                 on logits when left out.
             **kwargs: `jit_compile`, `run_eagerly`, `steps_per_execution`, as for every Keras model.
+
+        Raises:
+            ValueError: if an optimizer averages weights (`use_ema`), which Keras ends with all
+                weights of a model in one optimizer.
         """
         d_optimizer = keras.optimizers.get(d_optimizer or _dcgan_adam())
         g_optimizer = keras.optimizers.get(g_optimizer or _dcgan_adam())
+        for name, optimizer in (("d_optimizer", d_optimizer), ("g_optimizer", g_optimizer)):
+            if getattr(optimizer, "inner_optimizer", optimizer).use_ema:
+                raise ValueError(f"{name}: use_ema=True is not supported for one of two optimizers")
         # Keras wraps the one optimizer it knows for float16; the other is wrapped the same way.
         super().compile(optimizer=g_optimizer, **kwargs)
         self.g_optimizer = self.optimizer

@@ -53,7 +53,7 @@ def workers(tmp_path_factory):
     directories = {}
 
     def results(name, count, devices):
-        group = "models" if name in cases.MODELS else "features"
+        (group,) = (group for group, names in cases.GROUPS.items() if name in names)
         key = count, devices, group
         if key not in directories:
             directory = str(tmp_path_factory.mktemp("workers"))

@@ -151,3 +151,11 @@ def test_images_in_the_wrong_range_are_refused(rng):
         gan.fit(images(rng) * 3, verbose=0)
     with pytest.raises(ValueError, match="x: shape"):
         gan.predict(np.zeros((2, 6), "float32"), verbose=0)
+
+
+@pytest.mark.parametrize("name", ["d_optimizer", "g_optimizer"])
+def test_averaged_weights_are_refused(name):
+    with pytest.raises(ValueError, match=f"{name}: use_ema=True is not supported"):
+        GAN(Generator(units=(4,)), Discriminator(units=(4,))).compile(
+            **{name: keras.optimizers.Adam(use_ema=True)}
+        )
