@@ -286,10 +286,6 @@ class Model(keras.Model):
             )
             return logs_of(one_step(data), digest(data, strategy))
 
-        # Between workers, sums of embeddings' gradients keep the length that they had in the first
-        # round of a loop; there the loop is Python's.
-        in_graph = self.steps_per_execution if replicas.workers(strategy) == 1 else 1
-
         @tf.autograph.experimental.do_not_convert
         def steps(iterator):
             data = iterator.get_next()  # At the end of the data this raises.
@@ -308,9 +304,9 @@ class Model(keras.Model):
                 )
                 return step + 1, more, outputs, seen
 
-            if in_graph > 1:
+            if self.steps_per_execution > 1:
                 _, _, outputs, seen = tf.while_loop(
-                    lambda step, more, *_: more & (step < in_graph),
+                    lambda step, more, *_: more & (step < self.steps_per_execution),
                     another,
                     (tf.constant(1), tf.constant(True), outputs, seen),
                 )
@@ -321,15 +317,9 @@ class Model(keras.Model):
             compiled, on_batch = (tf.function(f, reduce_retracing=True) for f in (steps, one_batch))
 
         def function(iterator):
-            if not isinstance(iterator, tf.data.Iterator):  # `train_on_batch` gives a generator.
-                return on_batch(next(iter(iterator)))
-            logs = compiled(iterator)
-            for _ in range(self.steps_per_execution // in_graph - 1):
-                try:
-                    logs = compiled(iterator)
-                except tf.errors.OutOfRangeError:
-                    break
-            return logs
+            # `train_on_batch` gives a generator.
+            is_dataset = isinstance(iterator, tf.data.Iterator)
+            return compiled(iterator) if is_dataset else on_batch(next(iter(iterator)))
 
         return function
 
