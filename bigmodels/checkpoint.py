@@ -181,8 +181,7 @@ def _plain(config):
 
 def training_state(model):
     """Weights, random states and optimizers' variables, in a fixed order, each once."""
-    optimizers = [v for v in vars(model).values() if isinstance(v, keras.optimizers.Optimizer)]
-    variables = [*model.variables, *(v for optimizer in optimizers for v in optimizer.variables)]
+    variables = [*model.variables, *(v for o in model.optimizers for v in o.variables)]
     return list({id(v): v for v in variables}.values())
 
 

@@ -141,12 +141,11 @@ def check_same_shape(name, value, other_name, other):
     if not value.shape.is_compatible_with(other.shape):
         raise ValueError(f"{name}: shape {value.shape}, but {other_name} has shape {other.shape}")
     if not (value.shape[1:].is_fully_defined() and other.shape[1:].is_fully_defined()):
-        found = tf.strings.format(
-            _OPEN + f"{name}: shape {{}}, but {other_name} has shape {{}}" + _CLOSE,
+        message = tf.strings.format(
+            f"{name}: shape {{}}, but {other_name} has shape {{}}",
             (tf.shape(value), tf.shape(other)),
         )
-        same = tf.reduce_all(tf.equal(tf.shape(value), tf.shape(other)))
-        tf.debugging.Assert(same, [found], summarize=-1)
+        require(tf.reduce_all(tf.equal(tf.shape(value), tf.shape(other))), message)
 
 
 def guard(dataset, name, specs):
@@ -182,9 +181,7 @@ def guard(dataset, name, specs):
         place = tf.strings.join(["batch ", tf.strings.as_string(number), ", "])
         for index, part_name, spec in checked:
             fault = _fault(part_name, batch[index], spec, place)
-            tf.debugging.Assert(
-                tf.equal(fault, ""), [tf.strings.join([_OPEN, fault, _CLOSE])], summarize=-1
-            )
+            require(tf.equal(fault, ""), fault)
         return batch if isinstance(element, tuple) else batch[0]
 
     if not checked:
@@ -199,12 +196,13 @@ def require(condition, message):
 
     Args:
         condition: Scalar boolean tensor.
-        message: What the user is told.
+        message: What the user is told: a string, or a scalar string tensor.
 
     Raises:
         ValueError: under `readable_errors`.
     """
-    tf.debugging.Assert(condition, [_OPEN + message + _CLOSE], summarize=-1)
+    marked = tf.strings.join([_OPEN, message, _CLOSE])
+    tf.debugging.Assert(condition, [marked], summarize=-1)
 
 
 @contextlib.contextmanager

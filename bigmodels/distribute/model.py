@@ -2,6 +2,8 @@
 
 import functools
 import inspect
+import itertools
+import types
 
 import keras
 import tensorflow as tf
@@ -9,14 +11,8 @@ from keras.src.models.functional import Functional
 from keras.src.trainers.data_adapters import array_slicing
 
 from bigmodels import checks
-from bigmodels.distribute import exact, replicas
-from bigmodels.distribute.batches import (
-    GlobalBatches,
-    check_same_on_workers,
-    digest,
-    own_digest,
-    symbolic,
-)
+from bigmodels.distribute import exact, replicas, steps
+from bigmodels.distribute.batches import GlobalBatches, symbolic
 from bigmodels.distribute.strategies import writes
 
 
@@ -58,6 +54,9 @@ class Model(keras.Model):
     # come from `compute_loss` or `bigmodels.distribute.share`, gradients go to `optimizer.apply`.
     steps_add_up = False
 
+    # Whether the data that `fit` is at ends where nobody knows.
+    _unknown_length = False
+
     # The shape a model is built for when `summary()` is asked before any data was seen.
     natural_input_shape = None
 
@@ -70,6 +69,11 @@ class Model(keras.Model):
             Functional.__init__(self, *args, **kwargs)
         else:
             super().__init__(*args, **kwargs)
+
+    @property
+    def optimizers(self):
+        """The optimizers this model trains with: one, or a GAN's two; none before `compile`."""
+        return [v for v in vars(self).values() if isinstance(v, keras.optimizers.Optimizer)]
 
     def data_specs(self):
         """What inputs and targets must be.
@@ -126,6 +130,10 @@ class Model(keras.Model):
             # Keras warns that it will not shuffle a data set, even if nobody asked it to.
             kwargs.setdefault("shuffle", False)
         arguments = _bind("fit", self, x, y, *args, **kwargs)
+        self._unknown_length = not steps and (
+            isinstance(x, types.GeneratorType)
+            or (isinstance(x, tf.data.Dataset) and x.cardinality() == tf.data.UNKNOWN_CARDINALITY)
+        )
         if self._replicas > 1:
             arguments = self._with_global_batches(_with_global_validation(arguments))
         with checks.readable_errors():
@@ -243,115 +251,33 @@ class Model(keras.Model):
     def _make_function(self, step_function):
         # Keras reduces scalars over a batch axis (keras#20585) and loops in a way that fails under
         # several replicas (keras#19246).
-        strategy = self.distribute_strategy
         if self._replicas == 1:
-            return super()._make_function(step_function)
-        self._check_divisible(step_function)
-        for optimizer in vars(self).values():
-            if isinstance(optimizer, keras.optimizers.Optimizer):
+            function = super()._make_function(step_function)
+        else:
+            self._check_divisible(step_function)
+            for optimizer in self.optimizers:
                 exact.sum_gradients(optimizer)
+            function = steps.step_function(self, step_function)
 
-        def replica_step(data):
-            with (
-                replicas.own_rows(data) as own,
-                replicas.real_counts(self),
-                replicas.own_seeds(self),
-            ):
-                logs = step_function(own)
-            # As in Keras, a step that returns all metrics and nothing else means their values: they
-            # are counted over all replicas, after the step. Other values are averaged.
-            return {} if logs.keys() == self.get_metrics_result().keys() else logs
+        def of_whole_steps(iterator):
+            # At the end of data of unknown length, Keras begins a step without data: it fails, but
+            # only after the weights have decayed and the step was counted
+            # (`test_no_step_without_data`).
+            if not self._unknown_length:
+                return function(iterator)
+            batches = list(itertools.islice(iterator, self.steps_per_execution))
+            if not batches:
+                raise StopIteration
+            return function(iter(batches))
 
-        def global_metrics(seen):
-            variables = self.metrics_variables
-            own = [variable.value + 0 for variable in variables]
-            digests, *totals = replicas.all_sum([own_digest(seen, strategy), *own])
-            check_same_on_workers(digests)
-            with keras.StatelessScope(state_mapping=list(zip(variables, totals, strict=True))):
-                return self.get_metrics_result()
-
-        def one_step(data):
-            with exact.batch_statistics(self), exact.added_losses(self):
-                outputs = strategy.run(replica_step, args=(data,))
-            return {name: strategy.reduce("MEAN", v, axis=None) for name, v in outputs.items()}
-
-        def logs_of(outputs, seen):
-            known = strategy.run(global_metrics, args=(seen,))
-            first = {name: strategy.experimental_local_results(v)[0] for name, v in known.items()}
-            return outputs or first
-
-        def one_batch(data):
-            data = tf.nest.map_structure(
-                lambda v: v if v is None else tf.convert_to_tensor(v), data
-            )
-            return logs_of(one_step(data), digest(data, strategy))
-
-        @tf.autograph.experimental.do_not_convert
-        def steps(iterator):
-            data = iterator.get_next()  # At the end of the data this raises.
-            outputs, seen = one_step(data), digest(data, strategy)
-
-            def another(step, _, outputs, seen):
-                batch = iterator.get_next_as_optional()
-                more = batch.has_value()
-                outputs, seen = tf.cond(
-                    more,
-                    lambda: (
-                        one_step(batch.get_value()),
-                        digest(batch.get_value(), strategy, seen),
-                    ),
-                    lambda: (outputs, seen),
-                )
-                return step + 1, more, outputs, seen
-
-            if self.steps_per_execution > 1:
-                _, _, outputs, seen = tf.while_loop(
-                    lambda step, more, *_: more & (step < self.steps_per_execution),
-                    another,
-                    (tf.constant(1), tf.constant(True), outputs, seen),
-                )
-            return logs_of(outputs, seen)
-
-        compiled, on_batch = steps, one_batch
-        if not self.run_eagerly:
-            compiled, on_batch = (tf.function(f, reduce_retracing=True) for f in (steps, one_batch))
-
-        def function(iterator):
-            # `train_on_batch` gives a generator.
-            is_dataset = isinstance(iterator, tf.data.Iterator)
-            return compiled(iterator) if is_dataset else on_batch(next(iter(iterator)))
-
-        return function
+        return of_whole_steps
 
     def make_predict_function(self, force=False):
         # Keras' own takes batches that `tf.distribute` has divided; these are divided in the step.
         if self._replicas == 1:
             return super().make_predict_function(force)
-        if self.predict_function is not None and not force:
-            return self.predict_function
-        strategy = self.distribute_strategy
-
-        def replica_step(data, seen):
-            check_same_on_workers(replicas.all_sum(own_digest(seen, strategy)))
-            with replicas.own_rows(data) as own, replicas.own_seeds(self):
-                outputs, real = self.predict_step(own), replicas.rows().real
-                # A row that only stood in is dropped.
-                return tf.nest.map_structure(lambda v: v[: tf.shape(v)[0] * real], outputs)
-
-        @tf.autograph.experimental.do_not_convert
-        def steps(batches):
-            outputs = []
-            for data in batches:
-                rows = strategy.run(replica_step, args=(data, digest(data, strategy)))
-                # Rows were dealt out in the order of the replicas, and come back in it.
-                outputs.append(
-                    tf.nest.map_structure(lambda value: strategy.gather(value, axis=0), rows)
-                )
-            return tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *outputs)
-
-        self.predict_function = (
-            steps if self.run_eagerly else tf.function(steps, reduce_retracing=True)
-        )
+        if self.predict_function is None or force:
+            self.predict_function = steps.predict_function(self)
         return self.predict_function
 
     def _check_divisible(self, step_function):

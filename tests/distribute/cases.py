@@ -251,6 +251,11 @@ FEATURES = {
         optimizer=lambda: optimizers.Adam(1e-2, gradient_accumulation_steps=3)
     ),
     "steps_per_execution": _case(compile={"steps_per_execution": lambda: 4}),
+    "length unknown": _case(
+        batches=lambda rows: rows.batch(BATCH).filter(lambda *_: True),
+        optimizer=lambda: optimizers.Adam(1e-2),
+        compile={"steps_per_execution": lambda: 4},
+    ),
     # Products are rounded to 8 bits, whatever the number of rows in them; sums follow their order.
     "mixed_bfloat16": _case(policy="mixed_bfloat16", tolerance=2e-3),
     "mixed_float16": _case(policy="mixed_float16", tolerance=2e-3),

@@ -85,6 +85,7 @@ def _matrix():
             yield pytest.param(topology, name, marks=marks, id=f"{topology}-{name}")
 
 
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")  # Keras', of unknown lengths.
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(("topology", "name"), _matrix())
 def test_same_as_on_one_device(topology, name, one_device, workers, record_property):

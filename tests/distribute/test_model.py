@@ -246,3 +246,28 @@ def test_a_model_trained_by_replicas_is_saved_and_loaded_without_them(tmp_path):
     )
     loaded.fit(*DATA, verbose=0)
     assert type(loaded.loss) is keras.losses.MeanSquaredError
+
+
+def _iterations(strategy, cls, steps_per_execution=1):
+    optimizer = lambda: keras.optimizers.AdamW(weight_decay=0.1)  # noqa: E731
+    with strategy.scope():
+        model = _model(
+            strategy, cls, optimizer=optimizer(), steps_per_execution=steps_per_execution
+        )
+    x, y = DATA
+    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(2).filter(lambda *_: True)
+    model.fit(data, epochs=2, verbose=0, shuffle=False)
+    return int(np.asarray(model.optimizer.iterations.value))
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+@pytest.mark.parametrize("steps_per_execution", [1, 2])
+@pytest.mark.parametrize("devices", [1, 2])
+def test_no_step_without_data(devices, steps_per_execution):
+    strategy = distribute.strategy("one_device") if devices == 1 else _mirrored(2)
+    assert _iterations(strategy, distribute.Model, steps_per_execution) == 6
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_upstream_still_counts_a_step_without_data():
+    assert _iterations(distribute.strategy("one_device"), keras.Model) == 8
