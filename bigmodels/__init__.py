@@ -15,6 +15,7 @@ _MODULES = (
     "data",
     "distribute",
     "evaluate",
+    "export",
     "layers",
     "models",
     "plots",

@@ -53,6 +53,33 @@ def test_a_mistake_costs_one_line_and_status_2(name, arguments, message, tmp_pat
     assert list(tmp_path.iterdir()) == []  # Nothing was written.
 
 
+def test_list_shows_what_there_is():
+    done = _command("train", "--list")
+    assert done.returncode == 0, done.stderr
+    for name in ("image_generation", "digits", "images:DIR", "Transformer"):
+        assert f"  {name}  " in done.stdout
+    done = _command("train", "--list", "--task=text_generation", "--set=model.kind=transformer")
+    assert "  model.num_heads=4\n" in done.stdout and "model.rnn_units" not in done.stdout
+
+
+def test_interrupted_training_says_how_to_go_on(tmp_path):
+    arguments = ("--task=image_classification", f"--workdir={tmp_path / 'a run'}", *TINY)
+    code = "import sys; from bigmodels.cli.train import run; sys.argv[0] = 'bigmodels-train'; run()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, text=True
+    )
+    for line in process.stderr:
+        if line.startswith("epoch 1/"):
+            break
+    process.send_signal(signal.SIGINT)
+    rest = process.stderr.read()
+    assert process.wait() == 130
+    last = rest.splitlines()[-1]
+    assert last.startswith("bigmodels-train: interrupted; this goes on: bigmodels-train --task=")
+    assert f"'--workdir={tmp_path / 'a run'}'" in last
+    assert "\x1b" not in rest  # No colours where there is no terminal.
+
+
 def test_killed_training_continues_and_every_command_answers_in_json(tmp_path):
     """SIGKILL a real training after an epoch, continue, evaluate: the contract's streams."""
     run = tmp_path / "run"

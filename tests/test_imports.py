@@ -1,11 +1,19 @@
 """Naming things must not cost TensorFlow."""
 
+import pathlib
+import re
 import subprocess
 import sys
 
 import pytest
 
-COMMANDS = ("train", "evaluate", "predict")
+from bigmodels import cli
+
+COMMANDS = sorted(
+    path.stem
+    for path in pathlib.Path(cli.__file__).parent.glob("*.py")
+    if path.stem not in ("__init__", "command")
+)
 
 
 def _python(code, *arguments):
@@ -31,7 +39,12 @@ def test_help_does_not_import_tensorflow(command):
     )
     assert done.returncode == 0
     assert done.stderr.strip() == "False"
-    assert "--workdir" in done.stdout and f"bigmodels-{command}" in done.stdout
+    assert f"bigmodels-{command}" in done.stdout
+    # Every flag of the command stands under a topic.
+    source = pathlib.Path(cli.__file__).parent.joinpath(f"{command}.py").read_text()
+    defined = re.findall(r'DEFINE_\w+\(\s*"(\w+)"', source)
+    shown = re.findall(r"^  --(\w+)", done.stdout, re.MULTILINE)
+    assert len(defined) > 1 and sorted(shown) == sorted([*defined, "verbosity", "debug"])
 
 
 def test_public_names():
@@ -42,5 +55,5 @@ def test_public_names():
     with pytest.raises(AttributeError, match="nothing_here"):
         _ = bigmodels.nothing_here
     assert bigmodels.Model is bigmodels.distribute.Model
-    for module in ("train", "evaluate", "predict"):
+    for module in ("train", "evaluate", "predict", "export"):
         assert callable(getattr(getattr(bigmodels, module), module))

@@ -4,24 +4,33 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import signal
 import sys
+import textwrap
 import threading
 
 from absl import flags
+from absl import logging as absl_logging
 
 USAGE_ERROR = 2
+_WIDTH = 88
 
 flags.DEFINE_bool("debug", False, "Show the traceback of an error, and TensorFlow's own log.")
 
+# `--verbosity` is absl's own.
+_COMMON = {"Messages": ("verbosity", "debug")}
+_VERBOSITY_HELP = "From 0 on TensorFlow's own log is shown; -1 by default."
 
-def run(main, doc, takes_command=False):
+
+def run(main, doc, topics, takes_command=False):
     """Parse the flags, call `main`, and end the process.
 
     Args:
         main: Takes a function that writes to the real stdout, and, if `takes_command`, the words
             after `--`.
         doc: The command's help text.
+        topics: Heading to names of flags, in the order in which `--help` shows them.
         takes_command: Whether another command follows the flags.
     """
     name = os.path.basename(sys.argv[0])
@@ -30,17 +39,20 @@ def run(main, doc, takes_command=False):
     own = sys.argv[1 : sys.argv.index("--")] if "--" in sys.argv else sys.argv[1:]
     try:
         if any(word in ("-h", "--help", "-help", "--helpfull") for word in own):
-            print(f"{doc}\n{_help(main)}")
+            print(f"{doc}{_help(topics)}")
             sys.exit(0)
         try:
             rest = flags.FLAGS(sys.argv)[1:]
         except flags.Error as error:
-            _fail(name, error)
+            where = "; the command goes after --" if takes_command and own == sys.argv[1:] else ""
+            _fail(name, f"{error}{where}")
         if takes_command:
+            if rest and own == sys.argv[1:]:
+                _fail(name, f"{rest[0]!r} is not a flag; the command goes after --")
             return main(print, rest)
         if rest:
             _fail(name, f"{rest[0]!r} is not a flag; flags look like --name=value")
-        if not flags.FLAGS.debug:
+        if not flags.FLAGS.debug and absl_logging.get_verbosity() < absl_logging.INFO:
             _hide_tensorflow_log()
         out = sys.stdout
         # Whatever a library prints goes to stderr: stdout carries the answer alone.
@@ -54,7 +66,8 @@ def run(main, doc, takes_command=False):
             raise
         _fail(name, error)
     except KeyboardInterrupt:
-        print(f"\n{name}: interrupted; the same command continues.", file=sys.stderr)
+        again = shlex.join([name, *sys.argv[1:]])
+        print(f"\n{name}: interrupted; this goes on: {again}", file=sys.stderr)
         sys.exit(130)
 
 
@@ -107,19 +120,26 @@ def settings(pairs):
     return result
 
 
-def _help(main):
-    module = sys.modules[main.__module__]
-    ours = [
-        flag
-        for m in (module.__name__, __name__)
-        for flag in flags.FLAGS.flags_by_module_dict().get(m, [])
-    ]
-    return "\n".join(_flag_help(flag) for flag in ours)
+def _help(topics):
+    lines = []
+    for topic, names in (topics | _COMMON).items():
+        lines += ["", f"{topic}:"]
+        for name in names:
+            lines += _flag_help(flags.FLAGS[name])
+    return "\n".join(lines)
 
 
 def _flag_help(flag):
-    default = "" if flag.default in (None, [], "") else f" (default: {flag.default})"
-    return f"  --{flag.name}: {flag.help}{default}"
+    default = "" if flag.default in (None, [], "", False) else f" (default: {flag.default})"
+    # absl adds a line on repeating an option.
+    text, _, repeated = flag.help.partition(";\n")
+    text += default + (" May be repeated." if repeated else "")
+    if flag.name == "verbosity":
+        text = _VERBOSITY_HELP
+    name = f"  --{flag.name}" + ("" if flag.boolean else "=...")
+    indent = 22 * " "
+    first = name + "  " if len(name) > len(indent) - 2 else name.ljust(len(indent))
+    return textwrap.wrap(text, _WIDTH, initial_indent=first, subsequent_indent=indent)
 
 
 def _fail(name, error):

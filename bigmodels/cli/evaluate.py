@@ -15,6 +15,11 @@ flags.DEFINE_string("data_dir", None, "Where TFDS finds prepared sets, if not wh
 flags.DEFINE_integer("batch_size", None, "The batch; the run's by default.")
 flags.DEFINE_multi_string("set", [], "NAME=VALUE, any setting that is to differ from the run's.")
 
+_TOPICS = {
+    "What": ("workdir", "set"),
+    "Data": ("dataset", "data_dir", "batch_size"),
+}
+
 
 def main(write):
     """Evaluate as the flags say."""
@@ -30,7 +35,7 @@ def main(write):
 
 def run():
     """The console script."""
-    command.run(main, __doc__)
+    command.run(main, __doc__, _TOPICS)
 
 
 if __name__ == "__main__":

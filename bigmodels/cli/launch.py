@@ -21,6 +21,10 @@ flags.DEFINE_float(
     "join_timeout", 180, "Seconds after which a worker that has not joined is given up.", 1
 )
 
+_TOPICS = {
+    "Workers": ("workers", "devices", "join_timeout"),
+}
+
 
 def main(write, rest):
     """Launch as the flags say."""
@@ -34,7 +38,7 @@ def main(write, rest):
 
 def run():
     """The console script."""
-    command.run(main, __doc__, takes_command=True)
+    command.run(main, __doc__, _TOPICS, takes_command=True)
 
 
 if __name__ == "__main__":

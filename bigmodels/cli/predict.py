@@ -12,15 +12,22 @@ from absl import flags
 from bigmodels.cli import command
 
 flags.DEFINE_string("workdir", None, "A trained run's directory.")
-flags.DEFINE_string("input", None, "Image classification: an image, or a directory of images.")
-flags.DEFINE_string("prompt", None, "Text generation: the text to continue.")
-flags.DEFINE_integer("length", None, "Text generation: characters to add; 300 by default.")
-flags.DEFINE_float("temperature", None, "Text generation: 0 is greedy; 1 by default.")
-flags.DEFINE_integer("count", None, "Image generation: how many; 16 by default.")
-flags.DEFINE_string("output", None, "Image generation: PNG to write; samples.png by default.")
+flags.DEFINE_string("input", None, "An image, or a directory of images.")
+flags.DEFINE_string("prompt", None, "The text to continue.")
+flags.DEFINE_integer("length", None, "Characters to add; 300 by default.")
+flags.DEFINE_float("temperature", None, "0 is greedy; 1 by default.")
+flags.DEFINE_integer("count", None, "How many; 16 by default.")
+flags.DEFINE_string("output", None, "PNG to write; samples.png by default.")
 flags.DEFINE_integer("seed", None, "Same seed, same text or images; 0 by default.")
 
 _OPTIONS = ("input", "prompt", "length", "temperature", "count", "output", "seed")
+
+_TOPICS = {
+    "What": ("workdir", "seed"),
+    "Image classification": ("input",),
+    "Text generation": ("prompt", "length", "temperature"),
+    "Image generation": ("count", "output"),
+}
 
 
 def main(write):
@@ -36,7 +43,7 @@ def main(write):
 
 def run():
     """The console script."""
-    command.run(main, __doc__)
+    command.run(main, __doc__, _TOPICS)
 
 
 if __name__ == "__main__":

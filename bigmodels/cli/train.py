@@ -40,6 +40,10 @@ flags.DEFINE_multi_string(
     "set", [], "NAME=VALUE, any setting of the task, for example model.dense_units=256."
 )
 
+flags.DEFINE_bool(
+    "list", False, "Show all tasks, data sets and models; with --task that task's settings."
+)
+
 _CONFIG_FLAGS = (
     "dataset",
     "data_dir",
@@ -52,10 +56,20 @@ _CONFIG_FLAGS = (
     "init_from",
 )
 
+_TOPICS = {
+    "What": ("task", "workdir", "init_from", "set", "list"),
+    "Data": ("dataset", "data_dir", "batch_size"),
+    "Training": ("epochs", "seed", "precision", "jit_compile"),
+    "Devices and machines": ("strategy", "devices", "workers", "worker"),
+}
+
 
 def main(write):
     """Train as the flags say."""
     given = flags.FLAGS
+    if given.list:
+        write(_listing(given.task, command.settings(given.set)))
+        return
     for name in ("task", "workdir"):
         if not given[name].value:
             raise ValueError(f"{name}: give --{name}=...")
@@ -73,9 +87,25 @@ def main(write):
         write(command.to_json(result))
 
 
+def _listing(task, chosen):
+    from bigmodels.catalogue import catalogue, settings
+
+    if task:
+        lines = [f"Settings of {task}, for --set NAME=VALUE:"]
+        for name, value in settings(task, chosen).items():
+            shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
+            lines.append(f"  {name}={shown}")
+        return "\n".join(lines)
+    lines = []
+    for kind, rows in catalogue().items():
+        width = 2 + max(map(len, rows))
+        lines += [f"{kind}:", *(f"  {name:<{width}}{line}" for name, line in rows.items()), ""]
+    return "\n".join(lines) + "Settings of a task: bigmodels-train --list --task=TASK"
+
+
 def run():
     """The console script."""
-    command.run(main, __doc__)
+    command.run(main, __doc__, _TOPICS)
 
 
 if __name__ == "__main__":

@@ -96,21 +96,44 @@ def read_image(path, channels):
         ValueError: naming the file if it is not an image.
     """
     try:
-        image = tf.io.decode_image(path.read_bytes(), expand_animations=False)
+        return decode_image(path.read_bytes(), channels)
     except (OSError, tf.errors.InvalidArgumentError):
         raise ValueError(f"input: {str(path)!r} is not an image that can be read") from None
-    if image.shape[-1] in (2, 4):
-        image = image[..., :-1]  # Without transparency.
-    if image.shape[-1] == channels:
-        return image
-    return tf.image.rgb_to_grayscale(image) if channels == 1 else tf.image.grayscale_to_rgb(image)
+
+
+def decode_image(contents, channels):
+    """The pixels of an encoded image, also in a graph.
+
+    Args:
+        contents: PNG, JPEG, BMP or GIF (the first frame), a scalar string.
+        channels: How many are wanted: 1 for grey, 3 for colour. Transparency is dropped.
+
+    Returns:
+        uint8 tensor `(height, width, channels)`.
+
+    Raises:
+        tf.errors.InvalidArgumentError: if it is not an image.
+    """
+    image = tf.io.decode_image(contents, expand_animations=False)
+    image = tf.ensure_shape(image, (None, None, None))
+
+    def grey():
+        return tf.ensure_shape(image[..., :1], (None, None, 1))
+
+    def colour():
+        return tf.ensure_shape(image[..., :3], (None, None, 3))
+
+    is_grey = tf.shape(image)[-1] < 3
+    if channels == 1:
+        return tf.cond(is_grey, grey, lambda: tf.image.rgb_to_grayscale(colour()))
+    return tf.cond(is_grey, lambda: tf.image.grayscale_to_rgb(grey()), colour)
 
 
 def resize(image, size):
     """An image at another size, the same way for training and prediction.
 
     Args:
-        image: uint8 tensor `(height, width, channels)`.
+        image: uint8 tensor `(height, width, channels)`, or a batch of them.
         size: `(height, width)`.
 
     Returns:

@@ -1,6 +1,6 @@
 """Building blocks shared by the models."""
 
-from bigmodels.layers.generation import generate, sample
+from bigmodels.layers.generation import generate, generate_strings, sample
 from bigmodels.layers.layer_stack import LayerStack, check_image_shape
 from bigmodels.layers.positional_encoding import PositionalEncoding
 from bigmodels.layers.transformer_block import TransformerBlock
@@ -13,5 +13,6 @@ __all__ = [
     "Vocabulary",
     "check_image_shape",
     "generate",
+    "generate_strings",
     "sample",
 ]

@@ -1,5 +1,6 @@
 """Text from a language model: the prompt's way in, the draw of one token, the text's way out."""
 
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
@@ -45,6 +46,44 @@ def generate(model, prompt, length, temperature, seed):
         tokens, tf.constant(length), tf.constant(temperature, "float32"), tf.constant(seed)
     )
     return ops.convert_to_numpy(ops.concatenate([tokens, new], axis=1))
+
+
+def generate_strings(model, prompts, lengths, temperatures, seeds):
+    """`generate` as a graph, for many prompts that know nothing of each other.
+
+    Args:
+        model: As for `generate`, with a vocabulary.
+        prompts: UTF-8 strings, `(batch,)`; none of them empty.
+        lengths: Number of characters to add to each, int32 `(batch,)`.
+        temperatures: Of each, float32 `(batch,)`.
+        seeds: Of each, int32 `(batch,)`.
+
+    Returns:
+        Strings `(batch,)`: each prompt and its continuation, as `generate` gives it.
+
+    Raises:
+        tf.errors.InvalidArgumentError: naming the argument that does not fit.
+    """
+    vocabulary = Vocabulary(model.vocabulary)
+    code_points = np.array([ord(character) for character in vocabulary.characters], "int32")
+    # One place more, for whatever lies beyond.
+    ids = np.full(code_points.max() + 2, Vocabulary.UNKNOWN, "int32")
+    ids[code_points] = 2 + np.arange(len(code_points))
+
+    def continued(row):
+        prompt, length, temperature, seed = row
+        tf.debugging.assert_positive(length, "length: expected a positive integer")
+        tf.debugging.assert_non_negative(temperature, "temperature: expected zero or more")
+        characters = tf.strings.unicode_decode(prompt, "UTF-8")
+        tf.debugging.assert_positive(tf.size(characters), "prompt: expected at least one character")
+        tokens = tf.gather(ids, tf.minimum(characters, len(ids) - 1))
+        (new,) = tf.unstack(model.continue_tokens(tokens[None], length, temperature, seed), num=1)
+        # Neither padding nor the unknown token is ever drawn.
+        drawn = tf.strings.unicode_encode(tf.gather(code_points, new - 2), "UTF-8")
+        return tf.strings.join([prompt, drawn])
+
+    rows = (prompts, lengths, temperatures, seeds)
+    return tf.map_fn(continued, rows, fn_output_signature="string")
 
 
 def sample(logits, temperature, seed, forbidden=1):

@@ -16,7 +16,7 @@ from bigmodels import plots
 from bigmodels.data import files, load_images
 from bigmodels.data.images import augmentation_for
 from bigmodels.models import CNN
-from bigmodels.tasks.task import Config, Optimizer, Task, check_sizes
+from bigmodels.tasks.task import Config, Optimizer, Signature, Task, check_sizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +169,48 @@ def predict(model, config, input=None):
         }
 
 
+def serving(model, config):
+    """Images in, as pixels of any size or as files; classes out, the same as from `predict`."""
+    height, width, channels = model.get_build_config()["input_shape"][1:]
+    names = tf.constant(model.class_names)
+
+    def probabilities(images):
+        logits = model(tf.cast(images, "float32") / 255, training=False)
+        return {"probabilities": tf.nn.softmax(logits)}
+
+    def classify(images):
+        images = tf.ensure_shape(
+            files.resize(images, (height, width)), (None, None, None, channels)
+        )
+        each = probabilities(images)["probabilities"]  # (batch, classes)
+        return {
+            "class": tf.gather(names, tf.argmax(each, -1)),
+            "probability": tf.reduce_max(each, -1),
+            "probabilities": each,
+            "class_names": tf.broadcast_to(names, tf.shape(each)),
+        }
+
+    def classify_bytes(image_bytes):
+        def read(contents):
+            return files.resize(files.decode_image(contents, channels), (height, width))
+
+        pixels = tf.TensorSpec((height, width, channels), "uint8")
+        return classify(tf.map_fn(read, image_bytes, fn_output_signature=pixels))
+
+    any_size = tf.TensorSpec((None, None, None, channels), "uint8")
+    own_size = tf.TensorSpec((None, height, width, channels), "uint8")
+    random = np.random.default_rng(0)
+    small = random.integers(0, 256, (2, height, width, channels), "uint8")
+    large = random.integers(0, 256, (2, height + 5, width + 3, channels), "uint8")
+    signatures = {"classify": Signature(classify, (any_size,), (large,))}
+    if channels in (1, 3):  # Others no image file has.
+        encoded = np.array([tf.io.encode_png(image).numpy() for image in large])
+        strings = tf.TensorSpec((None,), "string")
+        signatures["classify_bytes"] = Signature(classify_bytes, (strings,), (encoded,))
+    signatures["probabilities"] = Signature(probabilities, (own_size,), (small,), portable=True)
+    return signatures, {"class_names": list(model.class_names)}
+
+
 TASK = Task(
     name="image_classification",
     summary="which class an image belongs to (CNN)",
@@ -183,4 +225,5 @@ TASK = Task(
     sample=None,
     describe=describe,
     predict=predict,
+    serving=serving,
 )

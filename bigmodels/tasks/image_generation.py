@@ -19,7 +19,7 @@ from bigmodels import plots
 from bigmodels.data import load_images
 from bigmodels.data.images import augmentation_for
 from bigmodels.models import CNN, GAN, ConvDiscriminator, ConvGenerator, Discriminator, Generator
-from bigmodels.tasks.task import Config, Optimizer, Task, check_sizes
+from bigmodels.tasks.task import Config, Optimizer, Signature, Task, check_sizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,6 +198,26 @@ def predict(model, config, count=16, seed=0, output="samples.png"):
     yield {"file": str(output), "images": count}
 
 
+def serving(model, config):
+    """A count or noise in, images out; a seed's images are those of `predict`."""
+
+    def from_noise(noise):
+        pixels = (model(noise, training=False) + 1) * 127.5
+        return {"images": tf.cast(tf.clip_by_value(tf.round(pixels), 0, 255), "uint8")}
+
+    def generate(count, seed):
+        shape = (count, model.latent_dim)
+        images = from_noise(tf.random.stateless_normal(shape, tf.stack([seed, 0])))["images"]
+        return {"images": images, "png_bytes": tf.io.encode_png(images)}
+
+    number, some_noise = tf.TensorSpec((), "int32"), tf.TensorSpec((None, model.latent_dim))
+    noise = np.random.default_rng(0).normal(size=(2, model.latent_dim)).astype("float32")
+    return {
+        "generate": Signature(generate, (number, number), (np.int32(2), np.int32(0))),
+        "from_noise": Signature(from_noise, (some_noise,), (noise,), portable=True),
+    }, {}
+
+
 TASK = Task(
     name="image_generation",
     summary="new images from noise (GAN)",
@@ -212,5 +232,6 @@ TASK = Task(
     sample=sample,
     describe=describe,
     predict=predict,
+    serving=serving,
     overfits=False,
 )

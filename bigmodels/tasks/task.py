@@ -35,7 +35,17 @@ def check_sizes(config, *names):
         raise ValueError(f"model.dropout_rate: {rate!r}, expected a share from 0 to below 1")
 
 
-def _check_choice(name, value, choices):
+def check_choice(name, value, choices):
+    """Refuse a value that is not one of some names.
+
+    Args:
+        name: What the value is for.
+        value: The value.
+        choices: The names.
+
+    Raises:
+        ValueError: naming all three, and the nearest choice.
+    """
     if value not in choices:
         near = difflib.get_close_matches(str(value), choices)
         hint = f"; did you mean {near[0]}?" if near else ""
@@ -65,8 +75,8 @@ class Optimizer:
     clip_norm: float = 1.0
 
     def __post_init__(self):
-        _check_choice("optimizer.name", self.name, ("adamw", "adam", "sgd"))
-        _check_choice("optimizer.schedule", self.schedule, ("cosine", "constant"))
+        check_choice("optimizer.name", self.name, ("adamw", "adam", "sgd"))
+        check_choice("optimizer.schedule", self.schedule, ("cosine", "constant"))
         if self.learning_rate is not None:
             _check_positive("optimizer.learning_rate", self.learning_rate)
 
@@ -130,13 +140,35 @@ class Config:
             _check_positive("steps_per_epoch", self.steps_per_epoch)
         if self.seed < 0:
             raise ValueError(f"seed: {self.seed!r}, expected zero or more")
-        _check_choice("precision", self.precision, PRECISIONS)
-        _check_choice("jit_compile", self.jit_compile, ("auto", "true", "false"))
+        check_choice("precision", self.precision, PRECISIONS)
+        check_choice("jit_compile", self.jit_compile, ("auto", "true", "false"))
 
     @property
     def keras_jit_compile(self):
         """`jit_compile` as `keras.Model.compile` takes it."""
         return {"auto": "auto", "true": True, "false": False}[self.jit_compile]
+
+
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    """One way in which an exported model can be asked.
+
+    Attributes:
+        function: Tensors to `{name: tensor}`; its arguments' names are the inputs' names. An input
+            or output of encoded images is named `..._bytes`, which is base64 in TensorFlow
+            Serving's REST interface.
+        inputs: A `tf.TensorSpec` for each argument; `None` in a shape where any size goes.
+        example: A value for each argument, to try an exported file with.
+        portable: Whether arithmetic on numbers is all it needs, so that ONNX and LiteRT can hold
+            it too; strings, image files, loops and random numbers they cannot.
+        fixed_in_litert: Whether LiteRT can hold it only at the shapes of `example`.
+    """
+
+    function: Callable
+    inputs: tuple
+    example: tuple
+    portable: bool = False
+    fixed_in_litert: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,6 +191,9 @@ class Task:
         sample: `(model, data, config) -> Figure or str`, now and then while training; or `None`.
         describe: `(data) -> {what: value}`, the data's lines in the report.
         predict: `(model, config, **options) -> iterable`, what `bigmodels-predict` prints.
+        serving: `(model, config) -> (signatures, metadata)` for `bigmodels.export`: a dict of
+            `Signature` by name, the first of them the default; and what else a user of the file
+            needs, as a dict that JSON can hold.
         overfits: Whether comparing training and validation loss says something (not for a GAN).
     """
 
@@ -175,6 +210,7 @@ class Task:
     sample: Callable | None
     describe: Callable
     predict: Callable
+    serving: Callable
     overfits: bool = True
 
     def measure_splits(self, model, data, config):
@@ -235,7 +271,7 @@ def _with_setting(config, name, path, value):
     current, hint = getattr(config, field, None), hints[field]  # KeyError: no such setting.
     if rest == ["kind"] and typing.get_args(hint):
         kinds = {kind().kind: kind for kind in typing.get_args(hint)}
-        _check_choice(name, value, tuple(kinds))
+        check_choice(name, value, tuple(kinds))
         new = current if current.kind == value else kinds[value]()
     elif rest:
         new = _with_setting(current, name, rest, value)

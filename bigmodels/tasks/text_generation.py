@@ -11,10 +11,13 @@ import dataclasses
 import math
 
 import keras
+import numpy as np
+import tensorflow as tf
 
 from bigmodels.data import load_text
+from bigmodels.layers import Vocabulary, generate_strings
 from bigmodels.models import RNN, Transformer
-from bigmodels.tasks.task import Config, Optimizer, Task, check_sizes
+from bigmodels.tasks.task import Config, Optimizer, Signature, Task, check_sizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,6 +191,32 @@ def predict(model, config, prompt=None, length=300, temperature=1.0, seed=0):
     yield model.generate(prompt, length, temperature, seed)
 
 
+def serving(model, config):
+    """Strings in, strings out, the same as from `predict`; and the logits behind them."""
+
+    def generate(prompt, length, temperature, seed):
+        return {"text": generate_strings(model, prompt, length, temperature, seed)}
+
+    def logits(tokens):
+        return {"logits": model(tokens, training=False)}
+
+    vocabulary = Vocabulary(model.vocabulary)
+    each, batch = [tf.TensorSpec((None,), t) for t in ("string", "int32", "float32")], (None, None)
+    prompts = np.array([model.vocabulary[:3].encode(), model.vocabulary[-1].encode()])
+    ids = np.random.default_rng(0).integers(2, len(vocabulary), (1, config.data.length), "int32")
+    signatures = {
+        "generate": Signature(
+            generate,
+            (each[0], each[1], each[2], each[1]),
+            (prompts, np.int32([8, 5]), np.float32([0.8, 0]), np.int32([1, 2])),
+        ),
+        "logits": Signature(
+            logits, (tf.TensorSpec(batch, "int32"),), (ids,), portable=True, fixed_in_litert=True
+        ),
+    }
+    return signatures, {"vocabulary": [vocabulary.decode([i]) for i in range(len(vocabulary))]}
+
+
 TASK = Task(
     name="text_generation",
     summary="the next character of a text (LSTM or Transformer)",
@@ -202,4 +231,5 @@ TASK = Task(
     sample=sample,
     describe=describe,
     predict=predict,
+    serving=serving,
 )

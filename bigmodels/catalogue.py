@@ -1,0 +1,49 @@
+"""What there is: tasks, data sets, models, and the settings of a task."""
+
+import inspect
+
+from bigmodels import models, tasks
+from bigmodels.data import embedded
+from bigmodels.tasks.task import flat_settings, with_settings
+
+_OTHER_DATASETS = {
+    "NAME": "any image-classification or text set of TensorFlow Datasets, such as fashion_mnist",
+    "images:DIR": "your images, one folder per class",
+    "text:FILE": "your text, UTF-8",
+}
+
+
+def catalogue():
+    """One line on everything that has a name.
+
+    Returns:
+        `{"tasks": {name: line}, "datasets": {name: line}, "models": {name: line}}`.
+    """
+    return {
+        "tasks": {name: tasks.get(name).summary for name in tasks.NAMES},
+        "datasets": {
+            name: _first_line(load) for name, load in (embedded.IMAGES | embedded.TEXTS).items()
+        }
+        | _OTHER_DATASETS,
+        "models": {name: _first_line(getattr(models, name)) for name in models.__all__},
+    }
+
+
+def settings(task, chosen=None):
+    """Every setting of a task's recipe.
+
+    Args:
+        task: Name of a task.
+        chosen: Settings that decide which others there are, such as `{"model.kind": "dense"}`.
+
+    Returns:
+        `{dotted name: value}`.
+
+    Raises:
+        ValueError: naming a task or setting that there is not.
+    """
+    return flat_settings(with_settings(tasks.get(task).config(), chosen or {}))
+
+
+def _first_line(what):
+    return inspect.getdoc(what).partition("\n")[0].rstrip(".")
