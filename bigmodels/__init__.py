@@ -23,6 +23,7 @@ _MODULES = (
     "report",
     "tasks",
     "train",
+    "tune",
 )
 
 __all__ = ["Model", "__version__", *_MODULES]

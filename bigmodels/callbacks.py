@@ -6,17 +6,21 @@ import time
 import keras
 from tqdm import tqdm
 
+from bigmodels import distribute
 from bigmodels.report import save_drawn
 
 _SAMPLES_PER_RUN = 10
 
 
 class Keeper(keras.callbacks.Callback):
-    """Writes down every finished epoch: metrics, a sample now and then, a checkpoint."""
+    """Writes down every finished epoch: metrics, a sample now and then, a checkpoint.
 
-    def __init__(self, run, checkpoints, task, data, config, done):
+    It also ends a training that no longer gets better, if `config.early_stopping` says so.
+    """
+
+    def __init__(self, run, checkpoints, task, data, config, done, strategy):
         super().__init__()
-        self.run, self.checkpoints = run, checkpoints
+        self.run, self.checkpoints, self.strategy = run, checkpoints, strategy
         self.task, self.data, self.config = task, data, config
         self.rows = run.history()[:done]
         self.nan_epoch = None
@@ -38,6 +42,21 @@ class Keeper(keras.callbacks.Callback):
             drawn = self.task.sample(self.model, self.data, self.config)
             save_drawn(self.run.samples / f"epoch_{epoch + 1:04d}", drawn)
         self.checkpoints.save(epoch + 1)
+        if self.stops_early():
+            self.model.stop_training = True
+
+    def stops_early(self):
+        """Whether validation loss has not fallen for `early_stopping` epochs.
+
+        It follows from the lines written so far alone, so a continued run stops where the
+        uninterrupted one would. Only the chief has those from before: all workers ask it.
+        """
+        if self.config.early_stopping is None:
+            return False
+        losses = [row["val_loss"] for row in self.rows]
+        best = losses.index(min(losses)) if losses else 0
+        stop = len(losses) - 1 - best >= self.config.early_stopping
+        return bool(distribute.from_chief(self.strategy, [int(stop)])[0])
 
 
 class Progress(keras.callbacks.Callback):

@@ -48,23 +48,38 @@ class RunDirectory:
         Raises:
             ValueError: if the directory holds a run with other settings, or is something else.
         """
-        if not (self.path / "config.json").exists():
+        self.check_is("run", "config.json", {"task": task.name, "config": plain(config)})
+
+    def check_is(self, kind, name, content):
+        """See that the directory is free, or holds what a JSON file of it says. Writes nothing.
+
+        Args:
+            kind: How the user calls it, for example "run".
+            name: The JSON file.
+            content: What stands in it; its settings are under "config".
+
+        Raises:
+            ValueError: as `check`.
+        """
+        if not (self.path / name).exists():
             if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
                 raise ValueError(
-                    f"workdir: {str(self.path)!r} exists and is no run; choose another workdir"
+                    f"workdir: {str(self.path)!r} exists and is no {kind}; choose another workdir"
                 )
             parent = next(p for p in self.path.absolute().parents if p.exists())
             if not (parent.is_dir() and os.access(parent, os.W_OK)):
                 raise ValueError(f"workdir: {str(self.path)!r} cannot be made in {str(parent)!r}")
             return
-        stored = self.read_json("config.json")
-        before = {"task": stored.get("task"), **flat_settings(stored.get("config", {}))}
-        now = {"task": task.name, **flat_settings(_plain(config))}
-        for name in sorted({*before, *now} - {*_NOT_THE_RUN}, key=lambda name: name != "task"):
-            if before.get(name) != now.get(name):
+        stored = self.read_json(name)
+        before, now = (
+            {key: given.get(key) for key in content} | flat_settings(given.get("config", {}))
+            for given in (stored, content)
+        )
+        for key in sorted({*before, *now} - {"config", *_NOT_THE_RUN}, key=lambda k: k != "task"):
+            if before.get(key) != now.get(key):
                 raise ValueError(
-                    f"workdir: {str(self.path)!r} holds a run with {name}={before.get(name)}, "
-                    f"not {now.get(name)}; choose another workdir"
+                    f"workdir: {str(self.path)!r} holds a {kind} with {key}={before.get(key)}, "
+                    f"not {now.get(key)}; choose another workdir"
                 )
 
     def create(self, task, config):
@@ -73,11 +88,8 @@ class RunDirectory:
             return
         for directory in (self.path, self.samples, self.logs, self._checkpoints):
             directory.mkdir(parents=True, exist_ok=True)
-        versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
-        versions["python"] = platform.python_version()
-        self.write_json(
-            "config.json", {"task": task.name, "config": _plain(config), "versions": versions}
-        )
+        content = {"task": task.name, "config": plain(config), "versions": versions()}
+        self.write_json("config.json", content)
 
     def load_config(self):
         """The task and config of the run.
@@ -174,9 +186,15 @@ class RunDirectory:
         )
 
 
-def _plain(config):
-    """A config as JSON has it: tuples are lists."""
+def plain(config):
+    """A config as JSON has it: nested dicts, and lists for tuples."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def versions():
+    """The versions of what a run's numbers depend on, by package."""
+    packages = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return packages | {"python": platform.python_version()}
 
 
 def training_state(model):

@@ -143,8 +143,9 @@ def _pass_on_signals(processes, stack):
 def _wait(processes, ports, join_timeout):
     began, missing = time.monotonic(), set(range(len(processes)))
     while True:
-        for process in processes:
+        for index, process in enumerate(processes):
             if process.poll() not in (None, 0):
+                _say_end(index, process.returncode)
                 return _status(process)
         if all(process.poll() == 0 for process in processes):
             return 0
@@ -159,6 +160,11 @@ def _wait(processes, ports, join_timeout):
 def _listens(port):
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _say_end(index, code):
+    how = f"ended with status {code}" if code > 0 else f"was ended by {signal.Signals(-code).name}"
+    _write(sys.stderr, [f"worker {index} {how}; the others are stopped.\n"])
 
 
 def _status(process):

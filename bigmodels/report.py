@@ -132,6 +132,55 @@ def render(title, result, history, config, describe, drawn, curves, opinion, com
     )
 
 
+def render_search(title, result, drawn):
+    """The page of a search.
+
+    Args:
+        title: Heading.
+        result: The search's result.
+        drawn: Title to matplotlib `Figure`.
+
+    Returns:
+        HTML, with every picture inside.
+    """
+    best, trials = result["best"], result["trials"]
+    states = [row["status"] for row in trials]
+    facts = {
+        "task": result["task"],
+        "data set": result["dataset"],
+        "tuner": result["tuner"],
+        "objective": f"{result['objective']}, {result['direction']}",
+        "seed": result["seed"],
+        "trials": ", ".join(f"{states.count(s)} {s}" for s in dict.fromkeys(states)),
+        "time": f"{result['seconds'] / 3600:.2f} hours",
+        "best": f"trial {best['trial']}: {best['score']:.4g}",
+    }
+    names = list(dict.fromkeys(name for row in trials for name in row["settings"]))
+    head = "".join(f"<th>{_text(n)}</th>" for n in ("trial", result["objective"], *names, "epochs"))
+    rows = "".join(
+        f"<tr><th>{_text(row['trial'])}</th>"
+        f"<td class=n>{_number(row['score']) or _text(row.get('reason', row['status']))}</td>"
+        + "".join(f"<td class=n>{_text(row['settings'].get(name, ''))}</td>" for name in names)
+        + f"<td class=n>{row['epochs']}</td></tr>"
+        for row in trials
+    )
+    parts = [
+        f"<h1>{_text(title)}</h1>",
+        _table(facts),
+        f"<h2>The best settings</h2><pre>{_text(best['command'])}</pre>",
+        *(f"<h2>{_text(name)}</h2>{_drawn(name, what)}" for name, what in drawn.items()),
+        "<h2>All trials, best first</h2>"
+        f"<div class=scroll><table><tr>{head}</tr>{rows}</table></div>",
+    ]
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{_text(title)}</title><style>{_STYLE}</style></head><body>"
+        + "".join(parts)
+        + "</body></html>\n"
+    )
+
+
 def save_drawn(stem, what):
     """Write a picture as PNG, a text as TXT.
 

@@ -1,10 +1,8 @@
 """Train a task from its config to a run directory with a report."""
 
 import contextlib
-import dataclasses
 import pathlib
 import re
-import shlex
 import sys
 import tempfile
 
@@ -14,10 +12,7 @@ from bigmodels import distribute, plots, report, tasks
 from bigmodels.callbacks import Keeper, Progress
 from bigmodels.checkpoint import RunDirectory, training_state, transfer_weights
 from bigmodels.report import save_drawn
-from bigmodels.tasks.task import Config, flat_settings, with_settings
-
-# Settings that the command line also has as flags of their own.
-_FLAGS = {f.name for f in dataclasses.fields(Config)} - {"steps_per_epoch", "optimizer"}
+from bigmodels.tasks.task import command_line, with_settings
 
 
 def train(task, workdir, settings=None, verbose=1, workers=None, worker=None):
@@ -47,6 +42,7 @@ def train(task, workdir, settings=None, verbose=1, workers=None, worker=None):
     """
     task = tasks.get(task)
     config = with_settings(task.config(), settings or {})
+    task.check(config)
     run = RunDirectory(workdir)
     name, why = distribute.resolve(config.strategy, workers)
     chief = distribute.is_chief(config.strategy, workers, worker)
@@ -109,19 +105,19 @@ def _train(task, config, run, strategy, chief, say, verbose):
             f"{model.name}: {model.count_params():,} parameters. Training on "
             f"{data.sizes['train']:,} {task.unit}, {steps_per_epoch} steps an epoch."
         )
-        keeper = Keeper(run, checkpoints, task, data, config, done)
+        keeper = Keeper(run, checkpoints, task, data, config, done, strategy)
         callbacks = [keeper, keras.callbacks.TerminateOnNaN()]
         if chief:
             callbacks.append(keras.callbacks.TensorBoard(run.logs, write_graph=False))
         if chief and verbose:
-            callbacks.append(Progress(steps_per_epoch, config.epochs, done))
-        if done < config.epochs:
+            callbacks.append(Progress(steps_per_epoch, config.last_epoch, done))
+        if done < config.last_epoch and not keeper.stops_early():
             # One endless stream, so that a run goes on where it stopped: an epoch's order follows
             # from the seed and its number. `steps_per_epoch` need not be the whole data.
             passes, batches = divmod(done * steps_per_epoch, int(data.train.cardinality()))
             model.fit(
                 data.train_from(passes).skip(batches),
-                epochs=config.epochs,
+                epochs=config.last_epoch,
                 initial_epoch=done,
                 steps_per_epoch=steps_per_epoch,
                 validation_data=data.validation,
@@ -218,18 +214,6 @@ def _write_report(task, data, config, run, result, drawn):
             drawn=drawn,
             curves=curves,
             opinion=report.verdict(history, result, task.overfits),
-            command=_command(task, config),
+            command=command_line(task, config),
         ),
     )
-
-
-def _command(task, config):
-    """The command line that repeats a run, with what differs from the recipe."""
-    kind = {"model.kind": config.model.kind} if hasattr(config.model, "kind") else {}
-    usual = flat_settings(with_settings(task.config(), kind)) | flat_settings(task.config())
-    words = ["bigmodels-train", f"--task={task.name}", "--workdir=DIR"]
-    for name, value in flat_settings(config).items():
-        if value != usual.get(name):
-            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            words += [f"--{name}={text}"] if name in _FLAGS else ["--set", f"{name}={text}"]
-    return shlex.join(words)

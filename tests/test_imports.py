@@ -55,5 +55,5 @@ def test_public_names():
     with pytest.raises(AttributeError, match="nothing_here"):
         _ = bigmodels.nothing_here
     assert bigmodels.Model is bigmodels.distribute.Model
-    for module in ("train", "evaluate", "predict", "export"):
+    for module in ("train", "evaluate", "predict", "tune", "export"):
         assert callable(getattr(getattr(bigmodels, module), module))

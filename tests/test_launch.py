@@ -102,7 +102,7 @@ def test_one_failure_stops_all_and_is_the_exit_status(tmp_path):
     assert time.monotonic() - began < 60 and (tmp_path / "began").exists()
 
 
-def test_a_killed_worker_counts_as_a_failure():
+def test_a_killed_worker_counts_as_a_failure(capsys):
     code = """
         server = join()
         if index == 1:
@@ -110,6 +110,7 @@ def test_a_killed_worker_counts_as_a_failure():
         time.sleep(600)
     """
     assert launch(_python(code), 2) == 128 + signal.SIGKILL
+    assert "worker 1 was ended by SIGKILL; the others are stopped." in capsys.readouterr().err
 
 
 def test_a_worker_that_never_joins_is_named():

@@ -77,19 +77,50 @@ def resolve(name="auto", workers=None):
         raise ValueError(f"strategy: {name!r} is not one of {', '.join(STRATEGIES)}")
     if name != "auto":
         return name, "asked for"
-    if workers:
-        return "multi_worker", f"{len(workers)} workers were given"
-    cluster = _tf_config().get("cluster", {})
-    if sum(len(cluster.get(job, ())) for job in ("chief", "worker")) > 1:
-        return "multi_worker", "TF_CONFIG names several workers"
-    if int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1 and "SLURM_PROCID" in os.environ:
-        return "multi_worker", "Slurm started several tasks"
+    if why := _started_together(workers):
+        return "multi_worker", why
     if "TPU_NAME" in os.environ:
         return "tpu", "TPU_NAME is set"
     for kind in ("GPU", "CPU"):
         if len(found := _logical(kind)) > 1:
             return "mirrored", f"this machine has {len(found)} {kind} devices"
     return "one_device", f"this machine has one {'GPU' if _logical('GPU') else 'CPU device'}"
+
+
+def _started_together(workers):
+    """How one knows that this process is one of several, or `None` if it is not."""
+    if workers:
+        return f"{len(workers)} workers were given"
+    cluster = _tf_config().get("cluster", {})
+    if sum(len(cluster.get(job, ())) for job in ("chief", "worker")) > 1:
+        return "TF_CONFIG names several workers"
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1 and "SLURM_PROCID" in os.environ:
+        return "Slurm started several tasks"
+    return None
+
+
+def members(workers=None, worker=None):
+    """The processes that were started together, from the same sources as `multi_worker`.
+
+    Args:
+        workers: As for `strategy`.
+        worker: As for `strategy`.
+
+    Returns:
+        `(addresses, index)`: everyone's `host:port`, the chief's first, and which of them this
+        process is; `([], 0)` if it is alone.
+
+    Raises:
+        ValueError: as `strategy`.
+    """
+    addresses = _addresses(workers, worker)
+    if not _started_together(addresses):
+        return [], 0
+    resolver = _cluster(addresses, worker)
+    jobs = resolver.cluster_spec().as_dict()
+    chiefs = jobs.get("chief", [])
+    first = 0 if resolver.task_type == "chief" else len(chiefs)
+    return [*chiefs, *jobs.get("worker", [])], first + resolver.task_id
 
 
 def is_chief(name="auto", workers=None, worker=None):

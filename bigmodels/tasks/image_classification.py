@@ -98,11 +98,13 @@ def compile_model(model, config, steps):
 
 
 def search_space(hp):
-    """What is worth varying."""
+    """The network's size, how fast it learns, and what keeps it from learning by heart."""
     return {
-        "model.dense_units": hp.Int("model.dense_units", 64, 512, step=64),
-        "model.dropout_rate": hp.Float("model.dropout_rate", 0.0, 0.6, step=0.1),
+        "model.filters": hp.Choice("model.filters", ["16,32", "32,64", "64,128"]),
+        "model.dense_units": hp.Choice("model.dense_units", [64, 128, 256, 512]),
+        "model.dropout_rate": hp.Float("model.dropout_rate", 0.0, 0.5, step=0.1),
         "optimizer.learning_rate": hp.Float("optimizer.learning_rate", 3e-4, 1e-2, sampling="log"),
+        "optimizer.weight_decay": hp.Float("optimizer.weight_decay", 1e-3, 0.3, sampling="log"),
     }
 
 

@@ -106,10 +106,12 @@ def compile_model(model, config, steps):
 
 
 def search_space(hp):
-    """What is worth varying, for either kind."""
+    """What the balance of the two networks hangs on, for either kind."""
     return {
+        "batch_size": hp.Choice("batch_size", [32, 64, 128]),
         "model.latent_dim": hp.Choice("model.latent_dim", [32, 64, 100, 128]),
         "optimizer.learning_rate": hp.Float("optimizer.learning_rate", 5e-5, 1e-3, sampling="log"),
+        "optimizer.beta_1": hp.Choice("optimizer.beta_1", [0.0, 0.5, 0.9]),
     }
 
 
@@ -117,10 +119,12 @@ def measure(model, data, config, measured):
     """What a separately trained CNN makes of 1000 samples.
 
     Returns:
-        Under "test": `classes_covered`, the share of classes that at least one sample in a hundred
-        (a tenth of an even share) falls into; `mean_confidence`, the CNN's mean highest
-        probability; both beside `judge_accuracy`, its accuracy on the real test images, and
-        `real_confidence`, its mean confidence there.
+        Under "validation" and "test", for other noise each: `classes_covered`, the share of classes
+        that at least one sample in a hundred (a tenth of an even share) falls into;
+        `mean_confidence`, the CNN's mean highest probability; `judge_score`, which rises with both,
+        from 1 to the number of classes: the inception score with the CNN for its network. Under
+        "test" also `judge_accuracy`, the CNN's accuracy on the real images, and `real_confidence`,
+        its mean confidence there.
     """
     augmentation = augmentation_for(config.dataset)
     real = _load(config, (0.0, 1.0), with_labels=True, augmentation=augmentation)
@@ -132,18 +136,26 @@ def measure(model, data, config, measured):
         metrics=["accuracy"],
     )
     judge.fit(real.train_from(0), steps_per_epoch=config.judge_steps, verbose=0)
-    fakes = (model.generate(1000, seed=config.seed) + 1) / 2
-    rated = judge.predict_proba(fakes, verbose=0)
-    shares = np.bincount(rated.argmax(-1), minlength=classes) / len(rated)
-    return {
-        "test": {
+
+    def rate(seed):
+        rated = judge.predict_proba((model.generate(1000, seed=seed) + 1) / 2, verbose=0)
+        shares = np.bincount(rated.argmax(-1), minlength=classes) / len(rated)
+        surprise = rated * (np.log(rated + 1e-12) - np.log(rated.mean(0) + 1e-12))
+        return {
             "classes_covered": float((shares >= 0.1 / classes).mean()),
             "mean_confidence": float(rated.max(-1).mean()),
+            "judge_score": float(np.exp(surprise.sum(-1).mean())),
+        }
+
+    return {
+        "validation": rate(config.seed + 1),
+        "test": rate(config.seed)
+        | {
             "judge_accuracy": judge.evaluate(real.test, return_dict=True, verbose=0)["accuracy"],
             "real_confidence": float(
                 judge.predict_proba(real.test.map(lambda x, y: x), verbose=0).max(-1).mean()
             ),
-        }
+        },
     }
 
 
@@ -234,4 +246,5 @@ TASK = Task(
     predict=predict,
     serving=serving,
     overfits=False,
+    objective="validation.judge_score",
 )

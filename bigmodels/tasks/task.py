@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import shlex
 import types
 import typing
 from collections.abc import Callable
@@ -112,6 +113,10 @@ class Config:
         data_dir: Where TensorFlow Datasets finds prepared sets.
         epochs: Passes over the training data.
         steps_per_epoch: Batches an epoch, if not the whole data.
+        early_stopping: Epochs without a lower validation loss after which to stop; `None` never
+            does. The weights are those of the last epoch.
+        stop_after: Epochs after which to stop, whatever `epochs` says: the learning rate is then
+            still on its way, and the run is the beginning of the whole one.
         batch_size: The global batch.
         seed: Behind initial weights, order, augmentation, dropout and noise.
         precision: Keras dtype policy: float32, mixed_bfloat16 or mixed_float16.
@@ -125,6 +130,8 @@ class Config:
     data_dir: str | None = None
     epochs: int = 10
     steps_per_epoch: int | None = None
+    early_stopping: int | None = None
+    stop_after: int | None = None
     batch_size: int = 64
     seed: int = 0
     precision: str = "float32"
@@ -136,12 +143,18 @@ class Config:
     def __post_init__(self):
         _check_positive("epochs", self.epochs)
         _check_positive("batch_size", self.batch_size)
-        if self.steps_per_epoch is not None:
-            _check_positive("steps_per_epoch", self.steps_per_epoch)
+        for name in ("steps_per_epoch", "early_stopping", "stop_after"):
+            if getattr(self, name) is not None:
+                _check_positive(name, getattr(self, name))
         if self.seed < 0:
             raise ValueError(f"seed: {self.seed!r}, expected zero or more")
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("jit_compile", self.jit_compile, ("auto", "true", "false"))
+
+    @property
+    def last_epoch(self):
+        """How many epochs are trained at most."""
+        return min(self.epochs, self.stop_after or self.epochs)
 
     @property
     def keras_jit_compile(self):
@@ -184,7 +197,7 @@ class Task:
             `test`, `sizes`; see `bigmodels.data.ImageData`.
         build_model: `(config, data) -> model`.
         compile_model: `(model, config, steps) -> None`.
-        search_space: `(hp) -> settings`, for a keras-tuner `hp`.
+        search_space: `(hp) -> settings`, for a keras-tuner `hp`: dotted names to what it chose.
         measure: `(model, data, config, measured) -> {split: {metric: value}}`, what comes on top of
             the `measured` that Keras evaluates.
         draw: `(model, data, config) -> {title: Figure or str}`, at the end.
@@ -195,6 +208,7 @@ class Task:
             `Signature` by name, the first of them the default; and what else a user of the file
             needs, as a dict that JSON can hold.
         overfits: Whether comparing training and validation loss says something (not for a GAN).
+        objective: `SPLIT.METRIC` that a search goes by.
     """
 
     name: str
@@ -212,6 +226,22 @@ class Task:
     predict: Callable
     serving: Callable
     overfits: bool = True
+    objective: str = "validation.loss"
+
+    def check(self, config):
+        """Refuse settings that make no sense for this task.
+
+        Args:
+            config: Its config.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        if config.early_stopping is not None and not self.overfits:
+            raise ValueError(
+                f"early_stopping: {config.early_stopping}, but the validation loss of {self.name} "
+                "does not say when it stops getting better"
+            )
 
     def measure_splits(self, model, data, config):
         """Metrics of a trained model on each split, without dropout or augmentation.
@@ -300,6 +330,31 @@ def flat_settings(config, prefix=""):
         else:
             flat[prefix + name] = value
     return flat
+
+
+# Settings that `bigmodels-train` has no flag of their own for.
+_SET = ("steps_per_epoch", "early_stopping", "stop_after", "optimizer")
+_FLAGS = {field.name for field in dataclasses.fields(Config)} - {*_SET}
+
+
+def command_line(task, config):
+    """The command that repeats a run, with what differs from the recipe.
+
+    Args:
+        task: A `Task`.
+        config: The run's config.
+
+    Returns:
+        A line for a shell; the run's directory stands in it as DIR.
+    """
+    kind = {"model.kind": config.model.kind} if hasattr(config.model, "kind") else {}
+    usual = flat_settings(with_settings(task.config(), kind)) | flat_settings(task.config())
+    words = ["bigmodels-train", f"--task={task.name}", "--workdir=DIR"]
+    for name, value in flat_settings(config).items():
+        if value != usual.get(name):
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            words += [f"--{name}={text}"] if name in _FLAGS else ["--set", f"{name}={text}"]
+    return shlex.join(words)
 
 
 def _read(name, value, hint):

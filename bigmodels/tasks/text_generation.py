@@ -118,11 +118,29 @@ def compile_model(model, config, steps):
 
 
 def search_space(hp):
-    """What is worth varying, for either kind."""
-    return {
-        "model.embedding_dim": hp.Choice("model.embedding_dim", [32, 64, 128, 256]),
-        "model.dropout_rate": hp.Float("model.dropout_rate", 0.0, 0.5, step=0.1),
-        "optimizer.learning_rate": hp.Float("optimizer.learning_rate", 5e-4, 1e-2, sampling="log"),
+    """The size of the recipe's kind of model, or of `model.kind` where that is fixed."""
+    kind = hp.Fixed("model.kind", TextGeneration().model.kind)
+    widths, fastest, slowest = {
+        "rnn": ([32, 64, 128], 2e-2, 1e-3),
+        "transformer": ([64, 128, 256], 1e-2, 3e-4),
+    }[kind]
+    width = hp.Choice("model.embedding_dim", widths)
+    space = {
+        "model.kind": kind,
+        "model.embedding_dim": width,
+        "model.dropout_rate": hp.Float("model.dropout_rate", 0.0, 0.4, step=0.1),
+        "optimizer.learning_rate": hp.Float(
+            "optimizer.learning_rate", slowest, fastest, sampling="log"
+        ),
+    }
+    if kind == "rnn":
+        return space | {"model.rnn_units": hp.Choice("model.rnn_units", [128, 256, 512])}
+    # All divide the widths above; a width that is fixed may be another.
+    heads = [number for number in (2, 4, 8) if width % number == 0] or [1]
+    return space | {
+        "model.num_layers": hp.Int("model.num_layers", 2, 6),
+        "model.num_heads": hp.Choice("model.num_heads", heads),
+        "model.feed_forward_dim": 4 * width,
     }
 
 

@@ -1,0 +1,118 @@
+"""bigmodels-tune: search a task's settings for those that do best on validation data.
+
+    bigmodels-tune --task=image_classification --workdir=runs/search --trials=20
+    bigmodels-tune --task=text_generation --workdir=runs/bands --tuner=hyperband --epochs=9
+    bigmodels-launch --workers=3 -- bigmodels-tune --task=... --workdir=...   # two run trials
+
+Run again, it continues an unfinished search; with more trials or hours, a finished one. The last
+line on stdout is the result as JSON.
+"""
+
+from absl import flags
+
+from bigmodels import tasks
+from bigmodels.cli import command
+
+flags.DEFINE_string("task", None, f"What to train: {', '.join(tasks.NAMES)}.")
+flags.DEFINE_string("workdir", None, "The search's directory; its trials are runs in trials/.")
+flags.DEFINE_string(
+    "dataset", None, "A TFDS name, images:DIR or text:FILE; the task's embedded set by default."
+)
+flags.DEFINE_string("data_dir", None, "Where TFDS finds prepared sets, else TFDS_DATA_DIR.")
+flags.DEFINE_string("tuner", "random", "random, hyperband, bayesian or grid.")
+flags.DEFINE_integer(
+    "trials",
+    None,
+    "How many trials at most; by default 10 for random and bayesian, one pass of hyperband, or the "
+    "whole grid; none if --hours is given.",
+)
+flags.DEFINE_float(
+    "hours", None, "No trial begins after so many hours of searching; those that run are finished."
+)
+flags.DEFINE_string(
+    "objective",
+    None,
+    "What to go by, for example validation.accuracy; the task's by default. Never the test split.",
+)
+flags.DEFINE_string("direction", None, "min or max; by default as the objective's name says.")
+flags.DEFINE_integer(
+    "early_stopping", None, "Stop a trial after so many epochs without a lower validation loss."
+)
+flags.DEFINE_integer(
+    "epochs", None, "Passes over the training data, with hyperband at most; the task's by default."
+)
+flags.DEFINE_integer("batch_size", None, "The global batch; the task's by default.")
+flags.DEFINE_integer("seed", None, "Behind everything random, the search too; 0 by default.")
+flags.DEFINE_string("strategy", None, "auto, one_device, mirrored or tpu; auto by default.")
+flags.DEFINE_string(
+    "precision", None, "float32, mixed_bfloat16 or mixed_float16; float32 by default."
+)
+flags.DEFINE_string("jit_compile", None, "auto, true or false; auto by default.")
+flags.DEFINE_integer(
+    "devices", None, "Logical CPU devices to make, to try mirrored.", lower_bound=1
+)
+flags.DEFINE_multi_string(
+    "set", [], "NAME=VALUE, a setting of all trials, which is then not searched."
+)
+flags.DEFINE_list(
+    "workers",
+    [],
+    "host:port of every process, the one that hands out trials first, where TF_CONFIG"
+    " or Slurm name none.",
+)
+flags.DEFINE_integer("worker", None, "Which of --workers this process is, from 0.")
+flags.DEFINE_float(
+    "timeout", 120, "Seconds without a sign of life after which another process counts as lost."
+)
+
+_CONFIG_FLAGS = (
+    "dataset",
+    "data_dir",
+    "early_stopping",
+    "epochs",
+    "batch_size",
+    "seed",
+    "strategy",
+    "precision",
+    "jit_compile",
+)
+_SEARCH_FLAGS = (
+    "tuner",
+    "trials",
+    "hours",
+    "objective",
+    "direction",
+    "workers",
+    "worker",
+    "timeout",
+)
+
+
+def main(write):
+    """Search as the flags say."""
+    given = flags.FLAGS
+    for name in ("task", "workdir"):
+        if not given[name].value:
+            raise ValueError(f"{name}: give --{name}=...")
+    values = {n: given[n].value for n in _CONFIG_FLAGS if given[n].value is not None}
+    values |= command.settings(given.set)
+    tasks.get(given.task)
+    if given.devices:
+        from bigmodels import distribute
+
+        distribute.make_cpu_devices(given.devices)
+    from bigmodels.tune import tune
+
+    options = {name: given[name].value for name in _SEARCH_FLAGS}
+    result = tune(given.task, given.workdir, values, **options)
+    if result is not None:  # Not on those who only run trials.
+        write(command.to_json(result))
+
+
+def run():
+    """The console script."""
+    command.run(main, __doc__)
+
+
+if __name__ == "__main__":
+    run()
