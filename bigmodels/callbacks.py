@@ -7,7 +7,7 @@ import keras
 from tqdm import tqdm
 
 from bigmodels import distribute
-from bigmodels.report import save_drawn
+from bigmodels.pages import save_drawn
 
 _SAMPLES_PER_RUN = 10
 

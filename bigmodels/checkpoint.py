@@ -10,14 +10,17 @@ import json
 import os
 import pathlib
 import platform
+import zipfile
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from bigmodels import (
     models,  # noqa: F401  (registers the classes that `.keras` files name)
     tasks,
 )
+from bigmodels.intervals import Observations
 from bigmodels.tasks.task import flat_settings, with_settings
 
 _PACKAGES = ("bigmodels", "tensorflow", "keras", "numpy", "tensorflow-datasets")
@@ -88,7 +91,12 @@ class RunDirectory:
             return
         for directory in (self.path, self.samples, self.logs, self._checkpoints):
             directory.mkdir(parents=True, exist_ok=True)
-        content = {"task": task.name, "config": plain(config), "versions": versions()}
+        content = {
+            "task": task.name,
+            "config": plain(config),
+            "versions": versions(),
+            "machine": _machine(),
+        }
         self.write_json("config.json", content)
 
     def load_config(self):
@@ -176,6 +184,63 @@ class RunDirectory:
         """Write `metrics.jsonl`."""
         self.write_text("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
+    def samples_in_order(self):
+        """What was drawn while training.
+
+        Returns:
+            `{"epoch 1": path of a PNG, or a text, ...}`.
+        """
+        return {
+            f"epoch {int(path.stem.partition('_')[2])}": (
+                path.read_text(encoding="utf-8") if path.suffix == ".txt" else path
+            )
+            for path in sorted(self.samples.glob("epoch_*"))
+        }
+
+    def write_observations(self, observed):
+        """Write `test_examples.npz`: what the test figures rest on, example by example.
+
+        Args:
+            observed: `{metric: Observations}`; only those with keys are kept.
+        """
+        arrays = {
+            f"{name}/{part}": np.asarray(getattr(what, part))
+            for name, what in observed.items()
+            if what.keys is not None
+            for part in ("values", "unit", "weights", "keys")
+            if getattr(what, part) is not None
+        }
+        if not arrays:
+            return
+        temporary = self.path / f".test_examples.{os.getpid()}.npz"
+        np.savez_compressed(temporary, **arrays)
+        os.replace(temporary, self.path / "test_examples.npz")
+
+    def observations(self):
+        """What `write_observations` wrote.
+
+        Returns:
+            `{metric: Observations}`, empty if there is nothing.
+
+        Raises:
+            ValueError: if the file is damaged.
+        """
+        path = self.path / "test_examples.npz"
+        if not path.exists():
+            return {}
+        try:
+            with np.load(path) as stored:
+                found = {}
+                for key in stored.files:
+                    name, part = key.rsplit("/", 1)
+                    found.setdefault(name, {})[part] = stored[key]
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise ValueError(f"workdir: {str(path)!r} cannot be read: {error}") from None
+        return {
+            name: Observations(**parts | {"unit": str(parts["unit"])})
+            for name, parts in found.items()
+        }
+
     def checkpoints(self, model):
         """The run's `tf.train.CheckpointManager` over everything that training changes."""
         checkpoint = tf.train.Checkpoint(state=[v.value for v in training_state(model)])
@@ -184,6 +249,26 @@ class RunDirectory:
         return tf.train.CheckpointManager(
             checkpoint, str(self._checkpoints), max_to_keep=2, checkpoint_name="epoch"
         )
+
+
+def _machine():
+    """What a run's time depends on."""
+    processor = platform.processor() or platform.machine()
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next(line.partition(": ")[2] for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        pass  # Not Linux, or a processor that Linux has no name for.
+    gpus = [
+        tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
+        for gpu in tf.config.list_physical_devices("GPU")
+    ]
+    return {
+        "system": platform.platform(),
+        "processor": processor,
+        "cores": os.cpu_count(),
+        "GPUs": ", ".join(gpus) or "none",
+    }
 
 
 def plain(config):

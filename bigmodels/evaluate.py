@@ -1,5 +1,6 @@
 """Measure a trained run again, from its files alone."""
 
+from bigmodels import intervals
 from bigmodels.checkpoint import RunDirectory
 from bigmodels.tasks.task import with_settings
 
@@ -15,7 +16,7 @@ def evaluate(workdir, settings=None):
             "data_dir": ...}`.
 
     Returns:
-        The content of `result.json`, with the metrics measured now.
+        The content of `result.json`, with the metrics and intervals measured now.
 
     Raises:
         ValueError: if there is no finished run, or data and model do not fit together.
@@ -29,4 +30,6 @@ def evaluate(workdir, settings=None):
     result = run.read_json("result.json")
     model = run.load_model()
     data = task.load_data(config)
-    return result | {"dataset": config.dataset} | task.measure_splits(model, data, config)
+    splits, observed = task.measure_splits(model, data, config)
+    measured = splits | intervals.summary(observed, config.seed)
+    return result | {"dataset": config.dataset} | measured

@@ -16,38 +16,142 @@ rcParams["font.family"] = ["DejaVu Sans", *(name for name in _CHINESE if name in
 # Below it, a forest cannot say which settings of a search matter.
 _FEWEST_FOR_IMPORTANCE = 10
 
-_GREY, _COLOURS = "#666666", ("#1f6f8b", "#d1603d", "#5b8c5a", "#8e6bb0")
+_GREY = "#666666"
+_COLOURS = ("#1f6f8b", "#d1603d", "#5b8c5a", "#8e6bb0", "#b8860b", "#444444")
+_LINES = ("-", "--", ":", "-.")
 
 
-def learning_curves(history):
-    """Training and validation over epochs, one panel a metric.
+def logged(history):
+    """The metrics of a history, in its order.
 
     Args:
         history: List of dicts, one an epoch, as in `metrics.jsonl`; `val_` marks validation.
 
     Returns:
-        A matplotlib `Figure`.
+        Their names, without those of validation.
     """
-    names = [
+    return [
         key
         for key, value in history[0].items()
         if not key.startswith("val_")
         and key not in ("epoch", "seconds", "learning_rate")
         and isinstance(value, float | int)
     ]
+
+
+def learning_curve(history, name, unit="", best=None):
+    """One metric of training and validation over epochs.
+
+    Args:
+        history: As for `logged`.
+        name: The metric.
+        unit: What stands behind its name at the axis.
+        best: An epoch to mark, or `None`.
+
+    Returns:
+        A matplotlib `Figure`.
+    """
+    figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+    _draw_curve(figure.subplots(), history, name, unit, best)
+    return figure
+
+
+def in_percent(values, unit):
+    """Shares as percent where the unit says so; other values as they are."""
+    return [100 * value for value in values] if unit == "%" else values
+
+
+def learning_curves(history):
+    """Training and validation over epochs, one panel a metric.
+
+    Args:
+        history: As for `logged`.
+
+    Returns:
+        A matplotlib `Figure`.
+    """
+    names = logged(history)
     figure = Figure(figsize=(4.2 * len(names), 3.2), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        _draw_curve(axes, history, name)
+    return figure
+
+
+def _draw_curve(axes, history, name, unit="", best=None):
     epochs = [row["epoch"] for row in history]
-    panels = figure.subplots(1, len(names), squeeze=False)[0]
-    for axes, name in zip(panels, names, strict=True):
-        marker = "o" if len(epochs) == 1 else None
-        axes.plot(epochs, [r.get(name) for r in history], _COLOURS[0], marker=marker, label="train")
-        if f"val_{name}" in history[0]:
-            values = [r.get(f"val_{name}") for r in history]
-            axes.plot(epochs, values, _COLOURS[1], marker=marker, label="validation")
-        axes.set(xlabel="epoch", title=name)
+    for key, label, colour in ((name, "training", 0), (f"val_{name}", "validation", 1)):
+        if key in history[0]:
+            values = in_percent([row.get(key, math.nan) for row in history], unit)
+            axes.plot(epochs, values, _COLOURS[colour], marker=_marker(epochs), label=label)
+    if best is not None:
+        axes.axvline(
+            best, color=_GREY, linestyle=":", label=f"lowest validation loss (epoch {best})"
+        )
+    axes.set(title=_words(name), xlabel="epoch", ylabel=_words(name, unit))
+    _finish(axes, whole_numbers=True)
+
+
+def overlaid(curves, title, xlabel, ylabel):
+    """Several runs' curves in one picture.
+
+    Args:
+        curves: `{run: (x, y)}`, two lists of numbers each.
+        title: Heading.
+        xlabel: Under the horizontal axis.
+        ylabel: Beside the vertical axis.
+
+    Returns:
+        A matplotlib `Figure`.
+    """
+    figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for i, (label, (x, y)) in enumerate(curves.items()):
+        # Told apart without colour too.
+        colour, line = _COLOURS[i % len(_COLOURS)], _LINES[i % len(_LINES)]
+        axes.plot(x, y, color=colour, linestyle=line, marker=_marker(x), label=label)
+    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    _finish(axes, whole_numbers=xlabel == "epoch")
+    return figure
+
+
+def _marker(points):
+    return "o" if len(points) == 1 else None
+
+
+def _words(name, unit=""):
+    return name.replace("_", " ") + (f" ({unit})" if unit else "")
+
+
+def _finish(axes, whole_numbers):
+    if whole_numbers:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+
+
+def class_counts(counts, class_names):
+    """How many examples each class has.
+
+    Args:
+        counts: `{split: (classes,) integers}`.
+        class_names: One name a class; beyond 40 they are left out.
+
+    Returns:
+        A matplotlib `Figure`.
+    """
+    classes = range(len(class_names))
+    height = 1.2 + 0.2 * min(len(class_names), 40)
+    figure = Figure(figsize=(7, height), layout="constrained")
+    panels = figure.subplots(1, len(counts), sharey=True, squeeze=False)[0]
+    for axes, (split, numbers), colour in zip(panels, counts.items(), _COLOURS, strict=False):
+        axes.barh(classes, numbers, color=colour)
+        axes.set(title=split, xlabel="images")
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_yticks(*((classes, class_names) if len(class_names) <= 40 else ([],)))
+    panels[0].set_ylabel("class")
+    panels[0].invert_yaxis()  # The panels share it.
     return figure
 
 
@@ -89,7 +193,7 @@ def image_grid(images, titles=None, columns=8, scale=(0.0, 1.0)):
     Args:
         images: `(n, height, width, channels)`.
         titles: A line above each, or `None`.
-        columns: Images a row.
+        columns: Images a row; those with titles are to stay readable on a phone with 6.
         scale: Range of the pixel values.
 
     Returns:
@@ -107,7 +211,7 @@ def image_grid(images, titles=None, columns=8, scale=(0.0, 1.0)):
             grey = picture.shape[-1] == 1
             axes.imshow(picture[..., 0] if grey else picture, cmap="gray", vmin=0, vmax=1)
             if titles is not None:
-                axes.set_title(titles[i], fontsize=8, color=_GREY)
+                axes.set_title(titles[i], fontsize=9, color=_GREY)
     return figure
 
 

@@ -1,22 +1,45 @@
 """`report.html`: a run on one page, readable without a server or JavaScript."""
 
-import base64
-import html
-import io
-import pathlib
-import warnings
+import math
 
-from bigmodels.tasks.task import flat_settings
+from bigmodels import intervals, plots
+from bigmodels.pages import (
+    between,
+    cards,
+    contents,
+    duration,
+    grid,
+    number,
+    page,
+    picture,
+    plain,
+    section,
+    shell,
+    table,
+    text,
+    with_unit,
+    words,
+)
+from bigmodels.tasks.task import Metric, flat_settings
 
-_STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;color:#222;max-width:60rem;margin:0 auto;padding:1rem}
-h1{font-size:1.6rem}h2{font-size:1.15rem;margin-top:2rem;border-bottom:1px solid #ddd}
-table{border-collapse:collapse}td,th{text-align:left;padding:.2rem .8rem .2rem 0;
-vertical-align:top}td{overflow-wrap:anywhere}th{font-weight:600}img{max-width:100%;height:auto}
-td.n{font-variant-numeric:tabular-nums}pre{white-space:pre-wrap;overflow-wrap:anywhere;
-background:#f6f6f6;padding:.8rem}.scroll{overflow-x:auto}.verdict{background:#eef5f8;
-padding:.8rem;border-left:4px solid #1f6f8b}
-"""
+
+def headline(task, metrics):
+    """The metric by which a run is judged first.
+
+    Args:
+        task: A `Task`.
+        metrics: What was measured.
+
+    Returns:
+        Its name.
+    """
+    return next((name for name in task.metrics if name in metrics), next(iter(metrics)))
+
+
+def best_epoch(history):
+    """The epoch of the lowest validation loss, or `None` if there is none."""
+    rows = [row for row in history if math.isfinite(row.get("val_loss", math.nan))]
+    return min(rows, key=lambda row: row["val_loss"])["epoch"] if rows else None
 
 
 def verdict(history, result, overfits=True):
@@ -74,61 +97,45 @@ def verdict(history, result, overfits=True):
     )
 
 
-def render(title, result, history, config, describe, drawn, curves, opinion, command):
-    """The page.
+def render(task, result, history, config, *, describe, examples, drawn, samples, command):
+    """A run's page.
 
     Args:
-        title: Heading.
-        result: The run's result.
+        task: Its `Task`.
+        result: The content of `result.json`.
         history: One dict an epoch.
-        config: `config.json`'s content.
-        describe: Lines on the data.
-        drawn: Title to matplotlib `Figure` or text.
-        curves: `Figure` of the learning curves.
-        opinion: The verdict's paragraph.
+        config: The content of `config.json`.
+        describe: `{what: value}`, lines on the data.
+        examples: `{title: Figure or str}`, a look at the data.
+        drawn: `{title: Figure or str}`, what the trained model makes of it.
+        samples: `{title: Figure, path or str}`, made while it was trained.
         command: How to repeat the run.
 
     Returns:
         HTML, with every picture inside.
     """
-    splits = [split for split in ("train", "validation", "test") if result.get(split)]
-    names = list(dict.fromkeys(name for split in splits for name in result[split]))
-    head = "".join(f"<th>{_text(split)}</th>" for split in ("", *splits))
-    rows = "".join(
-        f"<tr><th>{_text(name)}</th>"
-        + "".join(f"<td class=n>{_number(result[split].get(name))}</td>" for split in splits)
-        + "</tr>"
-        for name in names
-    )
-    facts = {
-        "task": result["task"],
-        "data set": result["dataset"],
-        **describe,
-        "seed": result["seed"],
-        "parameters": f"{result['parameters']:,}",
-        "steps": f"{result['steps']:,} in {len(history)} epochs",
-        "time": f"{result['seconds']:.0f} s of training, {result['throughput']:,.0f} "
-        f"{result['unit']}/s",
+    title = f"{words(task.name).capitalize()}: {result['dataset']}"
+    sections = {
+        "Measured": _measured(task, result),
+        "Learning curves": _curves(task, history),
+        "Data": [table({"data set": result["dataset"], **describe}), *_titled(examples)],
+        "What the model does": _titled(drawn),
+        "While it was trained": [_row(samples)] if samples else [],
+        "Run it again": [shell(command)],
+        "Settings": [table(flat_settings(config["config"]))],
+        "Environment": [table(config["versions"] | config.get("machine", {}))],
     }
-    parts = [
-        f"<h1>{_text(title)}</h1>",
-        _table(facts),
-        f"<h2>Measured</h2><div class=scroll><table><tr>{head}</tr>{rows}</table></div>",
-        f"<h2>Does it over- or underfit?</h2><p class=verdict>{_text(opinion)}</p>",
-        f"<h2>Learning curves</h2>{_drawn('learning curves', curves)}",
-    ]
-    parts += [f"<h2>{_text(name)}</h2>{_drawn(name, what)}" for name, what in drawn.items()]
-    parts += [
-        f"<h2>Again</h2><pre>{_text(command)}</pre>",
-        f"<h2>Settings</h2>{_table(flat_settings(config['config']))}",
-        f"<h2>Environment</h2>{_table(config['versions'])}",
-    ]
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{_text(title)}</title><style>{_STYLE}</style></head><body>"
-        + "".join(parts)
-        + "</body></html>\n"
+    sections = {name: parts for name, parts in sections.items() if parts}
+    opinion = verdict(history, result, task.overfits)
+    return page(
+        title,
+        [
+            f'<header><h1>{text(title)}</h1><p class="soft">{text(task.summary)}</p></header>',
+            cards(_first_figures(task, result, history)),
+            f'<p class="note">{text(opinion)}</p>',
+            contents(sections),
+            *(section(name, parts) for name, parts in sections.items()),
+        ],
     )
 
 
@@ -143,81 +150,118 @@ def render_search(title, result, drawn):
     Returns:
         HTML, with every picture inside.
     """
-    best, trials = result["best"], result["trials"]
+    best, trials, objective = result["best"], result["trials"], result["objective"]
     states = [row["status"] for row in trials]
+    count = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    names = list(dict.fromkeys(name for row in trials for name in row["settings"]))
+    rows = [
+        [
+            row["trial"],
+            number(row["score"]) or row.get("reason", row["status"]),
+            *(plain(row["settings"].get(name, "")) for name in names),
+            row["epochs"],
+        ]
+        for row in trials
+    ]
     facts = {
         "task": result["task"],
         "data set": result["dataset"],
         "tuner": result["tuner"],
-        "objective": f"{result['objective']}, {result['direction']}",
+        "objective": f"{objective}, {result['direction']}",
         "seed": result["seed"],
-        "trials": ", ".join(f"{states.count(s)} {s}" for s in dict.fromkeys(states)),
-        "time": f"{result['seconds'] / 3600:.2f} hours",
-        "best": f"trial {best['trial']}: {best['score']:.4g}",
     }
-    names = list(dict.fromkeys(name for row in trials for name in row["settings"]))
-    head = "".join(f"<th>{_text(n)}</th>" for n in ("trial", result["objective"], *names, "epochs"))
-    rows = "".join(
-        f"<tr><th>{_text(row['trial'])}</th>"
-        f"<td class=n>{_number(row['score']) or _text(row.get('reason', row['status']))}</td>"
-        + "".join(f"<td class=n>{_text(row['settings'].get(name, ''))}</td>" for name in names)
-        + f"<td class=n>{row['epochs']}</td></tr>"
-        for row in trials
-    )
-    parts = [
-        f"<h1>{_text(title)}</h1>",
-        _table(facts),
-        f"<h2>The best settings</h2><pre>{_text(best['command'])}</pre>",
-        *(f"<h2>{_text(name)}</h2>{_drawn(name, what)}" for name, what in drawn.items()),
-        "<h2>All trials, best first</h2>"
-        f"<div class=scroll><table><tr>{head}</tr>{rows}</table></div>",
+    sections = {
+        "The best settings": [shell(best["command"])],
+        "What was searched": [table(facts)],
+        "What the trials say": _titled(drawn),
+        "All trials, best first": [grid(["trial", objective, *names, "epochs"], rows)],
+    }
+    figures = [
+        (f"Best {objective}", number(best["score"]), f"trial {best['trial']}"),
+        ("Trials", len(trials), count),
+        ("Time", duration(result["seconds"]), ""),
     ]
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{_text(title)}</title><style>{_STYLE}</style></head><body>"
-        + "".join(parts)
-        + "</body></html>\n"
+    return page(
+        title,
+        [
+            f"<header><h1>{text(title)}</h1></header>",
+            cards(figures),
+            contents(sections),
+            *(section(name, parts) for name, parts in sections.items()),
+        ],
     )
 
 
-def save_drawn(stem, what):
-    """Write a picture as PNG, a text as TXT.
+def _first_figures(task, result, history):
+    name = headline(task, result["test"])
+    unit = task.metrics.get(name, Metric()).unit
+    interval = result.get("intervals", {}).get("test", {}).get(name)
+    remark = f"{intervals.LEVEL:.0%} interval {between(interval, unit)} {unit}" if interval else ""
+    value = with_unit(result["test"][name], unit)
+    speed = f"{result['throughput']:,.0f} {result['unit']} a second"
+    return [
+        (f"Test {words(name)}", value, remark),
+        ("Training time", duration(result["seconds"]), speed),
+        ("Epochs", len(history), f"{result['steps']:,} steps"),
+        ("Parameters", f"{result['parameters']:,}", f"seed {result['seed']}"),
+    ]
 
-    Args:
-        stem: Path without an ending.
-        what: A matplotlib `Figure`, or a string.
-    """
-    if isinstance(what, str):
-        pathlib.Path(f"{stem}.txt").write_text(what, encoding="utf-8")
+
+def _measured(task, result):
+    splits = [split for split in ("test", "validation", "train") if result.get(split)]
+    found = dict.fromkeys(name for split in splits for name in result[split])
+    names = [name for name in task.metrics if name in found]
+    names += [name for name in found if name not in names]
+    given = result.get("intervals", {})
+    rows = []
+    for name in names:
+        unit = task.metrics.get(name, Metric()).unit
+        cells = [
+            (number(result[s].get(name), unit), between(given.get(s, {}).get(name), unit))
+            for s in splits
+        ]
+        rows.append([(words(name), unit), *cells])
+    parts = [grid(["", *splits], rows)]
+    if given.get("test"):
+        parts.append(f'<p class="soft">{text(about_intervals(result))}</p>')
+    return parts
+
+
+def about_intervals(result):
+    """What the intervals of a result rest on, in words."""
+    over = {}
+    for name, what in result["resampled"]["test"].items():
+        over.setdefault(what, []).append(words(name))
+    if len(over) == 1:
+        (rests_on,) = over
     else:
-        _png(what, f"{stem}.png")
+        rests_on = "; ".join(f"{what} ({', '.join(names)})" for what, names in over.items())
+    return (
+        f"Below the test figures: {intervals.LEVEL:.0%} bootstrap intervals ({intervals.DRAWS:,} "
+        f"draws, percentiles) over {rests_on}. They say what other test examples would have "
+        "changed, not what another seed would have; where examples resemble each other, as "
+        "neighbouring blocks of a text do, they are too narrow."
+    )
 
 
-def _drawn(name, what):
-    if isinstance(what, str):
-        return f"<pre>{_text(what)}</pre>"
-    data = io.BytesIO()
-    _png(what, data)
-    encoded = base64.b64encode(data.getvalue()).decode()
-    return f'<img alt="{_text(name)}" src="data:image/png;base64,{encoded}">'
+def _curves(task, history):
+    best = best_epoch(history) if task.overfits else None
+    drawn = {}
+    for name in plots.logged(history):
+        unit = task.metrics.get(name, Metric()).unit
+        drawn[f"{words(name)} over epochs"] = plots.learning_curve(history, name, unit, best)
+    return [
+        f'<div class="row">{"".join(picture(name, what) for name, what in drawn.items())}</div>',
+        '<p class="soft">Training values are means over the epoch, while the weights move, and '
+        "with dropout and augmentation where there are any; validation is measured after the "
+        "epoch, without. The table above measures both after training, without.</p>",
+    ]
 
 
-def _png(figure, where):
-    with warnings.catch_warnings():
-        # A character that no installed font has is drawn as a box; the README says what helps.
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        figure.savefig(where, format="png", dpi=110)
+def _titled(pictures):
+    return [f"<h3>{text(name)}</h3>{picture(name, what)}" for name, what in pictures.items()]
 
 
-def _table(rows):
-    lines = (f"<tr><th>{_text(k)}</th><td>{_text(v)}</td></tr>" for k, v in rows.items())
-    return f"<div class=scroll><table>{''.join(lines)}</table></div>"
-
-
-def _number(value):
-    return "" if value is None else f"{value:.4f}"
-
-
-def _text(value):
-    return html.escape(str(value))
+def _row(pictures):
+    each = "".join(picture(name, what, name) for name, what in pictures.items())
+    return f'<div class="row">{each}</div>'

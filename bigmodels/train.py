@@ -8,10 +8,10 @@ import tempfile
 
 import keras
 
-from bigmodels import distribute, plots, report, tasks
+from bigmodels import distribute, intervals, plots, report, tasks
 from bigmodels.callbacks import Keeper, Progress
 from bigmodels.checkpoint import RunDirectory, training_state, transfer_weights
-from bigmodels.report import save_drawn
+from bigmodels.pages import save_drawn
 from bigmodels.tasks.task import command_line, with_settings
 
 
@@ -132,11 +132,13 @@ def _train(task, config, run, strategy, chief, say, verbose):
         run.save_model(model)
         say("Measuring on held-out data ...")
         # All workers measure and draw, as predicting needs them all.
-        splits = task.measure_splits(model, data, config)
+        splits, observed = task.measure_splits(model, data, config)
         drawn = task.draw(model, data, config)
         if not chief:
             return None
         result = _result(model, task, data, config, run.history(), steps_per_epoch, splits)
+        result |= intervals.summary(observed, config.seed)
+        run.write_observations(observed.get("test", {}))
         _write_report(task, data, config, run, result, drawn)
     run.write_json("result.json", result)
     say(f"Done: {run.path / 'report.html'}")
@@ -201,19 +203,18 @@ def _write_report(task, data, config, run, result, drawn):
     for name, what in drawn.items():
         save_drawn(run.samples / re.sub(r"\W+", "_", name.lower()).strip("_"), what)
     history = run.history()
-    curves = plots.learning_curves(history)
-    save_drawn(run.samples / "learning_curves", curves)
+    save_drawn(run.samples / "learning_curves", plots.learning_curves(history))
     run.write_text(
         "report.html",
         report.render(
-            title=f"{task.name}: {config.dataset}",
-            result=result,
-            history=history,
+            task,
+            result,
+            history,
             config=run.read_json("config.json"),
             describe=task.describe(data),
+            examples=task.examples(data) if task.examples else {},
             drawn=drawn,
-            curves=curves,
-            opinion=report.verdict(history, result, task.overfits),
+            samples=run.samples_in_order(),
             command=command_line(task, config),
         ),
     )

@@ -23,15 +23,16 @@ _COMMON = {"Messages": ("verbosity", "debug")}
 _VERBOSITY_HELP = "From 0 on TensorFlow's own log is shown; -1 by default."
 
 
-def run(main, doc, topics, takes_command=False):
+def run(main, doc, topics, takes_command=False, takes_words=False):
     """Parse the flags, call `main`, and end the process.
 
     Args:
-        main: Takes a function that writes to the real stdout, and, if `takes_command`, the words
-            after `--`.
+        main: Takes a function that writes to the real stdout, and, if `takes_command` or
+            `takes_words`, a list of words.
         doc: The command's help text.
         topics: Heading to names of flags, in the order in which `--help` shows them.
-        takes_command: Whether another command follows the flags.
+        takes_command: Whether another command follows the flags, after `--`.
+        takes_words: Whether words that are no flags, before, between or after these, are welcome.
     """
     name = os.path.basename(sys.argv[0])
     # So that what must be cleaned up is.
@@ -41,6 +42,7 @@ def run(main, doc, topics, takes_command=False):
         if any(word in ("-h", "--help", "-help", "--helpfull") for word in own):
             print(f"{doc}{_help(topics)}")
             sys.exit(0)
+        flags.FLAGS.set_gnu_getopt(takes_words)
         try:
             rest = flags.FLAGS(sys.argv)[1:]
         except flags.Error as error:
@@ -50,14 +52,15 @@ def run(main, doc, topics, takes_command=False):
             if rest and own == sys.argv[1:]:
                 _fail(name, f"{rest[0]!r} is not a flag; the command goes after --")
             return main(print, rest)
-        if rest:
+        if rest and not takes_words:
             _fail(name, f"{rest[0]!r} is not a flag; flags look like --name=value")
         if not flags.FLAGS.debug and absl_logging.get_verbosity() < absl_logging.INFO:
             _hide_tensorflow_log()
         out = sys.stdout
         # Whatever a library prints goes to stderr: stdout carries the answer alone.
         with contextlib.redirect_stdout(sys.stderr):
-            main(lambda line: print(line, file=out, flush=True))
+            arguments = [rest] if takes_words else []
+            main(lambda line: print(line, file=out, flush=True), *arguments)
     except (FloatingPointError, TimeoutError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         sys.exit(1)

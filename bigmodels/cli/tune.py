@@ -87,6 +87,14 @@ _SEARCH_FLAGS = (
     "timeout",
 )
 
+_TOPICS = {
+    "What": ("task", "workdir", "set"),
+    "Data": ("dataset", "data_dir", "batch_size"),
+    "Search": ("tuner", "trials", "hours", "objective", "direction", "early_stopping"),
+    "Training": ("epochs", "seed", "precision", "jit_compile"),
+    "Devices and machines": ("strategy", "devices", "workers", "worker", "timeout"),
+}
+
 
 def main(write):
     """Search as the flags say."""
@@ -111,7 +119,7 @@ def main(write):
 
 def run():
     """The console script."""
-    command.run(main, __doc__)
+    command.run(main, __doc__, _TOPICS)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ class ImageData:
         sizes: Number of images of each split.
         image_shape: `(height, width, channels)`.
         class_names: One name a class, in the order of the labels.
+        class_counts: Number of images of each class, `(classes,)`, for each split.
         scale: The range the pixels are scaled to, `(low, high)`.
     """
 
@@ -50,6 +51,7 @@ class ImageData:
     sizes: dict
     image_shape: tuple
     class_names: list
+    class_counts: dict
     scale: tuple
 
 
@@ -100,10 +102,11 @@ def load_images(
         )
     if sum(int(e.cardinality()) for e in splits.values()) * int(np.prod(shape)) <= _CACHE_BYTES:
         splits = {split: elements.cache() for split, elements in splits.items()}
-    sizes = {
-        split: _checked_size(split, name, elements, len(class_names))
+    class_counts = {
+        split: _checked_counts(split, name, elements, len(class_names))
         for split, elements in splits.items()
     }
+    sizes = {split: int(counts.sum()) for split, counts in class_counts.items()}
     low, high = scale
 
     def prepare(batch, batch_seed):
@@ -125,6 +128,7 @@ def load_images(
         sizes=sizes,
         image_shape=shape,
         class_names=class_names,
+        class_counts=class_counts,
         scale=(low, high),
     )
 
@@ -154,15 +158,15 @@ def _source(name, data_dir, image_size):
     return tfds.image_dataset(name, data_dir)
 
 
-def _checked_size(split, name, elements, num_classes):
-    """Number of elements, counted if need be, after one streaming look at every one of them."""
+def _checked_counts(split, name, elements, num_classes):
+    """Number of elements of each class, after one streaming look at every one of them."""
     images = checks.Spec("int", None)
     labels = checks.Spec("int", (), 0, num_classes - 1, f"There are {num_classes} classes.")
     batches = checks.guard(elements.batch(256), f"dataset {name!r}, {split}", (images, labels))
-    count = 0
+    counts = np.zeros(num_classes, "int64")
     with checks.readable_errors():
         for _, batch_labels in batches:
-            count += len(batch_labels)
-    if count == 0:
+            counts += np.bincount(batch_labels, minlength=num_classes)
+    if not counts.any():
         raise ValueError(f"dataset: {name!r} has no image for {split}")
-    return count
+    return counts

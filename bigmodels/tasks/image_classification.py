@@ -12,11 +12,22 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bigmodels import plots
+from bigmodels import intervals, plots
 from bigmodels.data import files, load_images
 from bigmodels.data.images import augmentation_for
+from bigmodels.intervals import Observations
 from bigmodels.models import CNN
-from bigmodels.tasks.task import Config, Optimizer, Signature, Task, check_sizes
+from bigmodels.tasks.task import (
+    Config,
+    Metric,
+    Optimizer,
+    Signature,
+    Task,
+    check_sizes,
+    each_prediction,
+)
+
+_EXAMPLES = 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,8 +120,30 @@ def search_space(hp):
 
 
 def measure(model, data, config, measured):
-    """Nothing beyond what Keras evaluates."""
-    return {}
+    """What the test figures rest on, image by image."""
+    losses, correct = each_prediction(model, data.test)
+    keys = intervals.keys(image for images, _ in data.test for image in images.numpy())
+    return {
+        "test": {
+            "loss": Observations(losses, "images", keys=keys),
+            "accuracy": Observations(correct, "images", keys=keys),
+        }
+    }
+
+
+def examples(data):
+    """Some training images of each class, and how many there are."""
+    names = data.class_names
+    each, chosen = max(1, _EXAMPLES // len(names)), {label: [] for label in range(len(names))}
+    for image, label in data.train_sample.unbatch().as_numpy_iterator():
+        if len(chosen[label]) < each:
+            chosen[label].append(image)
+    pairs = [(image, names[label]) for label in chosen for image in chosen[label]][:_EXAMPLES]
+    images, titles = zip(*pairs, strict=True)
+    return {
+        "Training images": plots.image_grid(images, titles, 6, data.scale),
+        "Images of each class": plots.class_counts(data.class_counts, names),
+    }
 
 
 def draw(model, data, config):
@@ -125,8 +158,10 @@ def draw(model, data, config):
         # The surest mistakes first.
         wrong = wrong[np.argsort(-probabilities[wrong, predicted[wrong]])][:24]
         images = np.concatenate([x for x, _ in data.test.as_numpy_iterator()])[wrong]
-        titles = [f"{names[labels[i]]} taken\nfor {names[predicted[i]]}" for i in wrong]
-        drawn["Surest mistakes (test)"] = plots.image_grid(images, titles, scale=data.scale)
+        pairs = [(names[labels[i]], f"\N{RIGHTWARDS ARROW} {names[predicted[i]]}") for i in wrong]
+        titles = [("\n" if len(max(names, key=len)) > 4 else " ").join(pair) for pair in pairs]
+        name = "Surest mistakes (test), true \N{RIGHTWARDS ARROW} predicted"
+        drawn[name] = plots.image_grid(images, titles, 6, data.scale)
     return drawn
 
 
@@ -134,7 +169,7 @@ def describe(data):
     """The data in a few lines."""
     shape = " x ".join(map(str, data.image_shape))
     return {
-        "images": ", ".join(f"{count} {split}" for split, count in data.sizes.items()),
+        "images": ", ".join(f"{count:,} {split}" for split, count in data.sizes.items()),
         "image shape": f"{shape}, scaled to {data.scale}",
         "classes": ", ".join(data.class_names),
     }
@@ -228,4 +263,6 @@ TASK = Task(
     describe=describe,
     predict=predict,
     serving=serving,
+    examples=examples,
+    metrics={"accuracy": Metric("%", "max"), "loss": Metric("nats", "min")},
 )

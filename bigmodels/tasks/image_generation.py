@@ -18,8 +18,17 @@ import tensorflow as tf
 from bigmodels import plots
 from bigmodels.data import load_images
 from bigmodels.data.images import augmentation_for
+from bigmodels.intervals import Observations
 from bigmodels.models import CNN, GAN, ConvDiscriminator, ConvGenerator, Discriminator, Generator
-from bigmodels.tasks.task import Config, Optimizer, Signature, Task, check_sizes
+from bigmodels.tasks.task import (
+    Config,
+    Metric,
+    Optimizer,
+    Signature,
+    Task,
+    check_sizes,
+    each_prediction,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,26 +146,42 @@ def measure(model, data, config, measured):
     )
     judge.fit(real.train_from(0), steps_per_epoch=config.judge_steps, verbose=0)
 
+    rated_real = judge.predict_proba(real.test.map(lambda x, y: x), verbose=0)
+    _, correct = each_prediction(judge, real.test)
+
+    # Without keys: each run has samples, and a judge, of its own.
     def rate(seed):
         rated = judge.predict_proba((model.generate(1000, seed=seed) + 1) / 2, verbose=0)
-        shares = np.bincount(rated.argmax(-1), minlength=classes) / len(rated)
-        surprise = rated * (np.log(rated + 1e-12) - np.log(rated.mean(0) + 1e-12))
+
+        def covered(predicted):
+            shares = np.bincount(predicted, minlength=classes) / len(predicted)
+            return (shares >= 0.1 / classes).mean()
+
+        def score(drawn):
+            chosen = rated[drawn]  # (samples, classes)
+            surprise = chosen * (np.log(chosen + 1e-12) - np.log(chosen.mean(0) + 1e-12))
+            return np.exp(surprise.sum(-1).mean())
+
         return {
-            "classes_covered": float((shares >= 0.1 / classes).mean()),
-            "mean_confidence": float(rated.max(-1).mean()),
-            "judge_score": float(np.exp(surprise.sum(-1).mean())),
+            "classes_covered": Observations(rated.argmax(-1), "samples", statistic=covered),
+            "mean_confidence": Observations(rated.max(-1), "samples"),
+            "judge_score": Observations(np.arange(len(rated)), "samples", statistic=score),
         }
 
     return {
         "validation": rate(config.seed + 1),
         "test": rate(config.seed)
         | {
-            "judge_accuracy": judge.evaluate(real.test, return_dict=True, verbose=0)["accuracy"],
-            "real_confidence": float(
-                judge.predict_proba(real.test.map(lambda x, y: x), verbose=0).max(-1).mean()
-            ),
+            "judge_accuracy": Observations(correct, "test images"),
+            "real_confidence": Observations(rated_real.max(-1), "test images"),
         },
     }
+
+
+def examples(data):
+    """Some of the images to imitate."""
+    images = np.concatenate(list(data.train_sample.take(2).as_numpy_iterator()))[:32]
+    return {"Training images": plots.image_grid(images, scale=data.scale)}
 
 
 def sample(model, data, config):
@@ -179,7 +204,7 @@ def describe(data):
     """The data in a few lines."""
     shape = " x ".join(map(str, data.image_shape))
     return {
-        "images": ", ".join(f"{count} {split}" for split, count in data.sizes.items()),
+        "images": ", ".join(f"{count:,} {split}" for split, count in data.sizes.items()),
         "image shape": f"{shape}, scaled to {data.scale}",
     }
 
@@ -247,4 +272,16 @@ TASK = Task(
     serving=serving,
     overfits=False,
     objective="validation.judge_score",
+    examples=examples,
+    # The losses measure two networks by each other: neither way is better.
+    metrics={
+        "classes_covered": Metric("%", "max"),
+        "mean_confidence": Metric("%", "max"),
+        "judge_score": Metric("", "max"),
+        "real_confidence": Metric("%"),
+        "judge_accuracy": Metric("%"),
+        "loss": Metric("nats"),
+        "d_loss": Metric("nats"),
+        "g_loss": Metric("nats"),
+    },
 )

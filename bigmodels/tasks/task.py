@@ -8,6 +8,11 @@ import typing
 from collections.abc import Callable
 
 import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from bigmodels.intervals import Observations
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
@@ -185,6 +190,23 @@ class Signature:
 
 
 @dataclasses.dataclass(frozen=True)
+class Metric:
+    """How a metric is shown, and which way it is better.
+
+    Attributes:
+        unit: What stands behind the number, "nats" for example; "%" shows a share in percent.
+        better: "max" or "min"; `None` where neither says that a run is good.
+    """
+
+    unit: str = ""
+    better: str | None = None
+
+
+def _usual_metrics():
+    return {"accuracy": Metric("%", "max"), "loss": Metric("", "min")}
+
+
+@dataclasses.dataclass(frozen=True)
 class Task:
     """One application, as data.
 
@@ -199,7 +221,8 @@ class Task:
         compile_model: `(model, config, steps) -> None`.
         search_space: `(hp) -> settings`, for a keras-tuner `hp`: dotted names to what it chose.
         measure: `(model, data, config, measured) -> {split: {metric: value}}`, what comes on top of
-            the `measured` that Keras evaluates.
+            the `measured` that Keras evaluates. A value may be `bigmodels.intervals.Observations`:
+            the metric then gets an interval, and so does one that is in `measured` already.
         draw: `(model, data, config) -> {title: Figure or str}`, at the end.
         sample: `(model, data, config) -> Figure or str`, now and then while training; or `None`.
         describe: `(data) -> {what: value}`, the data's lines in the report.
@@ -209,6 +232,9 @@ class Task:
             needs, as a dict that JSON can hold.
         overfits: Whether comparing training and validation loss says something (not for a GAN).
         objective: `SPLIT.METRIC` that a search goes by.
+        examples: `(data) -> {title: Figure or str}`, a look at the data; or `None`.
+        metrics: `{name: Metric}`, the one a report begins with first; what is not named is shown
+            as a plain number.
     """
 
     name: str
@@ -227,6 +253,8 @@ class Task:
     serving: Callable
     overfits: bool = True
     objective: str = "validation.loss"
+    examples: Callable | None = None
+    metrics: dict = dataclasses.field(default_factory=_usual_metrics)
 
     def check(self, config):
         """Refuse settings that make no sense for this task.
@@ -252,7 +280,8 @@ class Task:
             config: The run's config.
 
         Returns:
-            `{split: {metric: float}}` for train, validation and test.
+            `(splits, observed)`: `{split: {metric: float}}` for train, validation and test, and
+            `{split: {metric: Observations}}` for what has them.
         """
         # What is random in measuring (a GAN's noise, its judge) is the same every time.
         keras.utils.set_random_seed(config.seed)
@@ -261,12 +290,40 @@ class Task:
             split: model.evaluate(batches, return_dict=True, verbose=0)
             for split, batches in sets.items()
         }
+        observed = {}
         for split, metrics in self.measure(model, data, config, measured).items():
-            measured[split] |= metrics
-        return {
+            for name, value in metrics.items():
+                if isinstance(value, Observations):
+                    observed.setdefault(split, {})[name] = value
+                    value = measured[split].get(name, value.figure())
+                measured[split][name] = value
+        splits = {
             split: {name: float(value) for name, value in metrics.items()}
             for split, metrics in measured.items()
         }
+        return splits, observed
+
+
+def each_prediction(model, batches):
+    """Cross-entropy and correctness of every single prediction of a classifier.
+
+    Args:
+        model: Gives logits `(..., classes)`.
+        batches: A `tf.data.Dataset` of `(inputs, targets)`, integer class numbers `(...)`.
+
+    Returns:
+        `(losses, correct)`: float32 arrays of the shape of all targets; nats, and 1.0 or 0.0.
+    """
+
+    @tf.function(reduce_retracing=True)
+    def rate(inputs, targets):
+        logits = ops.cast(model(inputs, training=False), "float32")
+        losses = ops.sparse_categorical_crossentropy(targets, logits, from_logits=True)
+        return losses, ops.cast(ops.equal(ops.argmax(logits, -1), targets), "float32")
+
+    rated = [rate(inputs, targets) for inputs, targets in batches]
+    losses, correct = zip(*rated, strict=True)
+    return np.concatenate(losses), np.concatenate(correct)
 
 
 def with_settings(config, settings):

@@ -14,10 +14,23 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bigmodels import intervals
 from bigmodels.data import load_text
+from bigmodels.intervals import Observations
 from bigmodels.layers import Vocabulary, generate_strings
 from bigmodels.models import RNN, Transformer
-from bigmodels.tasks.task import Config, Optimizer, Signature, Task, check_sizes
+from bigmodels.tasks.task import (
+    Config,
+    Metric,
+    Optimizer,
+    Signature,
+    Task,
+    check_sizes,
+    each_prediction,
+)
+
+# Characters. Neighbours are not independent; what lies this far apart nearly is.
+_BLOCK = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,11 +158,34 @@ def search_space(hp):
 
 
 def measure(model, data, config, measured):
-    """Bits per character, the other common unit."""
-    return {
+    """Bits per character, the other common unit, and the test figures block by block."""
+    losses, correct = (figures.ravel() for figures in each_prediction(model, data.test))
+    targets = np.concatenate([y.numpy().ravel() for _, y in data.test])
+    # The same blocks for every model, whatever the length of its windows.
+    starts = np.arange(0, len(targets), _BLOCK)
+    sizes = np.diff(starts, append=len(targets))
+    keys = intervals.keys(np.split(targets, starts[1:]))
+
+    def blocks(values):
+        means = np.add.reduceat(values.astype("float64"), starts) / sizes
+        return Observations(means, f"blocks of {_BLOCK:,} characters", sizes, keys)
+
+    more = {
         split: {"bits_per_character": metrics["loss"] / math.log(2)}
         for split, metrics in measured.items()
     }
+    more["test"] = {
+        "loss": blocks(losses),
+        "accuracy": blocks(correct),
+        "bits_per_character": blocks(losses / math.log(2)),
+    }
+    return more
+
+
+def examples(data):
+    """Where the training text begins."""
+    ids = np.concatenate([x.numpy().ravel() for x, _ in data.train_sample.take(1)])
+    return {"The training text begins": data.vocabulary.decode(ids[:_BLOCK])}
 
 
 def _prompt(data):
@@ -174,7 +210,7 @@ def draw(model, data, config):
 def describe(data):
     """The data in a few lines."""
     return {
-        "characters": ", ".join(f"{count} {split}" for split, count in data.sizes.items()),
+        "characters": ", ".join(f"{count:,} {split}" for split, count in data.sizes.items()),
         "vocabulary": f"{len(data.vocabulary)} ids, padding and unknown included",
         "unknown characters": ", ".join(
             f"{share:.2%} {split}" for split, share in data.unknown_share.items()
@@ -250,4 +286,10 @@ TASK = Task(
     describe=describe,
     predict=predict,
     serving=serving,
+    examples=examples,
+    metrics={
+        "loss": Metric("nats a character", "min"),
+        "bits_per_character": Metric("bits", "min"),
+        "accuracy": Metric("%", "max"),
+    },
 )
