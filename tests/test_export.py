@@ -168,7 +168,7 @@ def image_questions(run, model, photos):
 
 
 def text_questions(model):
-    prompts, lengths = ["the ", "敏捷🦊", "?é the 猫"], [9, 14, 5]
+    prompts, lengths = ["the ", "敏捷🦊", "?é the 猫🧊"], [9, 14, 5]
     temperatures, seeds = [0.0, 1.0, 0.7], [1, 2, 3]
     wanted = [
         model.generate(*row) for row in zip(prompts, lengths, temperatures, seeds, strict=True)

@@ -72,10 +72,17 @@ def generate_strings(model, prompts, lengths, temperatures, seeds):
 
     def continued(row):
         prompt, length, temperature, seed = row
-        tf.debugging.assert_positive(length, "length: expected a positive integer")
-        tf.debugging.assert_non_negative(temperature, "temperature: expected zero or more")
         characters = tf.strings.unicode_decode(prompt, "UTF-8")
-        tf.debugging.assert_positive(tf.size(characters), "prompt: expected at least one character")
+        checks = [
+            tf.debugging.assert_positive(length, "length: expected a positive integer"),
+            tf.debugging.assert_non_negative(temperature, "temperature: expected zero or more"),
+            tf.debugging.assert_positive(
+                tf.size(characters), "prompt: expected at least one character"
+            ),
+        ]
+        # In a graph, else, what comes after may run before, and fail with an error of its own.
+        with tf.control_dependencies([check for check in checks if check is not None]):
+            characters = tf.identity(characters)
         tokens = tf.gather(ids, tf.minimum(characters, len(ids) - 1))
         (new,) = tf.unstack(model.continue_tokens(tokens[None], length, temperature, seed), num=1)
         # Neither padding nor the unknown token is ever drawn.

@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 
 from bigmodels.data import Augmentation, load_images
+from bigmodels.data.files import decode_image
 from bigmodels.data.images import augmentation_for
 
 
@@ -135,3 +136,20 @@ def test_fashion_mnist_from_tfds(tfds_dir):
     assert data.class_names[0] == "T-shirt/top" and data.image_shape == (28, 28, 1)
     _, labels = _all(data.test)
     assert (np.bincount(labels) == 1000).all()
+
+
+@pytest.mark.parametrize("in_a_graph", [False, True])
+@pytest.mark.parametrize("wanted", [1, 3])
+@pytest.mark.parametrize("given", [1, 2, 3, 4])
+def test_an_image_file_is_read_as_grey_or_colour(rng, given, wanted, in_a_graph):
+    pixels = rng.integers(0, 256, (5, 4, given), "uint8")
+    decode = tf.function(decode_image) if in_a_graph else decode_image
+    found = decode(tf.io.encode_png(pixels), wanted)
+    assert found.dtype == tf.uint8 and found.shape == (5, 4, wanted)
+    if given < 3:
+        right = np.repeat(pixels[..., :1], wanted, -1)
+    elif wanted == 3:
+        right = pixels[..., :3]
+    else:  # The eye's weights of red, green and blue (ITU-R BT.601).
+        right = np.floor(pixels[..., :3] @ [0.2989, 0.587, 0.114])[..., None]
+    assert np.abs(found.numpy().astype(int) - right).max() <= (given > 2 > wanted)
