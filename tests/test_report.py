@@ -1,6 +1,9 @@
+import numpy as np
 import pytest
 
-from bigmodels import plots, report
+from bigmodels import plots, report, tasks
+
+from .pages import Page
 
 
 def _history(values):
@@ -30,29 +33,73 @@ def test_a_gans_losses_are_not_compared():
     assert "losses pull against each other" in report.verdict([], {}, overfits=False)
 
 
-def test_what_users_write_is_escaped():
-    result = {
-        "task": "t",
-        "dataset": "<b>",
-        "seed": 0,
-        "parameters": 1,
-        "steps": 1,
-        "seconds": 1.0,
-        "throughput": 1.0,
-        "unit": "images",
-        "test": {"loss": 1.0},
+RESULT = {
+    "task": "image_classification",
+    "dataset": "<b>",
+    "seed": 7,
+    "parameters": 12345,
+    "steps": 30,
+    "seconds": 90.0,
+    "throughput": 1234.5,
+    "unit": "images",
+    "train": {"loss": 0.5, "accuracy": 0.9},
+    "validation": {"loss": 0.6, "accuracy": 0.85},
+    "test": {"loss": 0.7, "accuracy": 0.8125, "judge": 3.0},
+    "intervals": {"test": {"accuracy": [0.75, 0.875]}},
+    "resampled": {"test": {"accuracy": "500 images"}},
+}
+
+
+def _page(**changes):
+    history = [
+        row | {"accuracy": 0.5, "val_accuracy": 0.5, "seconds": 1.0} for row in _history([2, 1, 3])
+    ]
+    arguments = {
+        "describe": {"images": "4000 train"},
+        "examples": {"Training images": plots.image_grid(np.zeros((3, 4, 4, 1)))},
+        "drawn": {"Text": "<u>"},
+        "samples": {"epoch 1": "<s>"},
+        "command": "bigmodels-train --set='a b'",
     }
-    history = _history([1.0])
-    page = report.render(
-        title="<script>alert(1)</script>",
-        result=result,
-        history=history,
-        config={"config": {"a": {"b": "<i>"}}, "versions": {}},
-        describe={},
-        drawn={"Text": "<u>"},
-        curves=plots.learning_curves(history),
-        opinion="&",
-        command="x",
-    )
-    assert "<script" not in page and "<u>" not in page and "<i>" not in page
+    config = {
+        "config": {"a": {"b": "<i>"}},
+        "versions": {"tensorflow": "2.0"},
+        "machine": {"cores": 2},
+    }
+    task = tasks.get("image_classification")
+    return report.render(task, RESULT, history, config, **(arguments | changes))
+
+
+def test_everything_a_reader_asks_is_on_the_page():
+    page = Page(_page())
+    rows = {row[0]: row[1:] for row in page.rows if row}
+    # Test, validation and training figures, with the interval below the test figure.
+    assert rows["accuracy%"] == ["81.2575.0 to 87.5", "85.00", "90.00"]
+    assert rows["judge"] == ["3", "", ""]
+    assert rows["cores"] == ["2"] and rows["tensorflow"] == ["2.0"]
+    for said in (
+        "Test accuracy",
+        "95% interval 75.0 to 87.5 %",
+        "90 s",
+        "1,234 images a second",
+        "12,345",
+        "seed 7",
+        "500 images",
+        "It overfits: validation loss was lowest after epoch 2",
+        "bigmodels-train --set='a b'",
+        "4000 train",
+    ):
+        assert said in page.text, said
+    assert len(page.images) == 3  # Two curves, and the examples.
+
+
+def test_what_is_missing_leaves_no_empty_section():
+    page = Page(_page(samples={}, examples={}))
+    assert "While it was trained" not in page.text and len(page.images) == 2
+
+
+def test_what_users_write_is_escaped():
+    page = _page()
+    assert not any(tag in page for tag in ("<b>Image", "<script", "<u>", "<i>", "<s>"))
     assert "&lt;u&gt;" in page and "a.b" in page
+    assert "<b>" in Page(page).text  # The name of the data set.

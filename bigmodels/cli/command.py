@@ -23,6 +23,14 @@ _COMMON = {"Messages": ("verbosity", "debug")}
 _VERBOSITY_HELP = "From 0 on TensorFlow's own log is shown; -1 by default."
 
 
+class _Terminated(BaseException):
+    """SIGTERM as an exception, so that what must be cleaned up is."""
+
+
+def _terminate(number, frame):
+    raise _Terminated
+
+
 def run(main, doc, topics, takes_command=False, takes_words=False):
     """Parse the flags, call `main`, and end the process.
 
@@ -35,8 +43,7 @@ def run(main, doc, topics, takes_command=False, takes_words=False):
         takes_words: Whether words that are no flags, before, between or after these, are welcome.
     """
     name = os.path.basename(sys.argv[0])
-    # So that what must be cleaned up is.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGTERM, _terminate)
     own = sys.argv[1 : sys.argv.index("--")] if "--" in sys.argv else sys.argv[1:]
     try:
         if any(word in ("-h", "--help", "-help", "--helpfull") for word in own):
@@ -64,6 +71,8 @@ def run(main, doc, topics, takes_command=False, takes_words=False):
     except (FloatingPointError, TimeoutError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         sys.exit(1)
+    except _Terminated:
+        _end_at_once(128 + signal.SIGTERM)
     except (ValueError, OSError) as error:
         if flags.FLAGS.is_parsed() and flags.FLAGS.debug:
             raise
@@ -71,7 +80,18 @@ def run(main, doc, topics, takes_command=False, takes_words=False):
     except KeyboardInterrupt:
         again = shlex.join([name, *sys.argv[1:]])
         print(f"\n{name}: interrupted; this goes on: {again}", file=sys.stderr)
-        sys.exit(130)
+        _end_at_once(128 + signal.SIGINT)
+
+
+def _end_at_once(status):
+    """End without Python's own cleaning up.
+
+    TensorFlow's threads may be in the midst of a step, and what they still use would be taken away
+    under them: that ended some interrupted trainings with SIGSEGV or SIGABRT.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _hide_tensorflow_log():

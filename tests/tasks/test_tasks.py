@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import re
 
 import keras
 import keras_tuner
@@ -17,6 +16,7 @@ from bigmodels.evaluate import evaluate
 from bigmodels.predict import predict
 from bigmodels.tasks.task import Config, Optimizer, flat_settings, with_settings
 from bigmodels.train import train
+from tests.pages import Page
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 60
 TINY = {
@@ -110,11 +110,19 @@ def test_run_directory_holds_what_it_should(runs, name):
     assert config["config"]["seed"] == 3
 
 
-def test_report_is_one_file(runs, name):
-    page = (runs[0] / name / "report.html").read_text()
-    assert page.count("data:image/png;base64,") >= 1
-    assert "http" not in re.sub(r"<meta[^>]*>", "", page) and "<script" not in page
-    assert "Does it over- or underfit?" in page and f"--task={name}" in page
+def test_report_is_one_file_with_everything(runs, name):
+    page = Page((runs[0] / name / "report.html").read_text())
+    headings = "Measured Data Settings Environment"
+    assert all(f"{heading}" in page.text for heading in headings.split())
+    assert f"--task={name}" in page.text and "Training time" in page.text
+    assert len(page.images) >= 1
+    fits = "overfit" in page.text or "underfit" in page.text or "It fits" in page.text
+    assert fits or "pull against each other" in page.text
+    result = runs[1][name]
+    for metric in result["intervals"]["test"]:
+        low, high = result["intervals"]["test"][metric]
+        assert low <= high
+    assert set(result["intervals"]["test"]) <= set(result["test"])
 
 
 def test_evaluate_measures_the_same_again(runs, name):
