@@ -3,6 +3,7 @@
 import ast
 import pathlib
 import re
+from pydoc_data import topics
 
 import nbformat
 import pytest
@@ -24,6 +25,12 @@ _PRIVATE = re.compile(r"bigmodels(\.\w+)*\._|keras\.src|tensorflow\.python")
 
 def _read(name):
     return nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+
+
+def _some_text(directory):
+    path = directory / "some.txt"
+    path.write_text("\n\n".join(topics.topics.values())[:60_000], encoding="utf-8")
+    return path
 
 
 @pytest.fixture(params=sorted(SMALL))
@@ -55,7 +62,8 @@ def test_notebook_runs(name, tmp_path):
     (cell,) = [c for c in book.cells if "parameters" in c.metadata.get("tags", ())]
     given = {target.id for node in ast.parse(cell.source).body for target in node.targets}
     assert SMALL[name].keys() <= given
-    cell.source += "\n" + "\n".join(f"{key} = {value!r}" for key, value in SMALL[name].items())
+    small = SMALL[name] | ({"TEXT": f"text:{_some_text(tmp_path)}"} if "TEXT" in given else {})
+    cell.source += "\n" + "\n".join(f"{key} = {value!r}" for key, value in small.items())
     client = NotebookClient(book, timeout=300, resources={"metadata": {"path": str(NOTEBOOKS)}})
     client.execute()
     pictures = [o for c in book.cells for o in c.get("outputs", ()) if "image/png" in str(o)]
