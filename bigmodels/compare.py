@@ -207,7 +207,7 @@ def _plain(runs, names, found):
             interval = pages.between(run.interval(name), unit)
             rows[-1].append(f"{value} ({interval})" if interval else value)
         rows[-1].append(found["verdicts"][name])
-    rows.append(["epochs", *(str(len(run.history)) for run in runs), ""])
+    rows.append(["epochs trained", *(str(len(run.history)) for run in runs), ""])
     rows.append(["training time", *(pages.duration(_seconds(run)[-1]) for run in runs), ""])
     for name, values in found["differing"].items():
         rows.append([name, *map(pages.plain, values), ""])

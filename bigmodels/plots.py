@@ -326,7 +326,7 @@ def importance(settings, scores, names):
     )
     axes.set_xlabel("fall of R² when the setting is shuffled")
     axes.set_title(
-        f"Random forest over {len(scores)} trials; R² on trials it has not seen: "
+        f"Random forest over {len(scores)} trials\nR² on trials it has not seen: "
         f"{forest.oob_score_:.2f}" + (" (do not trust it)" if forest.oob_score_ < 0.3 else ""),
         fontsize=9,
     )

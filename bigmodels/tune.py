@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from bigmodels import distribute, plots, report, search, tasks
 from bigmodels.checkpoint import RunDirectory, plain, versions
+from bigmodels.pages import words
 from bigmodels.tasks.task import command_line, flat_settings, with_settings
 from bigmodels.train import train
 
@@ -385,7 +386,7 @@ class _Search:
         if importance is not None:
             drawn["What mattered"] = importance
         page = report.render_search(
-            f"{self.task.name}: search on {self.config.dataset}", result, drawn
+            f"{words(self.task.name).capitalize()}: search on {self.config.dataset}", result, drawn
         )
         self.run.write_text("report.html", page)
         self.run.write_json("result.json", result)

@@ -13,6 +13,8 @@ import threading
 from absl import flags
 from absl import logging as absl_logging
 
+from bigmodels import tasks
+
 USAGE_ERROR = 2
 _WIDTH = 88
 
@@ -141,6 +143,32 @@ def settings(pairs):
             raise ValueError(f"set: {pair!r}, expected NAME=VALUE")
         result[name.strip()] = value.strip()
     return result
+
+
+def training_settings(names):
+    """What the flags of a training say; makes the devices that they ask for.
+
+    Args:
+        names: Of the flags that are settings of every task.
+
+    Returns:
+        `{setting: value}`, those of `--set` among them.
+
+    Raises:
+        ValueError: if task or directory are missing or unknown, or devices cannot be made.
+    """
+    given = flags.FLAGS
+    for name in ("task", "workdir"):
+        if not given[name].value:
+            raise ValueError(f"{name}: give --{name}=...")
+    values = {n: given[n].value for n in names if given[n].value is not None}
+    values |= settings(given.set)
+    tasks.get(given.task)
+    if given.devices:
+        from bigmodels import distribute
+
+        distribute.make_cpu_devices(given.devices)
+    return values
 
 
 def _help(topics):

@@ -70,16 +70,7 @@ def main(write):
     if given.list:
         write(_listing(given.task, command.settings(given.set)))
         return
-    for name in ("task", "workdir"):
-        if not given[name].value:
-            raise ValueError(f"{name}: give --{name}=...")
-    values = {n: given[n].value for n in _CONFIG_FLAGS if given[n].value is not None}
-    values |= command.settings(given.set)
-    tasks.get(given.task)
-    if given.devices:
-        from bigmodels import distribute
-
-        distribute.make_cpu_devices(given.devices)
+    values = command.training_settings(_CONFIG_FLAGS)
     from bigmodels.train import train
 
     result = train(given.task, given.workdir, values, workers=given.workers, worker=given.worker)

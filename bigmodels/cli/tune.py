@@ -99,16 +99,7 @@ _TOPICS = {
 def main(write):
     """Search as the flags say."""
     given = flags.FLAGS
-    for name in ("task", "workdir"):
-        if not given[name].value:
-            raise ValueError(f"{name}: give --{name}=...")
-    values = {n: given[n].value for n in _CONFIG_FLAGS if given[n].value is not None}
-    values |= command.settings(given.set)
-    tasks.get(given.task)
-    if given.devices:
-        from bigmodels import distribute
-
-        distribute.make_cpu_devices(given.devices)
+    values = command.training_settings(_CONFIG_FLAGS)
     from bigmodels.tune import tune
 
     options = {name: given[name].value for name in _SEARCH_FLAGS}
