@@ -4,12 +4,17 @@ Files are written under another name and renamed when whole, so that a killed ru
 file or the new one, never half of one.
 """
 
+import contextlib
 import dataclasses
+import fcntl
 import importlib.metadata
+import io
 import json
+import math
 import os
 import pathlib
 import platform
+import shutil
 import zipfile
 
 import keras
@@ -17,15 +22,21 @@ import numpy as np
 import tensorflow as tf
 
 from bigmodels import (
+    atomic,
     models,  # noqa: F401  (registers the classes that `.keras` files name)
     tasks,
 )
+from bigmodels.distribute import training_state
 from bigmodels.intervals import Observations
 from bigmodels.tasks.task import flat_settings, with_settings
 
 _PACKAGES = ("bigmodels", "tensorflow", "keras", "numpy", "tensorflow-datasets")
+# The name in a checkpoint of what is no array.
+_ABOUT = "about"
+# Bytes for logs, pictures and the report.
+_ROOM = 50_000_000
 # Where a run may be moved to without becoming another run: the numbers are the same everywhere.
-_NOT_THE_RUN = ("data_dir", "strategy")
+_NOT_THE_RUN = ("data_dir", "strategy", "save_freq", "grace")
 
 
 class RunDirectory:
@@ -39,7 +50,7 @@ class RunDirectory:
         self.path = pathlib.Path(path)
         self.samples = self.path / "samples"
         self.logs = self.path / "logs"
-        self._checkpoints = self.path / "checkpoints"
+        self.checkpoints = Checkpoints(self.path / "checkpoints")
 
     def check(self, task, config):
         """See that the directory is free for a run, or holds this very run. Writes nothing.
@@ -89,7 +100,7 @@ class RunDirectory:
         """Make the directory and `config.json`, unless they are there."""
         if (self.path / "config.json").exists():
             return
-        for directory in (self.path, self.samples, self.logs, self._checkpoints):
+        for directory in (self.path, self.samples, self.logs, self.checkpoints.path):
             directory.mkdir(parents=True, exist_ok=True)
         content = {
             "task": task.name,
@@ -139,9 +150,8 @@ class RunDirectory:
 
     def save_model(self, model):
         """Write `model.keras`, whole or not at all."""
-        temporary = self.path / f".model.{os.getpid()}.keras"
-        model.save(temporary)
-        os.replace(temporary, self.path / "model.keras")
+        with atomic.whole(self.path / "model.keras") as temporary:
+            model.save(temporary)
 
     def read_json(self, name):
         """A JSON file of the run.
@@ -163,12 +173,7 @@ class RunDirectory:
 
     def write_text(self, name, text):
         """Write a text file, whole or not at all."""
-        temporary = self.path / f".{name}.{os.getpid()}"
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.path / name)
+        atomic.write_text(self.path / name, text)
 
     def has_result(self):
         """Whether the run is finished."""
@@ -212,9 +217,8 @@ class RunDirectory:
         }
         if not arrays:
             return
-        temporary = self.path / f".test_examples.{os.getpid()}.npz"
-        np.savez_compressed(temporary, **arrays)
-        os.replace(temporary, self.path / "test_examples.npz")
+        with atomic.whole(self.path / "test_examples.npz") as temporary:
+            np.savez_compressed(temporary, **arrays)
 
     def observations(self):
         """What `write_observations` wrote.
@@ -241,14 +245,122 @@ class RunDirectory:
             for name, parts in found.items()
         }
 
-    def checkpoints(self, model):
-        """The run's `tf.train.CheckpointManager` over everything that training changes."""
-        checkpoint = tf.train.Checkpoint(state=[v.value for v in training_state(model)])
-        # Made now: only the chief restores, and to make a variable takes all workers.
-        _ = checkpoint.save_counter
-        return tf.train.CheckpointManager(
-            checkpoint, str(self._checkpoints), max_to_keep=2, checkpoint_name="epoch"
-        )
+    @contextlib.contextmanager
+    def lock(self):
+        """Keep other processes from training in the directory; ends with the process at the latest.
+
+        Raises:
+            ValueError: if one does.
+        """
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(
+                    f"workdir: another process is training in {str(self.path)!r}"
+                ) from None
+            for directory in (self.path, self.samples, self.checkpoints.path):
+                atomic.remove_left_over(directory)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def check_space(self, model):
+        """See that what the run will write has room.
+
+        Args:
+            model: Compiled and built.
+
+        Raises:
+            ValueError: naming what is needed and what is free.
+        """
+        state = sum(v.value.dtype.size * math.prod(v.shape) for v in training_state(model))
+        needed = state * (self.checkpoints.max_to_keep + 3) + _ROOM  # With the best, one begun,
+        free = shutil.disk_usage(self.path).free  # and the model.
+        if free < needed:
+            raise ValueError(
+                f"workdir: {str(self.path)!r} has {free / 1e6:,.0f} MB free, but the run may need "
+                f"{needed / 1e6:,.0f} MB"
+            )
+
+
+class Checkpoints:
+    """Where a training can go on from: one file for each step that was kept.
+
+    A file is a NumPy archive (`.npz`): arrays by name, and what JSON can hold. Every array has a
+    check sum in it, so that a damaged file is found out.
+
+    Args:
+        path: The directory.
+        max_to_keep: Older files than so many are removed.
+    """
+
+    def __init__(self, path, max_to_keep=2):
+        self.path, self.max_to_keep = pathlib.Path(path), max_to_keep
+
+    def save(self, epoch, step, arrays, about):
+        """Write a checkpoint and remove those that are too old.
+
+        Args:
+            epoch: Finished epochs.
+            step: Steps of the next one.
+            arrays: Arrays by name.
+            about: What else, as JSON can hold it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with atomic.whole(self.path / f"{epoch:06d}-{step:08d}.npz") as temporary:
+            np.savez(temporary, **{_ABOUT: np.array(json.dumps(about))}, **arrays)
+        for old in self._files()[: -self.max_to_keep]:
+            old.unlink()
+
+    def keep_best(self):
+        """Keep the newest checkpoint beyond its time, as `best.npz`."""
+        with atomic.whole(self.path / "best.npz") as temporary:
+            shutil.copyfile(self._files()[-1], temporary)
+
+    def newest(self, say=lambda line: None):
+        """The content of the newest file that is not damaged.
+
+        Args:
+            say: Is told of each that is.
+
+        Returns:
+            Bytes for `unpack`, or `None` if there is no file.
+        """
+        for file in reversed(self._files()):
+            content = file.read_bytes()
+            try:
+                self.unpack(content)
+            except Exception as error:
+                # Whatever byte is wrong, zipfile, zlib, NumPy and JSON have errors of their own.
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                say(f"{file} is damaged ({reason}); trying the one before.")
+                continue
+            return content
+        return None
+
+    @staticmethod
+    def unpack(content):
+        """What `save` was given.
+
+        Args:
+            content: Bytes of a file.
+
+        Returns:
+            `(arrays, about)`.
+        """
+        with np.load(io.BytesIO(content)) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        return arrays, json.loads(str(arrays.pop(_ABOUT)))
+
+    def clear(self):
+        """Remove all checkpoints."""
+        for file in self._files():
+            file.unlink()
+
+    def _files(self):
+        return sorted(self.path.glob("[0-9]*-[0-9]*.npz"))
 
 
 def _machine():
@@ -280,12 +392,6 @@ def versions():
     """The versions of what a run's numbers depend on, by package."""
     packages = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return packages | {"python": platform.python_version()}
-
-
-def training_state(model):
-    """Weights, random states and optimizers' variables, in a fixed order, each once."""
-    variables = [*model.variables, *(v for o in model.optimizers for v in o.variables)]
-    return list({id(v): v for v in variables}.values())
 
 
 def transfer_weights(source, target):

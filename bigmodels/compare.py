@@ -3,11 +3,10 @@
 import dataclasses
 import itertools
 import math
-import os
 import pathlib
 import sys
 
-from bigmodels import intervals, pages, plots
+from bigmodels import atomic, intervals, pages, plots
 from bigmodels.checkpoint import RunDirectory
 from bigmodels.intervals import Observations
 from bigmodels.tasks.task import Config, Metric, Task, command_line, flat_settings
@@ -81,9 +80,7 @@ def compare(workdirs, output=None, verbose=1):
     if verbose:
         print(_plain(runs, names, found), file=sys.stderr)
     if output is not None:
-        temporary = output.with_name(f".{output.name}.{os.getpid()}")
-        temporary.write_text(_page(runs, names, found), encoding="utf-8")
-        os.replace(temporary, output)
+        atomic.write_text(output, _page(runs, names, found))
     return found
 
 

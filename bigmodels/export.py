@@ -1,13 +1,10 @@
 """A trained run as a file that runs without this package."""
 
-import contextlib
 import dataclasses
 import importlib
 import inspect
 import json
-import os
 import pathlib
-import shutil
 import tempfile
 import zipfile
 
@@ -15,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bigmodels import atomic
 from bigmodels.checkpoint import RunDirectory
 from bigmodels.tasks.task import check_choice
 
@@ -61,7 +59,7 @@ def export(workdir, format="saved_model", output=None, signature=None):
     signatures = _choose(signatures, format, signature)
     metadata = {"task": task.name, **metadata}
     path = _target(run.path, default, output)
-    with _whole(path) as temporary:
+    with atomic.whole(path) as temporary:
         try:
             write(signatures, metadata, temporary)
             exported = load(temporary, signatures)
@@ -138,19 +136,6 @@ def _target(run, default, output):
     # TensorFlow Serving serves the highest number, and takes up a new one while it runs.
     versions = [int(p.name) for p in path.iterdir() if p.name.isdecimal()]
     return path / str(1 + max(versions, default=0))
-
-
-@contextlib.contextmanager
-def _whole(path):
-    """A name to write under, which becomes `path` if all goes well and else goes away."""
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        temporary.unlink(missing_ok=True)
 
 
 def _difference(name, signature, exported):

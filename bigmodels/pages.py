@@ -6,6 +6,8 @@ import io
 import pathlib
 import warnings
 
+from bigmodels import atomic
+
 _STYLE = """
 :root{color-scheme:light dark;--ink:#1d2429;--soft:#5a6871;--line:#d8dfe4;--tint:#f3f6f8;
 --accent:#1f6f8b;--paper:#fff}
@@ -243,10 +245,11 @@ def save_drawn(stem, what):
         stem: Path without an ending.
         what: A matplotlib `Figure`, or a string.
     """
-    if isinstance(what, str):
-        pathlib.Path(f"{stem}.txt").write_text(what, encoding="utf-8")
-    else:
-        _png(what, f"{stem}.png", dpi=110)
+    with atomic.whole(f"{stem}.txt" if isinstance(what, str) else f"{stem}.png") as temporary:
+        if isinstance(what, str):
+            temporary.write_text(what, encoding="utf-8")
+        else:
+            _png(what, temporary, dpi=110)
 
 
 def _png(figure, where, dpi):

@@ -7,12 +7,28 @@ import sys
 import tempfile
 
 import keras
+import tensorflow as tf
 
 from bigmodels import distribute, intervals, plots, report, tasks
-from bigmodels.callbacks import Keeper, Progress
-from bigmodels.checkpoint import RunDirectory, training_state, transfer_weights
+from bigmodels.callbacks import (
+    BackupAndRestore,
+    FiniteValues,
+    Keeper,
+    Progress,
+    TensorBoardLog,
+)
+from bigmodels.checkpoint import RunDirectory, transfer_weights
 from bigmodels.pages import save_drawn
 from bigmodels.tasks.task import command_line, with_settings
+
+# What TensorFlow raises in the workers that are left.
+_LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+)
 
 
 def train(task, workdir, settings=None, verbose=1, workers=None, worker=None):
@@ -38,7 +54,8 @@ def train(task, workdir, settings=None, verbose=1, workers=None, worker=None):
     Raises:
         ValueError: naming the argument, setting, file or element that does not fit; nothing was
             trained or written then.
-        FloatingPointError: if the loss becomes NaN or infinite.
+        FloatingPointError: if loss or gradients become NaN or infinite.
+        ConnectionError: if another worker is lost.
     """
     task = tasks.get(task)
     config = with_settings(task.config(), settings or {})
@@ -69,10 +86,19 @@ def train(task, workdir, settings=None, verbose=1, workers=None, worker=None):
         if not chief:
             own = stack.enter_context(tempfile.TemporaryDirectory(prefix="bigmodels-worker-"))
             run = RunDirectory(pathlib.Path(own) / "run")
-        return _train(task, config, run, strategy, chief, say, verbose)
+        try:
+            return _train(task, config, run, strategy, chief, say, verbose, stack)
+        except _LOST as error:
+            if name != "multi_worker":
+                raise
+            reason = str(error).splitlines()[0]
+            raise ConnectionError(
+                f"worker: another was lost ({reason}); the same command, on all of them, goes on "
+                "from the last checkpoint"
+            ) from error
 
 
-def _train(task, config, run, strategy, chief, say, verbose):
+def _train(task, config, run, strategy, chief, say, verbose, stack):
     if config.jit_compile == "true" and strategy.num_replicas_in_sync > 1:
         raise ValueError(
             f"jit_compile: true, but XLA cannot compile a step over "
@@ -91,44 +117,57 @@ def _train(task, config, run, strategy, chief, say, verbose):
         if source is not None:
             _initialise(model, source, config.init_from, say)
         run.create(task, config)
-        checkpoints = run.checkpoints(model)
-        done = _continue(checkpoints, run, say)
-        (done,) = map(int, distribute.from_chief(strategy, [done]))
-        if done or config.init_from:
-            # Only the chief reads what was stored.
-            state = training_state(model)
-            for variable, value in zip(
-                state, distribute.from_chief(strategy, [v.value for v in state]), strict=True
-            ):
-                variable.assign(value)
+        if config.init_from:
+            # Only the chief has read it.
+            state, counts = distribute.get_state(model)
+            distribute.set_state(model, distribute.from_chief(strategy, state), counts)
+        if chief:
+            stack.enter_context(run.lock())
+            run.check_space(model)
+        backup = BackupAndRestore(
+            run.checkpoints.path,
+            save_freq=config.save_freq or "epoch",
+            delete_checkpoint=False,
+            monitor="val_loss" if task.overfits else None,
+            grace=config.grace,
+            verbose=verbose,
+        )
+        epoch, step = backup.look(model)
+        # One endless stream, so that a run goes on where it stopped: an epoch's order follows from
+        # the seed and its number. `steps_per_epoch` need not be the whole data.
+        backup.replay = False
+
+        def batches_from(epoch, step):
+            passes, batches = divmod(epoch * steps_per_epoch + step, int(data.train.cardinality()))
+            return data.train_from(passes).skip(batches)
+
         say(
             f"{model.name}: {model.count_params():,} parameters. Training on "
             f"{data.sizes['train']:,} {task.unit}, {steps_per_epoch} steps an epoch."
         )
-        keeper = Keeper(run, checkpoints, task, data, config, done, strategy)
-        callbacks = [keeper, keras.callbacks.TerminateOnNaN()]
+        keeper = Keeper(run, task, data, config, strategy, epoch)
+        finite = FiniteValues(
+            config.skip_bad_batches,
+            run.path if chief else None,
+            lambda epoch, step: next(iter(batches_from(epoch, step))),
+            verbose,
+        )
+        callbacks = [finite, keeper, backup]
         if chief:
-            callbacks.append(keras.callbacks.TensorBoard(run.logs, write_graph=False))
+            callbacks.append(TensorBoardLog(run.logs, keeper.rows))
         if chief and verbose:
-            callbacks.append(Progress(steps_per_epoch, config.last_epoch, done))
-        if done < config.last_epoch and not keeper.stops_early():
-            # One endless stream, so that a run goes on where it stopped: an epoch's order follows
-            # from the seed and its number. `steps_per_epoch` need not be the whole data.
-            passes, batches = divmod(done * steps_per_epoch, int(data.train.cardinality()))
+            callbacks.append(Progress(steps_per_epoch, config.last_epoch, epoch, step))
+        if epoch < config.last_epoch and not keeper.stops_early():
             model.fit(
-                data.train_from(passes).skip(batches),
+                batches_from(epoch, step),
                 epochs=config.last_epoch,
-                initial_epoch=done,
                 steps_per_epoch=steps_per_epoch,
                 validation_data=data.validation,
                 callbacks=callbacks,
                 verbose=0,
             )
-        if keeper.nan_epoch is not None:
-            raise FloatingPointError(
-                f"the loss became NaN or infinite in epoch {keeper.nan_epoch}; "
-                "a lower optimizer.learning_rate usually helps"
-            )
+        else:
+            backup.restore(model)
         run.save_model(model)
         say("Measuring on held-out data ...")
         # All workers measure and draw, as predicting needs them all.
@@ -137,6 +176,8 @@ def _train(task, config, run, strategy, chief, say, verbose):
         if not chief:
             return None
         result = _result(model, task, data, config, run.history(), steps_per_epoch, splits)
+        if config.skip_bad_batches:
+            result["skipped_batches"] = finite.left_out
         result |= intervals.summary(observed, config.seed)
         run.write_observations(observed.get("test", {}))
         _write_report(task, data, config, run, result, drawn)
@@ -170,18 +211,6 @@ def _initialise(model, source, init_from, say):
         raise ValueError(f"init_from: {init_from!r} shares no layer with this model")
     say(f"From {init_from}: took {', '.join(taken)}.")
     say(f"Freshly initialised: {', '.join(left) or 'nothing'}.")
-
-
-def _continue(checkpoints, run, say):
-    """Restore the last finished epoch; its number, 0 for a new run."""
-    if checkpoints.latest_checkpoint is None:
-        return 0
-    checkpoints.checkpoint.restore(checkpoints.latest_checkpoint).assert_consumed()
-    done = int(re.search(r"-(\d+)$", checkpoints.latest_checkpoint)[1])
-    # A line may have been written whose checkpoint was not.
-    run.write_history(run.history()[:done])
-    say(f"Continuing {run.path} after epoch {done}.")
-    return done
 
 
 def _result(model, task, data, config, history, steps_per_epoch, splits):

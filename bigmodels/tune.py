@@ -12,7 +12,7 @@ import keras
 import keras_tuner
 import tensorflow as tf
 
-from bigmodels import distribute, plots, report, search, tasks
+from bigmodels import atomic, distribute, plots, report, search, tasks
 from bigmodels.checkpoint import RunDirectory, plain, versions
 from bigmodels.pages import words
 from bigmodels.tasks.task import command_line, flat_settings, with_settings
@@ -366,9 +366,8 @@ class _Search:
             | {"command": command},
             "trials": scored + rest,
         }
-        temporary = self.run.path / f".model.{os.getpid()}.keras"
-        shutil.copyfile(pathlib.Path(best["run"]) / "model.keras", temporary)
-        os.replace(temporary, self.run.path / "model.keras")
+        with atomic.whole(self.run.path / "model.keras") as temporary:
+            shutil.copyfile(pathlib.Path(best["run"]) / "model.keras", temporary)
         drawn = {
             "Settings and score": plots.parallel_coordinates(
                 [row["settings"] for row in scored],

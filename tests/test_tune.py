@@ -258,7 +258,7 @@ def searched(images, tmp_path_factory):
     objective = "--objective=validation.accuracy"
     process = _tune_process(*arguments, objective, *_flags(settings), start_new_session=True)
     waited = 0.0
-    while not list(path.glob("trials/0001/checkpoints/*.index")):
+    while not list(path.glob("trials/0001/checkpoints/*.npz")):
         assert process.poll() is None and waited < 400, process.communicate()
         time.sleep(0.05)
         waited += 0.05

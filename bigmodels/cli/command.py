@@ -73,6 +73,9 @@ def run(main, doc, topics, takes_command=False, takes_words=False):
     except (FloatingPointError, TimeoutError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         sys.exit(1)
+    except ConnectionError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        _end_at_once(1)  # TensorFlow would wait for who is not there.
     except _Terminated:
         _end_at_once(128 + signal.SIGTERM)
     except (ValueError, OSError) as error:

@@ -40,6 +40,20 @@ flags.DEFINE_multi_string(
     "set", [], "NAME=VALUE, any setting of the task, for example model.dense_units=256."
 )
 
+flags.DEFINE_integer(
+    "save_freq", None, "Steps between checkpoints, beside those at the ends of epochs."
+)
+flags.DEFINE_float(
+    "grace",
+    None,
+    "Seconds from SIGTERM or Ctrl-C after which the process ends without a new checkpoint, should "
+    "the step at hand take longer; it waits by default.",
+)
+flags.DEFINE_bool(
+    "skip_bad_batches",
+    None,
+    "Leave out batches whose loss or gradients are NaN or infinite, which else end the training.",
+)
 flags.DEFINE_bool(
     "list", False, "Show all tasks, data sets and models; with --task that task's settings."
 )
@@ -54,12 +68,16 @@ _CONFIG_FLAGS = (
     "precision",
     "jit_compile",
     "init_from",
+    "save_freq",
+    "grace",
+    "skip_bad_batches",
 )
 
 _TOPICS = {
     "What": ("task", "workdir", "init_from", "set", "list"),
     "Data": ("dataset", "data_dir", "batch_size"),
-    "Training": ("epochs", "seed", "precision", "jit_compile"),
+    "Training": ("epochs", "seed", "precision", "jit_compile", "skip_bad_batches"),
+    "Stopping and going on": ("save_freq", "grace"),
     "Devices and machines": ("strategy", "devices", "workers", "worker"),
 }
 

@@ -1,10 +1,14 @@
 """Where a model trains: strategies by name, and the `Model` that is the same under each."""
 
 from bigmodels.distribute.exact import share
+from bigmodels.distribute.finite import Watch
 from bigmodels.distribute.model import Model
-from bigmodels.distribute.replicas import SharedSeedGenerator, all_sum, of_batch
+from bigmodels.distribute.replicas import SharedSeedGenerator, all_sum, of_batch, workers
+from bigmodels.distribute.resume import Resumable, get_state, set_state, training_state
 from bigmodels.distribute.strategies import (
     STRATEGIES,
+    bytes_from_chief,
+    from_any_worker,
     from_chief,
     is_chief,
     make_cpu_devices,
@@ -17,15 +21,23 @@ from bigmodels.distribute.strategies import (
 __all__ = [
     "STRATEGIES",
     "Model",
+    "Resumable",
     "SharedSeedGenerator",
+    "Watch",
     "all_sum",
+    "bytes_from_chief",
+    "from_any_worker",
     "from_chief",
+    "get_state",
     "is_chief",
     "make_cpu_devices",
     "members",
     "of_batch",
     "resolve",
+    "set_state",
     "share",
     "strategy",
+    "training_state",
+    "workers",
     "writes",
 ]

@@ -206,6 +206,42 @@ def added_losses(model):
             vars(layer)["_losses"] = losses
 
 
+def own_apply(optimizer):
+    """Let an optimizer's `apply` begin with the sum over the replicas, and a look at its numbers.
+
+    Only this one object changes.
+
+    Args:
+        optimizer: A `keras.optimizers.Optimizer`; may be given again. If it has a `_watch`, that
+            decides whether the step is made; see `bigmodels.distribute.finite`.
+    """
+    if "_own_apply" in vars(optimizer):
+        return
+    plain, scale_loss = optimizer.apply, optimizer.scale_loss
+    losses = []
+
+    def note_loss(self, loss):
+        losses.append(loss)
+        return scale_loss(loss)
+
+    def apply(self, grads, trainable_variables=None):
+        bad = [tf.cast(~tf.math.is_finite(loss), "float32") for loss in losses[-1:]]
+        losses.clear()
+        watch = getattr(self, "_watch", None)
+        given = [grad for grad in grads if grad is not None] + (bad if watch else [])
+        summed = replicas.all_sum(given)
+        bad = summed.pop() if watch and bad else tf.constant(0.0)
+        summed = iter(summed)
+        grads = [None if grad is None else next(summed) for grad in grads]
+        if watch is None:
+            return plain(grads, trainable_variables)
+        return watch.apply(self, plain, grads, trainable_variables, bad)
+
+    optimizer._own_apply = True
+    optimizer.scale_loss = types.MethodType(note_loss, optimizer)
+    optimizer.apply = types.MethodType(apply, optimizer)
+
+
 def sum_gradients(optimizer):
     """Make an optimizer sum the gradients of all replicas first, then do as on one device.
 
@@ -216,18 +252,7 @@ def sum_gradients(optimizer):
     Args:
         optimizer: A `keras.optimizers.Optimizer`; may be given again.
     """
-    if "_apply_sum" in vars(optimizer):
-        return
-    plain = optimizer.apply
-
-    def apply_sum(self, grads, trainable_variables=None):
-        summed = iter(replicas.all_sum([grad for grad in grads if grad is not None]))
-        return plain(
-            [None if grad is None else next(summed) for grad in grads], trainable_variables
-        )
-
-    optimizer._apply_sum = True
-    optimizer.apply = types.MethodType(apply_sum, optimizer)
+    own_apply(optimizer)
     for each in _parts(optimizer):
         # What has been summed is not summed again, also where a class has an update of its own.
         each._all_reduce_sum_gradients = lambda grads_and_variables: list(grads_and_variables)

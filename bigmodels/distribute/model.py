@@ -11,7 +11,7 @@ from keras.src.models.functional import Functional
 from keras.src.trainers.data_adapters import array_slicing
 
 from bigmodels import checks
-from bigmodels.distribute import exact, replicas, steps
+from bigmodels.distribute import exact, replicas, resume, steps
 from bigmodels.distribute.batches import GlobalBatches, symbolic
 from bigmodels.distribute.strategies import writes
 
@@ -57,6 +57,12 @@ class Model(keras.Model):
     # Whether the data that `fit` is at ends where nobody knows.
     _unknown_length = False
 
+    # The callback that says where `fit` begins.
+    _resumable = None
+
+    # What leaves out steps whose numbers are none.
+    _watch = None
+
     # The shape a model is built for when `summary()` is asked before any data was seen.
     natural_input_shape = None
 
@@ -97,6 +103,9 @@ class Model(keras.Model):
     def fit(self, x=None, y=None, *args, **kwargs):
         """`keras.Model.fit`, on checked input.
 
+        With a `bigmodels.callbacks.BackupAndRestore` among the callbacks it goes on where an
+        earlier training in its directory was stopped.
+
         Args:
             x: Inputs, or a `tf.data.Dataset` of batches.
             y: Targets, unless `x` is a data set.
@@ -134,6 +143,7 @@ class Model(keras.Model):
             isinstance(x, types.GeneratorType)
             or (isinstance(x, tf.data.Dataset) and x.cardinality() == tf.data.UNKNOWN_CARDINALITY)
         )
+        self._resumable, arguments = self._with_resumable_last(arguments)
         if self._replicas > 1:
             arguments = self._with_global_batches(_with_global_validation(arguments))
         with checks.readable_errors():
@@ -141,6 +151,26 @@ class Model(keras.Model):
         if history.epoch and not any(history.history.values()):
             raise ValueError("x: the data set is empty.")
         return history
+
+    def _with_resumable_last(self, arguments):
+        """The callback that says where to begin, and arguments of `fit` that do as it says."""
+        callbacks = arguments.get("callbacks") or ()
+        if isinstance(callbacks, keras.callbacks.Callback):
+            callbacks = [callbacks]
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            return None, arguments
+        found = [c for c in callbacks if isinstance(c, resume.Resumable)]
+        if not found:
+            return None, arguments
+        if len(found) > 1:
+            raise ValueError(f"callbacks: {len(found)} of them say where to begin, expected one")
+        if found[0].replay:
+            resume.check_repeatable(arguments.get("x"), arguments.get("shuffle", True))
+        others = [c for c in callbacks if c is not found[0]]
+        found[0].find(self, others)
+        # The last one, as it writes down what the others have made of a step.
+        changed = {"callbacks": [*others, found[0]], "initial_epoch": found[0].position[0]}
+        return found[0], arguments | changed
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """`keras.Model.evaluate`, on checked input; arguments and errors as for `fit`."""
@@ -241,16 +271,22 @@ class Model(keras.Model):
         # first order: one more than without a strategy. The shapes are enough.
         if self._replicas > 1 and self._compile_loss is not None:
             exact.share_losses(self._compile_loss)
-        if self._distribute_strategy is None or iterator is None:
+        # `fit` asks first, its validation later.
+        resumable, self._resumable = self._resumable, None
+        if iterator is None or (self._distribute_strategy is None and resumable is None):
             return super()._maybe_symbolic_build(iterator, data_batch)
         with self.distribute_strategy.scope():
             self._symbolic_build(
                 data_batch=symbolic(iterator.data_adapter.get_tf_dataset().element_spec)
             )
+        if resumable is not None:
+            resume.epochs_from(iterator, *resumable.position, resumable.replay)
 
     def _make_function(self, step_function):
         # Keras reduces scalars over a batch axis (keras#20585) and loops in a way that fails under
         # several replicas (keras#19246).
+        if self._watch is not None and step_function.__name__ == "train_step":
+            step_function = self._watch.step(step_function)
         if self._replicas == 1:
             function = super()._make_function(step_function)
         else:

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.python.distribute import collective_all_reduce_strategy as collective
 from tensorflow.python.distribute import collective_util, distribute_lib
@@ -181,6 +182,45 @@ def from_chief(strategy, values):
         return [strategy.experimental_local_results(value)[0] for value in sent]
 
     return [tf.cast(v, old.dtype) for v, old in zip(send(wide), values, strict=True)]
+
+
+def bytes_from_chief(strategy, content):
+    """The chief's bytes, on every worker.
+
+    Args:
+        strategy: The `tf.distribute` strategy.
+        content: Bytes; only the chief's matter.
+
+    Returns:
+        Bytes.
+    """
+    if replicas.workers(strategy) == 1:
+        return content
+    (size,) = map(int, from_chief(strategy, [len(content)]))
+    words = np.zeros(-(-size // 8), "int64")
+    if writes(strategy):
+        words = np.frombuffer(content.ljust(8 * len(words), b"\0"), "int64")
+    (words,) = from_chief(strategy, [words])
+    return words.numpy().tobytes()[:size]
+
+
+def from_any_worker(strategy, number):
+    """The largest of all workers' numbers. Takes all of them.
+
+    Args:
+        strategy: The `tf.distribute` strategy.
+        number: This worker's, from 0 to 127.
+
+    Returns:
+        An integer.
+    """
+
+    def mine(value):
+        return replicas.all_sum(tf.one_hot(value, 128))
+
+    found = strategy.run(mine, args=(tf.constant(number),))
+    given = strategy.experimental_local_results(found)[0].numpy()
+    return int(np.flatnonzero(given).max())
 
 
 def make_cpu_devices(count):

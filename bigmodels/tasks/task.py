@@ -122,6 +122,12 @@ class Config:
             does. The weights are those of the last epoch.
         stop_after: Epochs after which to stop, whatever `epochs` says: the learning rate is then
             still on its way, and the run is the beginning of the whole one.
+        save_freq: Steps after which the run can go on from where it was, beside the ends of epochs;
+            `None` for those alone.
+        grace: Seconds from SIGTERM or SIGINT after which the process ends without a checkpoint
+            should a step take so long, as a cluster's scheduler would; `None` waits.
+        skip_bad_batches: Whether a batch whose loss or gradients are NaN or infinite is left out;
+            else it ends the training.
         batch_size: The global batch.
         seed: Behind initial weights, order, augmentation, dropout and noise.
         precision: Keras dtype policy: float32, mixed_bfloat16 or mixed_float16.
@@ -137,6 +143,9 @@ class Config:
     steps_per_epoch: int | None = None
     early_stopping: int | None = None
     stop_after: int | None = None
+    save_freq: int | None = None
+    grace: float | None = None
+    skip_bad_batches: bool = False
     batch_size: int = 64
     seed: int = 0
     precision: str = "float32"
@@ -148,7 +157,7 @@ class Config:
     def __post_init__(self):
         _check_positive("epochs", self.epochs)
         _check_positive("batch_size", self.batch_size)
-        for name in ("steps_per_epoch", "early_stopping", "stop_after"):
+        for name in ("steps_per_epoch", "early_stopping", "stop_after", "save_freq", "grace"):
             if getattr(self, name) is not None:
                 _check_positive(name, getattr(self, name))
         if self.seed < 0:

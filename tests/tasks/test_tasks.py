@@ -11,12 +11,13 @@ import pytest
 import tensorflow as tf
 
 from bigmodels import tasks
-from bigmodels.checkpoint import RunDirectory, transfer_weights
+from bigmodels.checkpoint import Checkpoints, RunDirectory, transfer_weights
 from bigmodels.evaluate import evaluate
 from bigmodels.predict import predict
 from bigmodels.tasks.task import Config, Optimizer, flat_settings, with_settings
 from bigmodels.train import train
 from tests.pages import Page
+from tests.runs import assert_same_run
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 60
 TINY = {
@@ -167,34 +168,28 @@ def test_another_run_does_not_touch_the_directory(runs, name, sets):
         train(name, root / name, settings, verbose=0)
 
 
-def test_killed_after_an_epoch_it_goes_on_to_the_same_weights(runs, name, sets, tmp_path):
-    """Bit for bit on one device: order, dropout, noise and optimizer go on where they were."""
+@pytest.mark.parametrize("where", [(0, 2), (1, 0)])
+def test_stopped_at_a_checkpoint_it_goes_on_to_the_same_run(runs, name, where, sets, tmp_path):
+    """Bit for bit on one device, in the midst of an epoch and at its end."""
 
     class Killed(Exception):
         pass
 
-    def kill(self, epoch):
-        original(self, epoch)
-        raise Killed
+    def save(self, epoch, step, *content):
+        original(self, epoch, step, *content)
+        if (epoch, step) == where:
+            raise Killed
 
-    original = tf.train.CheckpointManager.save
-    settings = TINY[name] | {"dataset": sets[name], "seed": 3}
+    original = Checkpoints.save
+    settings = TINY[name] | {"dataset": sets[name], "seed": 3, "save_freq": 1}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tf.train.CheckpointManager, "save", kill)
+        patch.setattr(Checkpoints, "save", save)
         with pytest.raises(Killed):
             train(name, tmp_path / "run", settings, verbose=0)
     assert not (tmp_path / "run" / "result.json").exists()
-    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == where[0]
     train(name, tmp_path / "run", settings, verbose=0)
-    whole = RunDirectory(runs[0] / name).load_model()
-    parts = RunDirectory(tmp_path / "run").load_model()
-    for a, b in zip(whole.weights, parts.weights, strict=True):
-        np.testing.assert_array_equal(a, b, err_msg=a.path)
-    histories = [
-        [{k: v for k, v in row.items() if k != "seconds"} for row in RunDirectory(p).history()]
-        for p in (runs[0] / name, tmp_path / "run")
-    ]
-    assert histories[0] == histories[1]
+    assert_same_run(runs[0] / name, tmp_path / "run")
 
 
 def test_search_space_names_real_settings(name):
@@ -327,9 +322,11 @@ def test_a_loss_that_is_no_number_stops_and_leaves_no_model(sets, tmp_path):
         "model.batch_normalization": False,  # It would bring the weights back to scale.
         "optimizer.clip_norm": 0,
     }
-    with pytest.raises(FloatingPointError, match="NaN or infinite in epoch 1"):
+    with pytest.raises(FloatingPointError, match="epoch 1, step 2: the loss and the gradients of"):
         train("image_classification", tmp_path / "run", settings, verbose=0)
     assert not (tmp_path / "run" / "model.keras").exists()
+    batch = np.load(tmp_path / "run" / "bad_batch.npz")
+    assert batch["part_0"].shape == (16, 12, 12, 1) and batch["part_1"].shape == (16,)
 
 
 def test_text_in_a_class_folder_stops_before_anything_is_written(sets, tmp_path):

@@ -1,0 +1,7 @@
+"""What happens beside a training: it is kept safe, watched, written down, and shown."""
+
+from bigmodels.callbacks.backup_and_restore import BackupAndRestore
+from bigmodels.callbacks.finite_values import FiniteValues
+from bigmodels.callbacks.run import Keeper, Progress, TensorBoardLog
+
+__all__ = ["BackupAndRestore", "FiniteValues", "Keeper", "Progress", "TensorBoardLog"]

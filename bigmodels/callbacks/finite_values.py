@@ -1,0 +1,83 @@
+"""A training ends before NaN or infinity reaches the weights, or goes on without that batch."""
+
+import os
+import pathlib
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from bigmodels import atomic, distribute
+
+
+class FiniteValues(keras.callbacks.Callback):
+    """Ends a training at the first NaN or infinity in loss or gradients, the weights untouched.
+
+    `keras.callbacks.TerminateOnNaN` looks at the loss after the weights have been changed. Here the
+    step is not made. For `bigmodels.Model`, in every strategy. Under mixed_float16 the ordinary
+    overflows that lower the loss scale are none of its business.
+
+    Args:
+        skip: Whether to leave the batch out and go on.
+        directory: Where the batch is written to, for inspection, as `bad_batch.npz`; `None` writes
+            none.
+        batch_at: Function of `(epoch, step)` to the batch that was trained on there.
+        verbose: Whether to say on stderr what was left out.
+
+    Attributes:
+        left_out: How many steps were.
+
+    Raises:
+        FloatingPointError: while training, unless `skip`; it names epoch, step and weight.
+    """
+
+    def __init__(self, skip=False, directory=None, batch_at=None, verbose=1):
+        super().__init__()
+        self.skip, self.directory, self.batch_at = skip, directory, batch_at
+        self.verbose = verbose
+        self.left_out = 0
+
+    def set_model(self, model):
+        # Before `fit` traces the step.
+        super().set_model(model)
+        if getattr(model, "optimizers", ()):
+            distribute.Watch(model, self.skip)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        new = self.model._watch.newly_left_out()
+        if not new:
+            return
+        self.left_out += new
+        where = f"epoch {self._epoch + 1}, step {batch + 1}"
+        if self.model.steps_per_execution > 1:
+            where += f" or up to {self.model.steps_per_execution - 1} before it"
+        line = f"{where}: {self.model._watch.what()} became NaN or infinite"
+        line += self._write(batch)
+        if not self.skip:
+            self.model._watch.leave()
+            raise FloatingPointError(
+                f"{line}; the weights were left as they were. A lower optimizer.learning_rate "
+                "usually helps, if the batch is sound"
+            )
+        if self.verbose:
+            tqdm.write(f"{line}; this step is left out ({self.left_out} so far).", file=sys.stderr)
+
+    def on_train_end(self, logs=None):
+        self.model._watch.leave()
+
+    def _write(self, step):
+        if self.directory is None or self.batch_at is None:
+            return ""
+        path = pathlib.Path(self.directory) / "bad_batch.npz"
+        parts = tf.nest.flatten(self.batch_at(self._epoch, step))
+        os.makedirs(path.parent, exist_ok=True)
+        with atomic.whole(path) as temporary:
+            np.savez_compressed(
+                temporary, **{f"part_{i}": np.asarray(p) for i, p in enumerate(parts)}
+            )
+        return f" (the batch is in {path})"

@@ -1,0 +1,139 @@
+"""Runs whose processes are killed with SIGKILL at random instants end as the untouched one.
+
+In the fast tests each of the four families is killed six times, in the slow ones forty times; the
+instants follow from a seed. A process that has imported TensorFlow, and used nothing of it yet, is
+forked for every attempt, so that most of the time is spent in what is to be killed.
+"""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from .runs import assert_same_run
+
+FAMILIES = {
+    "cnn": (
+        "image_classification",
+        {"model.filters": "2,2", "model.dense_units": 8, "steps_per_epoch": 100},
+    ),
+    "rnn": (
+        "text_generation",
+        {
+            "model.embedding_dim": 4,
+            "model.rnn_units": 8,
+            "model.dropout_rate": 0.2,
+            "data.length": 10,
+            "data.evaluation_length": 20,
+        },
+    ),
+    "transformer": (
+        "text_generation",
+        {
+            "model.kind": "transformer",
+            "model.num_layers": 1,
+            "model.num_heads": 2,
+            "model.embedding_dim": 8,
+            "model.feed_forward_dim": 8,
+            "data.length": 12,
+            "data.evaluation_length": 12,
+        },
+    ),
+    "gan": ("image_generation", {"model.latent_dim": 4, "judge_steps": 3}),
+}
+COMMON = {"strategy": "one_device", "epochs": 4, "batch_size": 4, "seed": 3, "save_freq": 1}
+
+# Reads a line for each attempt, forks, and says the child's process number and how it ended.
+NURSERY = """
+import json, os, sys
+from bigmodels import models, tasks
+from bigmodels.train import train
+for line in sys.stdin:
+    task, run, settings = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        train(task, run, settings, verbose=0)
+        os._exit(0)
+    print(child, flush=True)
+    print(os.waitpid(child, 0)[1], flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for name, row in (("high", 2), ("low", 8)):
+        (root / "images" / name).mkdir(parents=True)
+        for i in range(40):
+            pixels = rng.integers(0, 60, (12, 12, 1), "uint8")
+            pixels[row : row + 2] = 250
+            (root / "images" / name / f"{i}.png").write_bytes(tf.io.encode_png(pixels).numpy())
+    (root / "text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 60)
+    return {"text_generation": f"text:{root / 'text.txt'}"} | dict.fromkeys(
+        ("image_classification", "image_generation"), f"images:{root / 'images'}"
+    )
+
+
+@pytest.fixture(scope="module")
+def nursery():
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", NURSERY],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    yield process
+    process.stdin.close()
+    process.wait()
+
+
+def _attempt(nursery, task, run, settings, killed_after=None):
+    """One process; returns how many seconds it took, or `None` if it was killed."""
+    nursery.stdin.write(json.dumps([task, str(run), settings]) + "\n")
+    nursery.stdin.flush()
+    began = time.monotonic()
+    child = int(nursery.stdout.readline())
+    if killed_after is not None:
+        time.sleep(killed_after)
+        with contextlib.suppress(ProcessLookupError):  # It was faster.
+            os.kill(child, signal.SIGKILL)
+    status = int(nursery.stdout.readline())
+    if status == 0:
+        return time.monotonic() - began
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, status
+    return None
+
+
+@pytest.mark.parametrize(
+    "kills", [6, pytest.param(40, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_killed_at_random_instants(family, kills, data, nursery, tmp_path):
+    task, changes = FAMILIES[family]
+    settings = COMMON | changes | {"dataset": data[task]}
+    whole = _attempt(nursery, task, tmp_path / "untouched", settings)
+    draw, run = random.Random(f"{family} {kills}"), tmp_path / "killed"
+    killed, positions = 0, set()
+    while killed < kills:
+        # Anywhere from the loading of data to the report; not always so late that it gets far.
+        done = _attempt(nursery, task, run, settings, draw.uniform(0.1, 0.9) * whole)
+        killed += 1
+        checkpoints = sorted(path.stem for path in run.glob("checkpoints/0*.npz"))
+        positions |= set(checkpoints[-1:])
+        if done is not None:
+            break
+    assert _attempt(nursery, task, run, settings) is not None
+    assert_same_run(tmp_path / "untouched", run)
+    assert not list(run.rglob(".*"))  # Nothing half-written is left.
+    assert len(positions) > 1  # It was killed in the midst of training, too.
