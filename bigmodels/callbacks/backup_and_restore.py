@@ -1,5 +1,6 @@
 """A training that was stopped or killed goes on as if nothing had happened."""
 
+import contextlib
 import math
 import os
 import signal
@@ -225,7 +226,11 @@ class BackupAndRestore(distribute.Resumable):
             self._end(number)
         self._signal = number
         name = signal.Signals(number).name
-        self._say(f"{name}: saving after this step; once more ends at once.")
+        if self.verbose and self._chief:
+            # Past Python's buffer, which the signal may have found in the midst of a line.
+            with contextlib.suppress(OSError, ValueError):
+                line = f"{name}: saving after this step; once more ends at once.\n"
+                os.write(sys.stderr.fileno(), line.encode())
         if self.grace is not None:
             self._timer = threading.Timer(self.grace, self._give_up, [number])
             self._timer.daemon = True
