@@ -15,6 +15,7 @@ import os
 import pathlib
 import platform
 import shutil
+import stat
 import zipfile
 
 import keras
@@ -23,6 +24,7 @@ import tensorflow as tf
 
 from bigmodels import (
     atomic,
+    distribute,
     models,  # noqa: F401  (registers the classes that `.keras` files name)
     tasks,
 )
@@ -37,6 +39,46 @@ _ABOUT = "about"
 _ROOM = 50_000_000
 # Where a run may be moved to without becoming another run: the numbers are the same everywhere.
 _NOT_THE_RUN = ("data_dir", "strategy", "save_freq", "grace")
+
+_MODEL_PARTS = ["config.json", "metadata.json", "model.weights.h5"]
+# What Keras would take code, or files of whoever loads it, from.
+_CARRIERS = ("Lambda", "__lambda__", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer")
+_PLAIN = ("__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__", "__keras_tensor__")
+_MAX_JSON_BYTES, _MAX_JSON_DEPTH = 1 << 28, 64
+
+
+def _is_number(value):
+    # Neither NaN nor what is infinite as a float.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def _has_intervals(value):
+    return isinstance(value, dict) and all(
+        isinstance(metrics, dict)
+        and all(
+            isinstance(ends, list) and len(ends) == 2 and all(map(_is_number, ends))
+            for ends in metrics.values()
+        )
+        for metrics in value.values()
+    )
+
+
+_TEXT = (lambda value: isinstance(value, str), "a string")
+_OBJECT = (lambda value: isinstance(value, dict), "an object")
+_NUMBER = (_is_number, "a finite number")
+_NUMBERS = (
+    lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),
+    "an object of finite numbers",
+)
+_INTERVALS = (_has_intervals, "pairs of numbers by split and metric")
+_OPTIONAL = ("machine", "intervals")
+_FORMS = {
+    "config.json": {"task": _TEXT, "config": _OBJECT, "versions": _OBJECT, "machine": _OBJECT},
+    "result.json": {"task": _TEXT, "dataset": _TEXT}
+    | dict.fromkeys(("seed", "parameters", "steps", "seconds", "throughput"), _NUMBER)
+    | dict.fromkeys(("train", "validation", "test"), _NUMBERS)
+    | {"intervals": _INTERVALS},
+}
 
 
 class RunDirectory:
@@ -123,30 +165,33 @@ class RunDirectory:
         try:
             task = tasks.get(stored["task"])
             config = with_settings(task.config(), flat_settings(stored["config"]))
-        except (KeyError, TypeError, AttributeError):
-            raise ValueError(
-                f"workdir: {str(self.path / 'config.json')!r} is not a run's config"
-            ) from None
+        except ValueError as error:
+            path = self.path / "config.json"
+            raise ValueError(f"workdir: {str(path)!r} is not a run's config: {error}") from None
         return task, config
 
     def load_model(self):
-        """The trained model.
+        """The trained model. A file from elsewhere can name no code but this package's and Keras'.
 
         Returns:
             A `bigmodels.Model`.
 
         Raises:
-            ValueError: if there is none, or the file is damaged.
+            ValueError: if there is none, or the file is damaged, or not a run's.
         """
         path = self.path / "model.keras"
-        if not path.exists():
+        if not os.path.exists(path):
             raise ValueError(f"workdir: {str(self.path)!r} holds no model.keras (not trained yet?)")
         try:
-            return keras.models.load_model(path)
+            _check_model_file(path)
+            model = keras.models.load_model(path, safe_mode=True)
+            if not isinstance(model, distribute.Model):
+                raise ValueError(f"it is a {type(model).__name__}, not a model of this package")
+            return model
         except Exception as error:
             # zipfile, h5py, json and Keras each raise their own kind for a damaged file.
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(f"workdir: {str(path)!r} cannot be loaded: {reason}") from error
+            raise ValueError(f"workdir: {str(path)!r} cannot be loaded: {reason[:500]}") from error
 
     def save_model(self, model):
         """Write `model.keras`, whole or not at all."""
@@ -157,11 +202,14 @@ class RunDirectory:
         """A JSON file of the run.
 
         Raises:
-            ValueError: if it is missing or damaged.
+            ValueError: if it is missing or damaged, or not what such a file holds.
         """
         path = self.path / name
         try:
-            return json.loads(path.read_text())
+            content = _parsed(_contents(path))
+            if "budget" not in content:  # Which a search has.
+                _check_form(content, _FORMS.get(name, {}))
+            return content
         except FileNotFoundError:
             raise ValueError(f"workdir: {str(self.path)!r} holds no {name}") from None
         except (OSError, ValueError) as error:
@@ -180,10 +228,25 @@ class RunDirectory:
         return (self.path / "result.json").exists()
 
     def history(self):
-        """The lines of `metrics.jsonl`, one dict an epoch."""
-        path = self.path / "metrics.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
-        return [json.loads(line) for line in lines]
+        """The lines of `metrics.jsonl`, one dict an epoch.
+
+        Raises:
+            ValueError: naming the line that is not an epoch's.
+        """
+        path, rows = self.path / "metrics.jsonl", []
+        try:
+            for line in _contents(path).splitlines() if path.exists() else []:
+                row = _parsed(line)
+                _check_form(
+                    row, dict.fromkeys(["epoch", "seconds", *row, *(rows or [{}])[0]], _NUMBER)
+                )
+                if row["epoch"] != len(rows) + 1:
+                    raise ValueError(f"epoch: {row['epoch']}, expected {len(rows) + 1}")
+                rows.append(row)
+        except (OSError, ValueError) as error:
+            where = f"{str(path)!r}, line {len(rows) + 1}"
+            raise ValueError(f"workdir: {where} cannot be read: {error}") from None
+        return rows
 
     def write_history(self, rows):
         """Write `metrics.jsonl`."""
@@ -361,6 +424,85 @@ class Checkpoints:
 
     def _files(self):
         return sorted(self.path.glob("[0-9]*-[0-9]*.npz"))
+
+
+def _contents(path):
+    """The bytes of a file of bearable size; to open a pipe could take for ever."""
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError("it is no regular file")
+    if found.st_size > _MAX_JSON_BYTES:
+        raise ValueError(f"it has more than {_MAX_JSON_BYTES:,} bytes")
+    return path.read_bytes()
+
+
+def _parsed(raw):
+    """The JSON object that bytes hold, in which nothing is nested too deeply for a recursion."""
+    try:
+        content = json.loads(raw.decode("utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds a {type(content).__name__}, expected an object")
+    level, depth = [content], 0
+    while level:
+        level = [
+            child
+            for each in level
+            for child in (each.values() if isinstance(each, dict) else each)
+            if isinstance(child, (dict, list))
+        ]
+        depth += 1
+        if depth > _MAX_JSON_DEPTH:
+            raise ValueError("it is nested too deeply")
+    return content
+
+
+def _check_form(content, form):
+    """Refuse an object in which something is missing or is not what it has to be."""
+    for name, (fits, expected) in form.items():
+        if name not in content and name not in _OPTIONAL:
+            raise ValueError(f"{name} is missing")
+        if name in content and not fits(content[name]):
+            shown = repr(content[name])
+            shown = shown if len(shown) < 80 else f"{shown[:80]}..."
+            raise ValueError(f"{name}: {shown}, expected {expected}")
+
+
+def _check_model_file(path):
+    """Refuse a `.keras` file that is not what a run leaves, before Keras follows what it says."""
+    if not path.is_file():
+        raise ValueError("it is no regular file")
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        if sorted(names) != _MODEL_PARTS:
+            strange = [name for name in names if name not in _MODEL_PARTS] or names
+            raise ValueError(f"it holds {strange[:3]}, expected {', '.join(_MODEL_PARTS)}")
+        if archive.getinfo("config.json").file_size > _MAX_JSON_BYTES:
+            raise ValueError(f"its config.json has more than {_MAX_JSON_BYTES:,} bytes")
+        waiting = [_parsed(archive.read("config.json"))]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            if "class_name" in part:
+                _check_class(part)
+            waiting += part.values()
+        elif isinstance(part, list):
+            waiting += part
+
+
+def _check_class(part):
+    """Refuse what a model's config names, unless it is Keras' own or registered with Keras."""
+    name, module = part["class_name"], part.get("module")
+    registered = part.get("registered_name") or name
+    if name in _CARRIERS:
+        raise ValueError(f"it holds a {name}, which could run any code")
+    known = isinstance(registered, str) and keras.saving.get_registered_object(registered)
+    builtin = isinstance(module, str) and module.partition(".")[0] in ("keras", "builtins")
+    if not (known or builtin or name in _PLAIN):
+        raise ValueError(
+            f"it names {module}.{name} ({registered!r}), which is neither Keras' own nor registered"
+        )
 
 
 def _machine():

@@ -1,72 +1,101 @@
 """The user's own files: a folder of images by class, a text file."""
 
+import codecs
+import os
 import pathlib
+import re
+import stat
+import unicodedata
 
 import numpy as np
 import tensorflow as tf
 
 from bigmodels.data.embedded import stratified_split
+from bigmodels.data.image_header import check_image
 
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
 _SPLITS = ("train", "validation", "test")
+_MAX_IMAGE_BYTES = 1 << 30
+# Of UTF-32 first: UTF-16's mark is the beginning of it.
+_OTHER_ENCODINGS = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+# Unicode's normal form takes the square of such a run's length; no language needs ten.
+_MAX_MARKS = 1000
 
 
-def image_folder(directory, image_size=None):
+def image_folder(directory, image_size=None, skip_bad_files=False):
     """Images in one folder per class.
 
     If the directory holds folders named train, validation and test, those are the splits (what is
     missing of validation and test is cut from train); otherwise its folders are the classes and
     the images are split 80/10/10, every class alike, the same way each time.
 
+    Symbolic links to files, and a class that is a link to a folder, are followed, wherever they
+    lead; links to folders further down are not. A link that leads nowhere or in a circle is an
+    error like a file that is no image.
+
     Args:
         directory: Path.
         image_size: `(height, width)` to resize to; needed if the images differ in size.
+        skip_bad_files: Whether to leave out files that cannot be read, instead of raising.
 
     Returns:
-        `(splits, class_names)` as from `embedded.digits`.
+        `(splits, class_names, bad)`: the first two as from `embedded.digits`; what was left out,
+        as a dict of paths and reasons.
 
     Raises:
         ValueError: naming the directory or file that does not fit: no classes, too few images, a
             file that is not an image, sizes that differ.
     """
     root = pathlib.Path(directory)
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise ValueError(f"images: {str(root)!r} is not a directory")
     given = [name for name in _SPLITS if (root / name).is_dir()]
     class_root = root / "train" if "train" in given else root
-    names = sorted(p.name for p in class_root.iterdir() if p.is_dir())
+    names = _folders(class_root)
     if len(names) < 2:
         raise ValueError(
             f"images: {str(class_root)!r} has {len(names)} folders, expected one per class "
             "and at least two"
         )
-    if "train" in given:
-        files = {split: _list_images(root / split, names) for split in given}
-        missing = [split for split in _SPLITS if split not in given]
-        if missing:
-            paths, labels = files["train"]
-            cut = _split(paths, labels, str(class_root))
-            for split in missing:
-                files[split] = cut[split]
+    roots = {split: root / split for split in given} if "train" in given else {"train": root}
+    files = {split: _list_images(where, names) for split, where in roots.items()}
+    shapes, bad = _look_at(files, skip_bad_files)
+    if bad:
+        files = {split: _without(bad, *files[split], names) for split in files}
+    missing = [split for split in _SPLITS if split not in files]
+    if missing:
+        paths, labels = files["train"]
+        cut = _split(paths, labels, str(class_root))
+        if "train" not in given:
+            files = cut
+        else:
+            files |= {split: cut[split] for split in missing}
             moved = set().union(*(cut[split][0] for split in missing))
             pairs = [(p, y) for p, y in zip(paths, labels, strict=True) if p not in moved]
             files["train"] = tuple(zip(*pairs, strict=True))
-    else:
-        files = _split(*_list_images(root, names), str(root))
-    shape = _common_shape(files, image_size)
+    shape = _common_shape(shapes, image_size)
 
     def read(path, label):
-        image = tf.io.decode_image(tf.io.read_file(path), shape[-1], expand_animations=False)
+        image = decode_image(tf.io.read_file(path), shape[-1])
         if image_size is not None:
             image = resize(image, image_size)
         return tf.ensure_shape(image, shape), label
 
-    return {
-        split: tf.data.Dataset.from_tensor_slices(
-            ([str(p) for p in paths], np.asarray(labels, "int64"))
-        ).map(read, num_parallel_calls=tf.data.AUTOTUNE)
-        for split, (paths, labels) in files.items()
-    }, names
+    return (
+        {
+            split: tf.data.Dataset.from_tensor_slices(
+                ([os.fsencode(p) for p in paths], np.asarray(labels, "int64"))
+            ).map(read, num_parallel_calls=tf.data.AUTOTUNE)
+            for split, (paths, labels) in files.items()
+        },
+        names,
+        bad,
+    )
 
 
 def list_images(path):
@@ -76,11 +105,11 @@ def list_images(path):
         ValueError: if the path does not exist, or the directory holds none.
     """
     path = pathlib.Path(path)
-    if not path.exists():
+    if not os.path.lexists(path):
         raise ValueError(f"input: {str(path)!r} does not exist")
     if not path.is_dir():
         return [path]
-    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in _IMAGE_SUFFIXES)
+    found = _image_files("input", path)
     if not found:
         raise ValueError(f"input: {str(path)!r} holds no image {_IMAGE_SUFFIXES}")
     return found
@@ -93,12 +122,9 @@ def read_image(path, channels):
         uint8 tensor `(height, width, channels)`.
 
     Raises:
-        ValueError: naming the file if it is not an image.
+        ValueError: naming the file, and why it is not an image.
     """
-    try:
-        return decode_image(path.read_bytes(), channels)
-    except (OSError, tf.errors.InvalidArgumentError):
-        raise ValueError(f"input: {str(path)!r} is not an image that can be read") from None
+    return _read_image("input", path, lambda contents: decode_image(contents, channels))
 
 
 def decode_image(contents, channels):
@@ -143,18 +169,66 @@ def resize(image, size):
     return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), "uint8")
 
 
+def _folders(root):
+    """The names of a directory's folders, each of which must lead somewhere."""
+    try:
+        paths = sorted(root.iterdir())
+    except OSError as error:
+        raise ValueError(f"images: {str(root)!r} cannot be listed: {error.strerror}") from None
+    names = []
+    for path in paths:
+        if path.is_symlink() and not path.exists():
+            raise ValueError(f"images: {str(path)!r} is a link that leads nowhere or in a circle")
+        if not path.is_dir():
+            continue
+        if root.resolve().is_relative_to(path.resolve()):
+            raise ValueError(f"images: {str(path)!r} is a link back to what it lies in")
+        try:
+            path.name.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"images: {str(path)!r}: the folder's name is not UTF-8") from None
+        names.append(path.name)
+    return names
+
+
+def _image_files(argument, folder):
+    """What is named like an image in a folder and below it, in order; folders too."""
+
+    def fail(error):
+        raise ValueError(f"{argument}: {error.filename!r} cannot be listed: {error.strerror}")
+
+    return sorted(
+        pathlib.Path(where, name)
+        for where, folders, names in os.walk(folder, onerror=fail)
+        for name in (*folders, *names)
+        if pathlib.Path(name).suffix.lower() in _IMAGE_SUFFIXES
+    )
+
+
 def _list_images(root, names):
     paths, labels = [], []
-    for folder in sorted(p.name for p in root.iterdir() if p.is_dir()):
+    for folder in _folders(root):
         if folder not in names:
             raise ValueError(f"images: {str(root / folder)!r} is no class of the training images")
     for label, name in enumerate(names):
-        found = sorted(p for p in (root / name).rglob("*") if p.suffix.lower() in _IMAGE_SUFFIXES)
+        found = _image_files("images", root / name)
         if not found:
             raise ValueError(f"images: {str(root / name)!r} holds no image {_IMAGE_SUFFIXES}")
         paths += found
         labels += [label] * len(found)
     return tuple(paths), tuple(labels)
+
+
+def _without(bad, paths, labels, names):
+    """Paths and labels without the bad files; of each class one must be left."""
+    good = [(p, y) for p, y in zip(paths, labels, strict=True) if p not in bad]
+    for label in set(labels) - {y for _, y in good}:
+        path = paths[labels.index(label)]
+        raise ValueError(
+            f"images: of class {names[label]!r} no image is left, all {labels.count(label)} files "
+            f"are bad; {str(path)!r}, for one, {bad[path]}"
+        )
+    return tuple(zip(*good, strict=True))
 
 
 def _split(paths, labels, where):
@@ -170,53 +244,114 @@ def _split(paths, labels, where):
     }
 
 
-def _common_shape(files, image_size):
-    """Decode every file once: the shape they share, or an error that names the first misfit."""
-    paths = sorted({path for split_paths, _ in files.values() for path in split_paths})
-    first, shape, colour = paths[0], None, False
-    for path in paths:
+def _look_at(files, skip_bad_files):
+    """Decode every file once.
+
+    Returns:
+        `(shapes, bad)`: the shape of each image by path, and the reason of each file that is none.
+
+    Raises:
+        ValueError: naming the first that is none, unless they are to be skipped.
+    """
+    shapes, bad = {}, {}
+    for path in sorted({path for paths, _ in files.values() for path in paths}):
         try:
-            image = tf.io.decode_image(path.read_bytes(), expand_animations=False)
-        except tf.errors.InvalidArgumentError as error:
+            shapes[path] = _read_image("images", path, _decode).shape
+        except ValueError as error:
+            if not skip_bad_files:
+                raise
+            bad[path] = str(error).removeprefix(f"images: {str(path)!r} ")
+    return shapes, bad
+
+
+def _decode(contents):
+    return tf.io.decode_image(contents, expand_animations=False)
+
+
+def _read_image(argument, path, decode):
+    """What `decode` makes of a file's bytes, if they are a whole image of a bearable size."""
+    try:
+        # A link is followed. To open a pipe or a device could take for ever.
+        found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode):
+            kind = "a directory" if stat.S_ISDIR(found.st_mode) else "no regular file"
+            raise ValueError(f"cannot be read: it is {kind}")
+        if found.st_size > _MAX_IMAGE_BYTES:
+            raise ValueError(f"cannot be read: it has more than {_MAX_IMAGE_BYTES:,} bytes")
+        contents = path.read_bytes()
+        try:
+            check_image(contents)
+            return decode(contents)
+        except tf.errors.OpError as error:
             reason = error.message.rpartition("}} ")[2].partition(" [Op")[0]
-            raise ValueError(f"images: {str(path)!r} cannot be decoded: {reason}") from None
-        colour = colour or image.shape[-1] >= 3
-        if image_size is None and shape is not None and image.shape[:2] != shape:
+            raise ValueError(f"cannot be decoded: {reason}") from None
+        except ValueError as error:
+            raise ValueError(f"cannot be decoded: {error}") from None
+    except OSError as error:
+        link = "a symbolic link: " if path.is_symlink() else ""
+        reason = f"cannot be read: {link}{error.strerror}"
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+    raise ValueError(f"{argument}: {str(path)!r} {reason}")
+
+
+def _common_shape(shapes, image_size):
+    """The shape that images share, or an error that names the first misfit."""
+    (first, (*size, _)), *_ = shapes.items()
+    for path, shape in shapes.items():
+        if image_size is None and list(shape[:2]) != size:
             raise ValueError(
-                f"images: {str(path)!r} is {tuple(image.shape[:2])} pixels but {str(first)!r} is "
-                f"{tuple(shape)}; set data.image_size=HEIGHT,WIDTH to resize them"
+                f"images: {str(path)!r} is {tuple(shape[:2])} pixels but {str(first)!r} is "
+                f"{tuple(size)}; set data.image_size=HEIGHT,WIDTH to resize them"
             )
-        shape = shape or image.shape[:2]
-    size = tuple(image_size) if image_size is not None else tuple(shape)
-    return (*size, 3 if colour else 1)
+    colour = any(shape[-1] >= 3 for shape in shapes.values())
+    return (*(image_size or size), 3 if colour else 1)
 
 
 def text_file(path):
-    """A text file in UTF-8.
+    """A text file in UTF-8, with or without a byte order mark.
 
     Args:
-        path: Path.
+        path: Path; symbolic links are followed.
 
     Returns:
         A string.
 
     Raises:
-        ValueError: naming the file, and the line if it is not UTF-8 or holds a NUL byte.
+        ValueError: naming the file, and the line if it is not UTF-8 or holds a NUL character.
     """
     path = pathlib.Path(path)
-    if not path.is_file():
-        raise ValueError(f"text: {str(path)!r} is not a file")
-    raw = path.read_bytes()
     try:
-        text = raw.decode("utf-8-sig")
+        if not path.is_file():
+            raise ValueError(f"text: {str(path)!r} is not a file")
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"text: {str(path)!r} cannot be read: {error.strerror}") from None
+    for mark, encoding in _OTHER_ENCODINGS.items():
+        if raw.startswith(mark):
+            raise ValueError(f"text: {str(path)!r} is {encoding}, expected UTF-8; convert it first")
+    try:
+        text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
         raise ValueError(
-            f"text: {str(path)!r}, line {line}: byte 0x{raw[error.start]:02x} is not UTF-8"
+            f"text: {str(path)!r}, line {_line(raw, error.start)}: byte 0x{raw[error.start]:02x} "
+            f"is not UTF-8 (offset {error.start})"
         ) from None
+    text = text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")  # As a byte order mark.
     if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise ValueError(f"text: {str(path)!r}, line {line}: NUL character")
+        where = text.index("\0")
+        raise ValueError(f"text: {str(path)!r}, line {_line(text, where)}: NUL character")
+    marks = "".join(c for c in set(text) if unicodedata.combining(c))
+    if marks and (run := re.search(f"[{re.escape(marks)}]{{{_MAX_MARKS}}}", text)):
+        raise ValueError(
+            f"text: {str(path)!r}, line {_line(text, run.start())}: more than {_MAX_MARKS} "
+            "combining marks in a row are no text"
+        )
     if not text.strip():
         raise ValueError(f"text: {str(path)!r} is empty")
     return text
+
+
+def _line(content, place):
+    """The number of the line in which a place of a text, or of its bytes, is."""
+    return content.count("\n" if isinstance(content, str) else b"\n", 0, place) + 1

@@ -1,6 +1,7 @@
 """Labelled images, from wherever they come."""
 
 import dataclasses
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -21,6 +22,8 @@ DEFAULT_AUGMENTATION = Augmentation(translation=0.07, rotation=8.0, zoom=0.08)
 
 # Decoded sets up to this size are kept in memory after the first epoch.
 _CACHE_BYTES = 4 << 30
+# Of bad files that are left out.
+_NAMED = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +43,7 @@ class ImageData:
         class_names: One name a class, in the order of the labels.
         class_counts: Number of images of each class, `(classes,)`, for each split.
         scale: The range the pixels are scaled to, `(low, high)`.
+        skipped: Names of the files that were left out, as they cannot be read.
     """
 
     name: str
@@ -53,6 +57,7 @@ class ImageData:
     class_names: list
     class_counts: dict
     scale: tuple
+    skipped: tuple = ()
 
 
 def load_images(
@@ -64,6 +69,7 @@ def load_images(
     augmentation=None,
     scale=(0.0, 1.0),
     with_labels=True,
+    skip_bad_files=False,
     seed=0,
 ):
     """Load images by name, check them, split them, scale them once, batch them.
@@ -76,6 +82,8 @@ def load_images(
         augmentation: An `Augmentation` for training, or `None`.
         scale: Range the pixel values 0..255 are mapped to.
         with_labels: Whether batches are `(images, labels)`, or images alone.
+        skip_bad_files: Whether files of `images:DIR` that cannot be read are left out, counted and
+            named on stderr; else the first of them is an error.
         seed: Decides the order and the augmentation of training, nothing else.
 
     Returns:
@@ -86,7 +94,9 @@ def load_images(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size: {batch_size!r}, expected a positive integer")
-    splits, class_names = _source(name, data_dir, image_size)
+    splits, class_names, bad = _source(name, data_dir, image_size, skip_bad_files)
+    if bad:
+        print(_left_out(bad), file=sys.stderr)
     shape = tuple(splits["train"].element_spec[0].shape)
     if image_size is not None and shape[:2] != tuple(image_size):
 
@@ -130,6 +140,7 @@ def load_images(
         class_names=class_names,
         class_counts=class_counts,
         scale=(low, high),
+        skipped=tuple(map(str, bad)),
     )
 
 
@@ -147,15 +158,22 @@ def augmentation_for(name, **kinds):
     return dataclasses.replace(usual, **{k: v for k, v in kinds.items() if v is not None})
 
 
-def _source(name, data_dir, image_size):
+def _left_out(bad):
+    """One line on the files that were skipped."""
+    named = [f"{str(path)!r} {reason}" for path, reason in [*bad.items()][:_NAMED]]
+    more = f", and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
+    return f"images: left out {len(bad)} bad files: {'; '.join(named)}{more}."
+
+
+def _source(name, data_dir, image_size, skip_bad_files):
     kind, _, where = name.partition(":")
     if name in embedded.IMAGES:
-        return embedded.IMAGES[name]()
+        return *embedded.IMAGES[name](), {}
     if kind == "images":
-        return files.image_folder(where, image_size)
+        return files.image_folder(where, image_size, skip_bad_files)
     if kind in ("text", "pairs", "audio", "csv", "tub") or name in embedded.TEXTS:
         raise ValueError(f"dataset: {name!r} is not images; give images:DIR or a name")
-    return tfds.image_dataset(name, data_dir)
+    return *tfds.image_dataset(name, data_dir), {}
 
 
 def _checked_counts(split, name, elements, num_classes):

@@ -79,11 +79,12 @@ def load_text(
     Raises:
         ValueError: naming the argument or file that does not fit.
     """
-    for argument, value in (("batch_size", batch_size), ("length", length)):
+    evaluation_length = length if evaluation_length is None else evaluation_length
+    sizes = {"batch_size": batch_size, "length": length, "evaluation_length": evaluation_length}
+    for argument, value in sizes.items():
         if value < 1:
             raise ValueError(f"{argument}: {value!r}, expected a positive integer")
     texts = {split: clean_text(text) for split, text in _source(name, data_dir).items()}
-    evaluation_length = evaluation_length or length
     for split, text in texts.items():
         if len(text) < 2 * length + 1:
             raise ValueError(

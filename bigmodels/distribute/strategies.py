@@ -1,7 +1,9 @@
 """Strategies of `tf.distribute` by name."""
 
+import collections
 import json
 import os
+import re
 import signal
 import threading
 
@@ -13,6 +15,7 @@ from tensorflow.python.distribute import collective_util, distribute_lib
 from bigmodels.distribute import replicas
 
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
+_ADDRESS = re.compile(r"[^\s\0]+:([0-9]{1,5})")
 
 
 def strategy(name="auto", workers=None, worker=None):
@@ -92,10 +95,13 @@ def _started_together(workers):
     """How one knows that this process is one of several, or `None` if it is not."""
     if workers:
         return f"{len(workers)} workers were given"
-    cluster = _tf_config().get("cluster", {})
+    cluster = _tf_config()["cluster"]
     if sum(len(cluster.get(job, ())) for job in ("chief", "worker")) > 1:
         return "TF_CONFIG names several workers"
-    if int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1 and "SLURM_PROCID" in os.environ:
+    tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
+    if not tasks.isdecimal():
+        raise ValueError(f"SLURM_STEP_NUM_TASKS: {tasks!r}, expected a number")
+    if int(tasks) > 1 and "SLURM_PROCID" in os.environ:
         return "Slurm started several tasks"
     return None
 
@@ -272,10 +278,31 @@ def _logical(kind):
 
 def _tf_config():
     raw = os.environ.get("TF_CONFIG") or "{}"
+    shown = raw if len(raw) <= 200 else f"{raw[:200]}..."
     try:
-        return dict(json.loads(raw))
-    except (ValueError, TypeError):
-        raise ValueError(f"TF_CONFIG: {raw!r} is not a JSON object") from None
+        config = json.loads(raw)
+    except (ValueError, RecursionError):
+        config = None
+    if not isinstance(config, dict):
+        raise ValueError(f"TF_CONFIG: {shown!r} is not a JSON object")
+    cluster, task = config.get("cluster", {}), config.get("task", {})
+    if not isinstance(cluster, dict) or not isinstance(task, dict):
+        raise ValueError(f"TF_CONFIG: {shown!r}: cluster and task are to be objects")
+    for job, addresses in cluster.items():
+        if not isinstance(addresses, list):
+            raise ValueError(f"TF_CONFIG: {job} is {addresses!r}, expected a list of host:port")
+    _check_addresses("TF_CONFIG", [address for job in cluster.values() for address in job])
+    return {"cluster": cluster, "task": task}
+
+
+def _check_addresses(name, addresses):
+    for address in addresses:
+        port = _ADDRESS.fullmatch(address) if isinstance(address, str) else None
+        if not (port and int(port[1]) < 1 << 16):
+            raise ValueError(f"{name}: {address!r}, expected host:port")
+    address, count = collections.Counter(addresses).most_common(1)[0] if addresses else ("", 0)
+    if count > 1:
+        raise ValueError(f"{name}: {address!r} stands for {count} workers")
 
 
 def _addresses(workers, worker):
@@ -284,11 +311,8 @@ def _addresses(workers, worker):
             raise ValueError(f"worker: {worker!r}, but workers names none")
         return None
     addresses = workers.split(",") if isinstance(workers, str) else list(workers)
-    for address in addresses:
-        host, _, port = address.rpartition(":")
-        if not (host and port.isdigit()):
-            raise ValueError(f"workers: {address!r}, expected host:port")
-    if worker is None or not 0 <= worker < len(addresses):
+    _check_addresses("workers", addresses)
+    if not (isinstance(worker, int) and 0 <= worker < len(addresses)):
         raise ValueError(f"worker: {worker!r}, expected 0 to {len(addresses) - 1}")
     return addresses
 
@@ -301,12 +325,14 @@ def _cluster(addresses, worker):
         spec, kind, number = {"worker": addresses}, "worker", worker
     elif "TF_CONFIG" in os.environ:
         config = _tf_config()
-        spec, task = config.get("cluster"), config.get("task", {})
+        spec, task = config["cluster"], config["task"]
         kind, number = task.get("type"), task.get("index")
-        if not spec or kind not in spec or number is None:
+        if not spec or number is None or kind not in list(spec):
             raise ValueError(
                 f"TF_CONFIG: {os.environ['TF_CONFIG']!r} lacks a cluster or this process's task"
             )
+        if str(number) not in map(str, range(len(spec[kind]))):
+            raise ValueError(f"TF_CONFIG: task {number!r} is none of the {len(spec[kind])} {kind}s")
         if "ps" in spec:
             raise ValueError("TF_CONFIG: names parameter servers, which Keras 3 does not support")
     elif "SLURM_PROCID" in os.environ:

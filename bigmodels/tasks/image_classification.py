@@ -23,6 +23,8 @@ from bigmodels.tasks.task import (
     Optimizer,
     Signature,
     Task,
+    check_choice,
+    check_not_negative,
     check_sizes,
     each_prediction,
 )
@@ -47,13 +49,24 @@ class ModelConfig:
 
     def __post_init__(self):
         check_sizes(self, "filters", "kernel_size", "dense_units")
+        check_choice("model.padding", self.padding, ("same", "valid"))
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """`image_size` (height, width) to resize to; empty keeps the images as they are."""
+    """How images are read.
+
+    `image_size` (height, width) is what they are resized to; empty keeps them as they are.
+    `skip_bad_files` leaves out files of `images:DIR` that cannot be read.
+    """
 
     image_size: tuple[int, ...] = ()
+    skip_bad_files: bool = False
+
+    def __post_init__(self):
+        check_sizes(self, "image_size", where="data")
+        if len(self.image_size) not in (0, 2):
+            raise ValueError(f"data.image_size: {self.image_size!r}, expected HEIGHT,WIDTH")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +77,11 @@ class AugmentationConfig:
     translation: float | None = None
     rotation: float | None = None
     zoom: float | None = None
+
+    def __post_init__(self):
+        for name in ("translation", "rotation", "zoom"):
+            if getattr(self, name) is not None:
+                check_not_negative(f"augmentation.{name}", getattr(self, name))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +103,7 @@ def load_data(config):
         config.batch_size,
         data_dir=config.data_dir,
         image_size=config.data.image_size or None,
+        skip_bad_files=config.data.skip_bad_files,
         augmentation=augmentation_for(config.dataset, **dataclasses.asdict(config.augmentation)),
         seed=config.seed,
     )
@@ -168,11 +187,14 @@ def draw(model, data, config):
 def describe(data):
     """The data in a few lines."""
     shape = " x ".join(map(str, data.image_shape))
-    return {
+    lines = {
         "images": ", ".join(f"{count:,} {split}" for split, count in data.sizes.items()),
         "image shape": f"{shape}, scaled to {data.scale}",
         "classes": ", ".join(data.class_names),
     }
+    if data.skipped:
+        lines["left out"] = f"{len(data.skipped)} files that cannot be read"
+    return lines
 
 
 def predict(model, config, input=None):

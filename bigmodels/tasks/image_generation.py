@@ -26,6 +26,8 @@ from bigmodels.tasks.task import (
     Optimizer,
     Signature,
     Task,
+    check_positive,
+    check_share,
     check_sizes,
     each_prediction,
 )
@@ -55,9 +57,19 @@ class DenseConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """`image_size` (height, width) to resize to; empty keeps the images as they are."""
+    """How images are read.
+
+    `image_size` (height, width) is what they are resized to; empty keeps them as they are.
+    `skip_bad_files` leaves out files of `images:DIR` that cannot be read.
+    """
 
     image_size: tuple[int, ...] = ()
+    skip_bad_files: bool = False
+
+    def __post_init__(self):
+        check_sizes(self, "image_size", where="data")
+        if len(self.image_size) not in (0, 2):
+            raise ValueError(f"data.image_size: {self.image_size!r}, expected HEIGHT,WIDTH")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +78,10 @@ class AdamPair:
 
     learning_rate: float = 2e-4
     beta_1: float = 0.5
+
+    def __post_init__(self):
+        check_positive("optimizer.learning_rate", self.learning_rate)
+        check_share("optimizer.beta_1", self.beta_1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +95,10 @@ class ImageGeneration(Config):
     data: DataConfig = DataConfig()
     optimizer: AdamPair = AdamPair()
 
+    def __post_init__(self):
+        super().__post_init__()
+        check_positive("judge_steps", self.judge_steps)
+
 
 def _load(config, scale, with_labels, augmentation=None):
     return load_images(
@@ -86,6 +106,7 @@ def _load(config, scale, with_labels, augmentation=None):
         config.batch_size,
         data_dir=config.data_dir,
         image_size=config.data.image_size or None,
+        skip_bad_files=config.data.skip_bad_files,
         augmentation=augmentation,
         scale=scale,
         with_labels=with_labels,
@@ -203,10 +224,13 @@ def draw(model, data, config):
 def describe(data):
     """The data in a few lines."""
     shape = " x ".join(map(str, data.image_shape))
-    return {
+    lines = {
         "images": ", ".join(f"{count:,} {split}" for split, count in data.sizes.items()),
         "image shape": f"{shape}, scaled to {data.scale}",
     }
+    if data.skipped:
+        lines["left out"] = f"{len(data.skipped)} files that cannot be read"
+    return lines
 
 
 def predict(model, config, count=16, seed=0, output="samples.png"):

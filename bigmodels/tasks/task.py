@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import os
 import shlex
 import types
 import typing
@@ -17,17 +18,35 @@ from bigmodels.intervals import Observations
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
-def _check_positive(name, value):
-    if not value > 0:
-        raise ValueError(f"{name}: {value!r}, expected a positive number")
+# Of whatever is counted; TensorFlow's own indices end here too.
+_LARGEST = 2**31
 
 
-def check_sizes(config, *names):
-    """Refuse a model's config in which one of the named sizes is not positive, or a share is off.
+def check_positive(name, value):
+    """Refuse what is not a finite number above zero, naming it."""
+    if not 0 < value < _LARGEST:
+        raise ValueError(f"{name}: {value!r}, expected a positive number below {_LARGEST:,}")
+
+
+def check_not_negative(name, value):
+    """Refuse what is not a finite number from zero on, naming it."""
+    if not 0 <= value < _LARGEST:
+        raise ValueError(f"{name}: {value!r}, expected a number from 0 to below {_LARGEST:,}")
+
+
+def check_share(name, value):
+    """Refuse what is not in [0, 1), naming it."""
+    if not 0 <= value < 1:
+        raise ValueError(f"{name}: {value!r}, expected a share from 0 to below 1")
+
+
+def check_sizes(config, *names, where="model"):
+    """Refuse a part of a config in which one of the named sizes is not positive, or a share is off.
 
     Args:
         config: A dataclass; `dropout_rate`, if it has one, must be in [0, 1).
         *names: Its fields that count something.
+        where: Which part it is.
 
     Raises:
         ValueError: naming the setting and its value.
@@ -35,10 +54,8 @@ def check_sizes(config, *names):
     for name in names:
         value = getattr(config, name)
         for number in value if isinstance(value, tuple) else (value,):
-            _check_positive(f"model.{name}", number)
-    rate = getattr(config, "dropout_rate", 0.0)
-    if not 0 <= rate < 1:
-        raise ValueError(f"model.dropout_rate: {rate!r}, expected a share from 0 to below 1")
+            check_positive(f"{where}.{name}", number)
+    check_share(f"{where}.dropout_rate", getattr(config, "dropout_rate", 0.0))
 
 
 def check_choice(name, value, choices):
@@ -84,7 +101,10 @@ class Optimizer:
         check_choice("optimizer.name", self.name, ("adamw", "adam", "sgd"))
         check_choice("optimizer.schedule", self.schedule, ("cosine", "constant"))
         if self.learning_rate is not None:
-            _check_positive("optimizer.learning_rate", self.learning_rate)
+            check_positive("optimizer.learning_rate", self.learning_rate)
+        for name in ("warmup_steps", "weight_decay", "clip_norm"):
+            check_not_negative(f"optimizer.{name}", getattr(self, name))
+        check_share("optimizer.beta_2", self.beta_2)
 
     def build(self, steps):
         """A Keras optimizer for a training of so many steps."""
@@ -155,13 +175,13 @@ class Config:
     optimizer: Optimizer = Optimizer()
 
     def __post_init__(self):
-        _check_positive("epochs", self.epochs)
-        _check_positive("batch_size", self.batch_size)
+        check_positive("epochs", self.epochs)
+        check_positive("batch_size", self.batch_size)
         for name in ("steps_per_epoch", "early_stopping", "stop_after", "save_freq", "grace"):
             if getattr(self, name) is not None:
-                _check_positive(name, getattr(self, name))
-        if self.seed < 0:
-            raise ValueError(f"seed: {self.seed!r}, expected zero or more")
+                check_positive(name, getattr(self, name))
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed: {self.seed!r}, expected a number from 0 to below 2**32")
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("jit_compile", self.jit_compile, ("auto", "true", "false"))
 
@@ -365,8 +385,9 @@ def _with_setting(config, name, path, value):
     hints = typing.get_type_hints(type(config)) if dataclasses.is_dataclass(config) else {}
     field, rest = path[0], path[1:]
     current, hint = getattr(config, field, None), hints[field]  # KeyError: no such setting.
-    if rest == ["kind"] and typing.get_args(hint):
-        kinds = {kind().kind: kind for kind in typing.get_args(hint)}
+    choices = typing.get_args(hint)
+    if rest == ["kind"] and choices and all(map(dataclasses.is_dataclass, choices)):
+        kinds = {kind().kind: kind for kind in choices}
         check_choice(name, value, tuple(kinds))
         new = current if current.kind == value else kinds[value]()
     elif rest:
@@ -387,8 +408,13 @@ def flat_settings(config, prefix=""):
 
     Returns:
         `{"epochs": 3, "model.dense_units": 256, ...}`.
+
+    Raises:
+        ValueError: if it is no such dict.
     """
     settings = dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config
+    if not isinstance(settings, dict):
+        raise ValueError(f"config: {settings!r}, expected settings by name")
     flat = {}
     for name, value in settings.items():
         if isinstance(value, dict):
@@ -436,10 +462,14 @@ def _read(name, value, hint):
             return tuple(_read(name, item, typing.get_args(kind)[0]) for item in items)
         if kind is bool:
             return {"true": True, "false": False}[value.lower() if is_text else str(value).lower()]
-        if kind is int and not is_text and value != int(value):
+        if kind is str and not isinstance(value, (str, os.PathLike)):
+            raise ValueError
+        if kind in (int, float) and (
+            isinstance(value, bool) or (kind is int and not is_text and value != int(value))
+        ):
             raise ValueError
         return kind(value)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         expected = getattr(kind, "__name__", str(kind))
         if typing.get_origin(kind) is tuple:
             expected = "numbers separated by commas"

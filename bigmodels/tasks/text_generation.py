@@ -69,8 +69,7 @@ class DataConfig:
     evaluation_length: int = 1000
 
     def __post_init__(self):
-        if min(self.length, self.evaluation_length) < 1:
-            raise ValueError(f"data: {self}, expected positive lengths")
+        check_sizes(self, "length", "evaluation_length", where="data")
 
 
 # What each kind trains best with, where the user does not say.

@@ -250,7 +250,7 @@ def test_predict_images(runs, sets):
         list(predict(root / "image_classification", input="/nowhere"))
     with pytest.raises(ValueError, match="prompt: image_classification takes only input"):
         list(predict(root / "image_classification", prompt="hi"))
-    with pytest.raises(ValueError, match="is not an image that can be read"):
+    with pytest.raises(ValueError, match="cannot be decoded: it is no PNG, JPEG, GIF or BMP file"):
         list(predict(root / "image_classification", input=__file__))
 
 
