@@ -16,8 +16,9 @@ class FiniteValues(keras.callbacks.Callback):
     """Ends a training at the first NaN or infinity in loss or gradients, the weights untouched.
 
     `keras.callbacks.TerminateOnNaN` looks at the loss after the weights have been changed. Here the
-    step is not made. For `bigmodels.Model`, in every strategy. Under mixed_float16 the ordinary
-    overflows that lower the loss scale are none of its business.
+    step is not made (over several replicas it is made with gradients of zero, so that momentum and
+    weight decay alone go on). For `bigmodels.Model`, in every strategy. Under mixed_float16 the
+    ordinary overflows that lower the loss scale are none of its business.
 
     Args:
         skip: Whether to leave the batch out and go on.

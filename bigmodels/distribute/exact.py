@@ -218,7 +218,7 @@ def own_apply(optimizer):
     if "_own_apply" in vars(optimizer):
         return
     plain, scale_loss = optimizer.apply, optimizer.scale_loss
-    losses = []
+    losses = _OwnLosses()  # Replicas are traced by threads that take turns.
 
     def note_loss(self, loss):
         losses.append(loss)

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from bigmodels.distribute import exact
+from bigmodels.distribute import exact, replicas
 
 # What is written down of each optimizer: how many steps were left out; and of the last of them,
 # whether the loss was no number, which weight's gradient was the first that was none, and how many.
@@ -12,6 +12,8 @@ _STEPS, _LOSS, _FIRST, _MANY = range(4)
 
 class Watch:
     """Sees every gradient before it reaches the weights; a step with NaN or infinity is left out.
+
+    Over several replicas the step is made with gradients of zero: momentum and weight decay go on.
 
     Under float16 overflows are ordinary: Keras leaves the step out itself and lowers the loss
     scale. They count here only once the scale is below one.
@@ -86,6 +88,9 @@ class Watch:
         if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
             plain(grads, variables)
             failed &= tf.convert_to_tensor(optimizer.dynamic_scale) < 1
+        elif replicas.in_replica():
+            # No conditions around what all replicas do together: a step without gradients is made.
+            plain([_zero_if(failed, grad) for grad in grads], variables)
         else:
 
             def step():
@@ -127,6 +132,15 @@ class Watch:
 
         watched.__name__ = train_step.__name__
         return watched
+
+
+def _zero_if(failed, gradient):
+    if gradient is None:
+        return None
+    if isinstance(gradient, tf.IndexedSlices):
+        values = _zero_if(failed, gradient.values)
+        return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
+    return tf.where(failed, tf.zeros_like(gradient), gradient)
 
 
 def _is_finite(gradient):

@@ -56,11 +56,12 @@ def get_state(model):
         variable of the model's metrics, whose first axis is the replicas, as each counts its own
         rows.
     """
-    state = [keras.ops.convert_to_numpy(variable.value) for variable in training_state(model)]
-    metrics = model.metrics_variables
-    strategy = model.distribute_strategy
+    metrics, strategy = model.metrics_variables, model.distribute_strategy
+    # The same on every replica.
+    own = strategy.experimental_local_results
+    state = [own(variable.value)[0].numpy() for variable in training_state(model)]
     if strategy.num_replicas_in_sync == 1:
-        return state, [keras.ops.convert_to_numpy(v.value)[None] for v in metrics]
+        return state, [v.value.numpy()[None] for v in metrics]
 
     @tf.function
     def gather():

@@ -318,11 +318,11 @@ def test_a_loss_that_is_no_number_stops_and_leaves_no_model(sets, tmp_path):
     settings = TINY["image_classification"] | {
         "dataset": sets["image_classification"],
         "optimizer.name": "sgd",
-        "optimizer.learning_rate": 1e30,
+        "optimizer.learning_rate": 1e9,
         "model.batch_normalization": False,  # It would bring the weights back to scale.
         "optimizer.clip_norm": 0,
     }
-    with pytest.raises(FloatingPointError, match="epoch 1, step 2: the loss and the gradients of"):
+    with pytest.raises(FloatingPointError, match=r"epoch 1, step \d: the loss and the gradients"):
         train("image_classification", tmp_path / "run", settings, verbose=0)
     assert not (tmp_path / "run" / "model.keras").exists()
     batch = np.load(tmp_path / "run" / "bad_batch.npz")
