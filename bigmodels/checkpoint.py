@@ -211,7 +211,10 @@ class RunDirectory:
                 _check_form(content, _FORMS.get(name, {}))
             return content
         except FileNotFoundError:
-            raise ValueError(f"workdir: {str(self.path)!r} holds no {name}") from None
+            if not self.path.exists():
+                raise ValueError(f"workdir: {str(self.path)!r} does not exist") from None
+            hint = "; it is a search, whose runs are in trials/" if self._is_search() else ""
+            raise ValueError(f"workdir: {str(self.path)!r} holds no {name}{hint}") from None
         except (OSError, ValueError) as error:
             raise ValueError(f"workdir: {str(path)!r} cannot be read: {error}") from None
 
@@ -222,6 +225,9 @@ class RunDirectory:
     def write_text(self, name, text):
         """Write a text file, whole or not at all."""
         atomic.write_text(self.path / name, text)
+
+    def _is_search(self):
+        return (self.path / "search.json").exists()
 
     def has_result(self):
         """Whether the run is finished."""

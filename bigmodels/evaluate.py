@@ -30,6 +30,12 @@ def evaluate(workdir, settings=None):
     result = run.read_json("result.json")
     model = run.load_model()
     data = task.load_data(config)
+    wanted, found = (getattr(each, "class_names", None) for each in (model, data))
+    if wanted and found and list(wanted) != list(found):
+        raise ValueError(
+            f"dataset: {config.dataset!r} has the classes {', '.join(found)}, but the run was "
+            f"trained for {', '.join(wanted)}"
+        )
     splits, observed = task.measure_splits(model, data, config)
     measured = splits | intervals.summary(observed, config.seed)
     return result | {"dataset": config.dataset} | measured

@@ -14,9 +14,11 @@ import time
 
 # How long a worker may take to end once it was asked to, in seconds.
 _GRACE = 10
+# A user's mistake; no permission; no such program: again it would be the same.
+_OF_NO_USE = (2, 126, 127)
 
 
-def launch(command, workers=2, join_timeout=180):
+def launch(command, workers=2, join_timeout=180, max_restarts=0):
     """Run a command once for every worker, each told by `TF_CONFIG` who they all are.
 
     What the workers write to stderr comes out with `[worker 0]` in front; if this process's stderr
@@ -28,6 +30,8 @@ def launch(command, workers=2, join_timeout=180):
         command: Program and arguments, a list of strings.
         workers: How many processes.
         join_timeout: Seconds after which a worker that has not opened its port counts as lost.
+        max_restarts: How often all workers are started again after one has failed, to go on from
+            their last checkpoint; not after a signal to this process, nor a user's mistake.
 
     Returns:
         0, or the exit status of the first worker that failed (128 + the signal that ended it).
@@ -40,11 +44,24 @@ def launch(command, workers=2, join_timeout=180):
         raise ValueError("command: give one after --, for example -- bigmodels-train --task=...")
     if workers < 1:
         raise ValueError(f"workers: {workers!r}, expected a positive integer")
+    if max_restarts < 0:
+        raise ValueError(f"max_restarts: {max_restarts!r}, expected zero or more")
+    for left in range(max_restarts, -1, -1):
+        status, asked = _run(command, workers, join_timeout)
+        if status == 0 or asked or status in _OF_NO_USE or not left:
+            return status
+        _write(
+            sys.stderr, [f"Starting all {workers} workers again, {left} of {max_restarts} left.\n"]
+        )
+
+
+def _run(command, workers, join_timeout):
+    """All workers once; their exit status, and whether a signal asked them to end."""
     ports = _free_ports(workers)
     cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
-    processes, printers = [], []
+    processes, printers, asked = [], [], []
     with contextlib.ExitStack() as stack:
-        _pass_on_signals(processes, stack)
+        _pass_on_signals(processes, asked, stack)
         stack.callback(_stop, processes)
         for index in range(workers):
             task = {"cluster": cluster, "task": {"type": "worker", "index": index}}
@@ -54,7 +71,7 @@ def launch(command, workers=2, join_timeout=180):
         status = _wait(processes, ports, join_timeout)
     for thread in printers:
         thread.join(_GRACE)
-    return status
+    return status, bool(asked)
 
 
 def _free_ports(count):
@@ -127,11 +144,12 @@ def _write(sink, lines):
         sink.flush()
 
 
-def _pass_on_signals(processes, stack):
+def _pass_on_signals(processes, asked, stack):
     if threading.current_thread() is not threading.main_thread():
         return
 
     def pass_on(number, _):
+        asked.append(number)
         for process in processes:
             _send(process, number)
 

@@ -74,7 +74,9 @@ def verdict(history, result, overfits=True):
             f"and has risen to {curve[-1]:.4g} since. {losses} Fewer epochs, more dropout, "
             "augmentation or data would help."
         )
-    still = len(curve) > 2 and curve[-1] < 0.95 * curve[-2]
+    if len(curve) < 3:
+        return f"{len(curve)} epochs are too few to tell; train longer. {losses}"
+    still = curve[-1] < 0.95 * curve[-2]
     if still and gap < 0.5:
         return (
             f"It underfits: validation loss still fell by {1 - curve[-1] / curve[-2]:.0%} in the "

@@ -29,7 +29,7 @@ def _command(name, *arguments, **kwargs):
         ("train", ("--epoch=3",), "Unknown command line flag 'epoch'. Did you mean: epochs ?"),
         ("train", ("--epochs=three",), "flag --epochs=three"),
         ("train", ("stray",), "'stray' is not a flag"),
-        ("evaluate", ("--workdir=/nowhere",), "workdir: '/nowhere' holds no config.json"),
+        ("evaluate", ("--workdir=/nowhere",), "workdir: '/nowhere' does not exist"),
         (
             "train",
             ("--task=image_clasification", "--workdir=x"),

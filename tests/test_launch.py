@@ -12,6 +12,8 @@ import pytest
 
 from bigmodels.launch import launch
 
+from .runs import assert_same_run
+
 LAUNCH = "from bigmodels.cli.launch import run; import sys; sys.argv[0] = 'bigmodels-launch'; run()"
 TRAIN = "from bigmodels.cli.train import run; import sys; sys.argv[0] = 'bigmodels-train'; run()"
 
@@ -238,3 +240,54 @@ def test_two_workers_train_what_one_device_trains_and_only_the_chief_writes(tmp_
     left = [p for p in (tmp_path / "elsewhere").rglob("*") if "bigmodels" in p.name]
     assert left == []
     assert "[worker 0] Strategy: multi_worker" in errors and "[worker 1] Strategy" not in errors
+
+
+def test_a_failed_job_is_started_again_as_often_as_allowed(tmp_path, capfd):
+    code = f"""
+        served = join()
+        tries = len(os.listdir({str(tmp_path)!r}))
+        time.sleep(0.3)
+        if index == 1:
+            open(os.path.join({str(tmp_path)!r}, str(tries)), "w").close()
+            sys.exit(3 if tries < 2 else 0)
+        time.sleep(60 if tries < 2 else 0)
+    """
+    assert launch(_python(code), max_restarts=5) == 0
+    said = capfd.readouterr().err
+    assert said.count("Starting all 2 workers again") == 2 and "4 of 5 left" in said
+
+
+@pytest.mark.parametrize(("status", "tries"), [(3, 2), (2, 1)])
+def test_restarts_end_and_a_mistake_is_not_repeated(status, tries, tmp_path):
+    code = f"""
+        served = join()
+        open(os.path.join({str(tmp_path)!r}, str(os.getpid())), "w").close()
+        sys.exit({status})
+    """
+    assert launch(_python(code), workers=1, max_restarts=1) == status
+    assert len(os.listdir(tmp_path)) == tries
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_worker_killed_in_the_midst_costs_nothing(tmp_path):
+    """SIGKILL for one of two workers: the launcher starts both again, and the run is the same."""
+    settings = (
+        "--epochs=2",
+        "--save_freq=1",
+        "--set=model.filters=2,2",
+        "--set=steps_per_epoch=40",
+    )
+    train = [sys.executable, "-c", TRAIN, "--task=image_classification", *settings]
+    for name in ("untouched", "killed"):
+        command = [*train, f"--workdir={tmp_path / name}"]
+        process = _launch_process("--workers=2", "--max_restarts=2", "--", *command)
+        if name == "killed":
+            while not list(tmp_path.glob("killed/checkpoints/000000-0*.npz")):
+                time.sleep(0.05)
+            children = subprocess.check_output(["pgrep", "-P", str(process.pid)], text=True)
+            os.kill(int(children.split()[-1]), signal.SIGKILL)
+        out, err = process.communicate()
+        assert process.returncode == 0, err
+    assert "Starting all 2 workers again" in err and "Continuing" in err
+    assert_same_run(tmp_path / "untouched", tmp_path / "killed")

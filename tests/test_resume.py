@@ -6,6 +6,7 @@ forked for every attempt, so that most of the time is spent in what is to be kil
 """
 
 import contextlib
+import errno
 import json
 import os
 import random
@@ -53,14 +54,19 @@ COMMON = {"strategy": "one_device", "epochs": 4, "batch_size": 4, "seed": 3, "sa
 
 # Reads a line for each attempt, forks, and says the child's process number and how it ended.
 NURSERY = """
-import json, os, sys
+import json, os, resource, sys
 from bigmodels import models, tasks
 from bigmodels.train import train
 for line in sys.stdin:
-    task, run, settings = json.loads(line)
+    task, run, settings, most = json.loads(line)
     child = os.fork()
     if child == 0:
-        train(task, run, settings, verbose=0)
+        if most:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        try:
+            train(task, run, settings, verbose=0)
+        except OSError as error:
+            os._exit(error.errno)
         os._exit(0)
     print(child, flush=True)
     print(os.waitpid(child, 0)[1], flush=True)
@@ -98,9 +104,9 @@ def nursery():
     process.wait()
 
 
-def _attempt(nursery, task, run, settings, killed_after=None):
+def _attempt(nursery, task, run, settings, killed_after=None, most=None):
     """One process; returns how many seconds it took, or `None` if it was killed."""
-    nursery.stdin.write(json.dumps([task, str(run), settings]) + "\n")
+    nursery.stdin.write(json.dumps([task, str(run), settings, most]) + "\n")
     nursery.stdin.flush()
     began = time.monotonic()
     child = int(nursery.stdout.readline())
@@ -137,3 +143,37 @@ def test_killed_at_random_instants(family, kills, data, nursery, tmp_path):
     assert_same_run(tmp_path / "untouched", run)
     assert not list(run.rglob(".*"))  # Nothing half-written is left.
     assert len(positions) > 1  # It was killed in the midst of training, too.
+
+
+def test_a_full_disk_ends_a_run_that_goes_on_when_there_is_room(data, nursery, tmp_path):
+    """No file may grow beyond what a checkpoint takes: the second one is written, or none is."""
+    task, changes = FAMILIES["cnn"]
+    settings = COMMON | changes | {"dataset": data[task], "epochs": 2, "save_freq": 40}
+    _attempt(nursery, task, tmp_path / "untouched", settings)
+    run = tmp_path / "full"
+    nursery.stdin.write(json.dumps([task, str(run), settings, 9000]) + "\n")
+    nursery.stdin.flush()
+    nursery.stdout.readline()
+    status = int(nursery.stdout.readline())
+    assert os.waitstatus_to_exitcode(status) == errno.EFBIG
+    assert not list(run.glob("checkpoints/*.npz")) and not list(run.rglob(".*"))
+    assert _attempt(nursery, task, run, settings) is not None
+    assert_same_run(tmp_path / "untouched", run)
+
+
+def test_a_signal_saves_in_the_midst_of_an_epoch(data, nursery, tmp_path):
+    task, changes = FAMILIES["cnn"]
+    changes = changes | {"steps_per_epoch": 3000}
+    settings = COMMON | changes | {"dataset": data[task], "epochs": 1, "save_freq": None}
+    nursery.stdin.write(json.dumps([task, str(tmp_path / "run"), settings, None]) + "\n")
+    nursery.stdin.flush()
+    child = int(nursery.stdout.readline())
+    while not list(tmp_path.glob("run/logs/train/events*")):
+        time.sleep(0.05)
+    time.sleep(1.0)
+    os.kill(child, signal.SIGTERM)
+    status = int(nursery.stdout.readline())
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGTERM
+    (checkpoint,) = (tmp_path / "run").glob("checkpoints/0*.npz")
+    epoch, step = map(int, checkpoint.stem.split("-"))
+    assert epoch == 0 and 0 < step < 3000

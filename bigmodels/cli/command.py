@@ -16,6 +16,8 @@ from absl import logging as absl_logging
 from bigmodels import tasks
 
 USAGE_ERROR = 2
+# The variable in which bigmodels-launch tells the workers the command that started them all.
+STARTED_AS = "BIGMODELS_STARTED_AS"
 _WIDTH = 88
 
 flags.DEFINE_bool("debug", False, "Show the traceback of an error, and TensorFlow's own log.")
@@ -83,7 +85,7 @@ def run(main, doc, topics, takes_command=False, takes_words=False):
             raise
         _fail(name, error)
     except KeyboardInterrupt:
-        again = shlex.join([name, *sys.argv[1:]])
+        again = os.environ.get(STARTED_AS) or shlex.join([name, *sys.argv[1:]])
         print(f"\n{name}: interrupted; this goes on: {again}", file=sys.stderr)
         _end_at_once(128 + signal.SIGINT)
 

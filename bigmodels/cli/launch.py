@@ -7,6 +7,8 @@ Every worker is told by TF_CONFIG who they all are. The chief's stdout is passed
 to stderr with the worker's number in front. The exit status is that of the first worker to fail.
 """
 
+import os
+import shlex
 import sys
 
 from absl import flags
@@ -21,8 +23,15 @@ flags.DEFINE_float(
     "join_timeout", 180, "Seconds after which a worker that has not joined is given up.", 1
 )
 
+flags.DEFINE_integer(
+    "max_restarts",
+    0,
+    "How often all workers are started again when one fails; they go on from the last checkpoint.",
+    lower_bound=0,
+)
+
 _TOPICS = {
-    "Workers": ("workers", "devices", "join_timeout"),
+    "Workers": ("workers", "devices", "join_timeout", "max_restarts"),
 }
 
 
@@ -32,7 +41,8 @@ def main(write, rest):
 
     given = flags.FLAGS
     devices = [f"--devices={given.devices}"] if given.devices and rest else []
-    status = launch([*rest, *devices], given.workers, given.join_timeout)
+    os.environ[command.STARTED_AS] = shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])
+    status = launch([*rest, *devices], given.workers, given.join_timeout, given.max_restarts)
     sys.exit(status)
 
 

@@ -54,6 +54,9 @@ class Model(keras.Model):
     # come from `compute_loss` or `bigmodels.distribute.share`, gradients go to `optimizer.apply`.
     steps_add_up = False
 
+    # Whether the output is logits: a loss that takes it for probabilities learns nothing, silently.
+    gives_logits = False
+
     # Whether the data that `fit` is at ends where nobody knows.
     _unknown_length = False
 
@@ -120,6 +123,7 @@ class Model(keras.Model):
                 more steps than there are batches.
         """
         self._assert_compile_called("fit")
+        self._check_loss()
         x, y = self._checked("x", x, "y", y, self.data_specs())
         steps = kwargs.get("steps_per_epoch")
         if steps and isinstance(x, tf.data.Dataset) and 0 <= int(x.cardinality()) < steps:
@@ -344,6 +348,18 @@ class Model(keras.Model):
                     f"stateful: layer {layer.name!r} carries rows from batch to batch, which "
                     f"{self._replicas} replicas divide differently; train it on one device"
                 )
+
+    def _check_loss(self):
+        """Refuse a loss of probabilities where the output is logits: nothing would be learnt."""
+        loss = self.loss
+        name = loss if isinstance(loss, str) else getattr(loss, "__name__", "")
+        of_probabilities = name.endswith("crossentropy") or getattr(loss, "from_logits", 1) is False
+        if self.gives_logits and of_probabilities:
+            kind = "".join(part.capitalize() for part in name.split("_")) or type(loss).__name__
+            raise ValueError(
+                f"loss: {name or kind!r} takes probabilities, but {type(self).__name__} gives "
+                f"logits; use keras.losses.{kind}(from_logits=True)"
+            )
 
     def _sparse_loss(self):
         """Whether the compiled loss takes integer class numbers as targets."""

@@ -203,6 +203,8 @@ def bytes_from_chief(strategy, content):
     if replicas.workers(strategy) == 1:
         return content
     (size,) = map(int, from_chief(strategy, [len(content)]))
+    if not size:
+        return b""
     words = np.zeros(-(-size // 8), "int64")
     if writes(strategy):
         words = np.frombuffer(content.ljust(8 * len(words), b"\0"), "int64")

@@ -44,6 +44,7 @@ class CNN(LayerStack):
         ValueError: if an argument is out of range or the images are too small for the stages.
     """
 
+    gives_logits = True
     natural_input_shape = (None, 28, 28, 1)
 
     def __init__(

@@ -46,6 +46,7 @@ class Transformer(Model):
         ValueError: if an argument is out of range.
     """
 
+    gives_logits = True
     natural_input_shape = (None, None)
 
     def __init__(

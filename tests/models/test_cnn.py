@@ -65,3 +65,13 @@ def test_soft_labels_are_allowed_with_a_dense_loss(rng):
     # Also after a `fit` for which the step was traced already.
     with pytest.raises(ValueError, match=r"y: shape .*1[\])], but the output has shape"):
         model.fit(x, y[:, :1], batch_size=8, verbose=0)
+
+
+@pytest.mark.parametrize(
+    "loss", ["sparse_categorical_crossentropy", keras.losses.SparseCategoricalCrossentropy()]
+)
+def test_a_loss_of_probabilities_is_refused_as_nothing_would_be_learnt(loss):
+    model = CNN(3, filters=(2,), dense_units=4)
+    model.compile("adam", loss)
+    with pytest.raises(ValueError, match=r"use keras.losses.SparseCategoricalCrossentropy\(from_l"):
+        model.fit(np.zeros((4, 8, 8, 1), "float32"), np.zeros(4, int))
