@@ -287,7 +287,7 @@ def test_a_worker_killed_in_the_midst_costs_nothing(tmp_path):
                 time.sleep(0.05)
             children = subprocess.check_output(["pgrep", "-P", str(process.pid)], text=True)
             os.kill(int(children.split()[-1]), signal.SIGKILL)
-        out, err = process.communicate()
+        _, err = process.communicate()
         assert process.returncode == 0, err
     assert "Starting all 2 workers again" in err and "Continuing" in err
     assert_same_run(tmp_path / "untouched", tmp_path / "killed")
