@@ -9,7 +9,12 @@ import tensorflow as tf
 
 from bigmodels import checks
 from bigmodels.data import embedded, files, tfds
-from bigmodels.data.pipeline import Augmentation, evaluation_batches, training_batches
+from bigmodels.data.pipeline import (
+    SHUFFLE_WINDOW,
+    Augmentation,
+    evaluation_batches,
+    training_batches,
+)
 
 # What each set's classes survive. Digits, letters and street signs do not survive a mirror, so what
 # is not named here is shifted, turned and zoomed a little and never mirrored.
@@ -20,8 +25,14 @@ AUGMENTATIONS = {
 }
 DEFAULT_AUGMENTATION = Augmentation(translation=0.07, rotation=8.0, zoom=0.08)
 
-# Decoded sets up to this size are kept in memory after the first epoch.
-_CACHE_BYTES = 4 << 30
+# Sets whose splits together are decoded no larger than this are kept in memory, filled by the check
+# at load. Half of what a small laptop has to spare; larger ones are read anew each epoch.
+_CACHE_BYTES = 1 << 30
+# What the shuffle of a larger set may hold. It is filled at the beginning of each epoch, so more of
+# it means a longer wait.
+_WINDOW_BYTES = 256 << 20
+# The check at load looks at so many images at once, but at no more bytes.
+_CHECK_IMAGES, _CHECK_BYTES = 256, 16 << 20
 # Of bad files that are left out.
 _NAMED = 3
 
@@ -97,20 +108,22 @@ def load_images(
     splits, class_names, bad = _source(name, data_dir, image_size, skip_bad_files)
     if bad:
         print(_left_out(bad), file=sys.stderr)
+
+    def resized(elements):
+        if image_size is None or tuple(elements.element_spec[0].shape[:2]) == tuple(image_size):
+            return elements
+        return elements.map(lambda x, y: (files.resize(x, image_size), y), tf.data.AUTOTUNE)
+
+    splits = {split: resized(elements) for split, elements in splits.items()}
     shape = tuple(splits["train"].element_spec[0].shape)
-    if image_size is not None and shape[:2] != tuple(image_size):
-
-        def resized(image, label):
-            return files.resize(image, image_size), label
-
-        splits = {split: s.map(resized, tf.data.AUTOTUNE) for split, s in splits.items()}
-        shape = tuple(splits["train"].element_spec[0].shape)
     if None in shape:
         raise ValueError(
             f"dataset: the images of {name!r} differ in size {shape}; "
             "set data.image_size=HEIGHT,WIDTH"
         )
-    if sum(int(e.cardinality()) for e in splits.values()) * int(np.prod(shape)) <= _CACHE_BYTES:
+    count = sum(int(elements.cardinality()) for elements in splits.values())
+    held = count * _element_bytes(splits["train"]) <= _CACHE_BYTES
+    if held:
         splits = {split: elements.cache() for split, elements in splits.items()}
     class_counts = {
         split: _checked_counts(split, name, elements, len(class_names))
@@ -127,7 +140,12 @@ def load_images(
         return (images, labels) if with_labels else images
 
     sample = splits["train"].take(sizes["validation"])
-    train, train_from = training_batches(splits["train"], sizes["train"], batch_size, seed, prepare)
+    elements, reading = splits["train"], {}
+    if not held:
+        elements, reading = _streamed(name, data_dir, elements, resized, batch_size)
+    train, train_from = training_batches(
+        elements, sizes["train"], batch_size, seed, prepare, **reading
+    )
     return ImageData(
         name=name,
         train=train,
@@ -176,11 +194,40 @@ def _source(name, data_dir, image_size, skip_bad_files):
     return *tfds.image_dataset(name, data_dir), {}
 
 
+def _element_bytes(elements):
+    """What one decoded element takes in memory."""
+    return sum(spec.shape.num_elements() * spec.dtype.size for spec in elements.element_spec)
+
+
+def _streamed(name, data_dir, elements, resized, batch_size):
+    """What `training_batches` is to shuffle where the images do not stay in memory.
+
+    Args:
+        name: The data set.
+        data_dir: Where TFDS finds prepared sets.
+        elements: Its training images.
+        resized: Function from images as TFDS gives them to those of the wanted size.
+        batch_size: The least that the shuffle holds.
+
+    Returns:
+        `(elements, keyword arguments)` for `training_batches`.
+    """
+    if name in embedded.IMAGES or name.startswith("images:"):
+        # Each image can be had by its number, so that the numbers are shuffled, not the images.
+        numbers = tf.data.Dataset.range(elements.cardinality())
+        return numbers, {"read": lambda number: tf.data.experimental.at(elements, number)}
+    mixed = tfds.mixed_images(name, data_dir)
+    window = max(batch_size, min(SHUFFLE_WINDOW, _WINDOW_BYTES // _element_bytes(elements)))
+    return lambda epoch_seed: resized(mixed(epoch_seed)), {"window": window}
+
+
 def _checked_counts(split, name, elements, num_classes):
     """Number of elements of each class, after one streaming look at every one of them."""
     images = checks.Spec("int", None)
     labels = checks.Spec("int", (), 0, num_classes - 1, f"There are {num_classes} classes.")
-    batches = checks.guard(elements.batch(256), f"dataset {name!r}, {split}", (images, labels))
+    at_once = max(1, min(_CHECK_IMAGES, _CHECK_BYTES // _element_bytes(elements)))
+    batches = elements.batch(at_once)
+    batches = checks.guard(batches, f"dataset {name!r}, {split}", (images, labels))
     counts = np.zeros(num_classes, "int64")
     with checks.readable_errors():
         for _, batch_labels in batches:

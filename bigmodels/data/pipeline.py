@@ -14,6 +14,9 @@ from keras import ops
 
 # Beyond this many elements the shuffle keeps a window, not the whole set.
 SHUFFLE_WINDOW = 200_000
+# Batches made ahead. tf.data's own choice doubles whenever it was too small once, up to half of
+# the machine's memory: an epoch of a large set that ends and begins anew drains it every time.
+_AHEAD = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Augmentation:
         return ops.image.affine_transform(images, transform, "bilinear", "nearest")
 
 
-def training_batches(elements, size, batch_size, seed, prepare):
+def training_batches(elements, size, batch_size, seed, prepare, *, read=None, window=None):
     """Endlessly varied epochs of shuffled batches.
 
     Args:
@@ -74,6 +77,10 @@ def training_batches(elements, size, batch_size, seed, prepare):
         seed: The user's seed.
         prepare: Function of (batch, seed) to what the model takes; `seed` is two integers,
             different for every batch of every epoch.
+        read: Function from an element in its turn to what is batched, for elements that only say
+            where the data lies; without it, the elements themselves.
+        window: Among how many elements the next one is drawn, at most; `SHUFFLE_WINDOW` when left
+            out.
 
     Returns:
         `(train, train_from)`: a `tf.data.Dataset` of known length, each iteration over which is
@@ -86,7 +93,9 @@ def training_batches(elements, size, batch_size, seed, prepare):
         # alone, whatever `tf.random.set_seed` was given (0 even makes a tensor seed fail).
         tf.compat.v1.get_default_graph().seed = 1
         order = elements(epoch_seed) if callable(elements) else elements
-        order = order.shuffle(min(size, SHUFFLE_WINDOW), seed=epoch_seed)
+        order = order.shuffle(min(size, window or SHUFFLE_WINDOW), seed=epoch_seed)
+        if read is not None:
+            order = order.map(read, num_parallel_calls=tf.data.AUTOTUNE)
         numbered = order.batch(batch_size).enumerate()
         return numbered.map(
             lambda number, batch: prepare(batch, tf.stack([epoch_seed, number])),
@@ -99,7 +108,7 @@ def training_batches(elements, size, batch_size, seed, prepare):
     def train_from(first):
         # A function of the epoch's number alone: Keras makes several iterators for one `fit`.
         numbers = tf.data.Dataset.range(first, tf.int64.max)
-        return numbers.flat_map(lambda number: epoch(seed_of(number))).prefetch(tf.data.AUTOTUNE)
+        return numbers.flat_map(lambda number: epoch(seed_of(number))).prefetch(_AHEAD)
 
     # Counted outside TensorFlow: a variable made in the scope of a strategy would be mirrored.
     numbers = itertools.count()
@@ -107,7 +116,7 @@ def training_batches(elements, size, batch_size, seed, prepare):
         lambda: iter([next(numbers)]), output_signature=tf.TensorSpec((), tf.int64)
     ).map(seed_of)
     length = tf.data.experimental.assert_cardinality(math.ceil(size / batch_size))
-    return another.flat_map(epoch).apply(length).prefetch(tf.data.AUTOTUNE), train_from
+    return another.flat_map(epoch).apply(length).prefetch(_AHEAD), train_from
 
 
 def evaluation_batches(elements, batch_size, prepare):
@@ -123,7 +132,7 @@ def evaluation_batches(elements, batch_size, prepare):
     """
     batches = elements.batch(batch_size)
     batches = batches.map(lambda *batch: prepare(_unwrap(batch), None), tf.data.AUTOTUNE)
-    return batches.prefetch(tf.data.AUTOTUNE)
+    return batches.prefetch(_AHEAD)
 
 
 def _unwrap(batch):
