@@ -117,8 +117,8 @@ def test_report_is_one_file_with_everything(runs, name):
     assert all(f"{heading}" in page.text for heading in headings.split())
     assert f"--task={name}" in page.text and "Training time" in page.text
     assert len(page.images) >= 1
-    fits = "overfit" in page.text or "underfit" in page.text or "It fits" in page.text
-    assert fits or "pull against each other" in page.text
+    # Two epochs, and a GAN's losses, say nothing.
+    assert "are too few to tell" in page.text or "pull against each other" in page.text
     result = runs[1][name]
     for metric in result["intervals"]["test"]:
         low, high = result["intervals"]["test"][metric]
