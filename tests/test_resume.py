@@ -9,6 +9,7 @@ import contextlib
 import errno
 import json
 import os
+import pathlib
 import random
 import signal
 import subprocess
@@ -104,13 +105,28 @@ def nursery():
     process.wait()
 
 
-def _attempt(nursery, task, run, settings, killed_after=None, most=None):
+def _newest(run):
+    return max((path.stem for path in run.glob("checkpoints/0*.npz")), default="")
+
+
+def _runs(process):
+    with contextlib.suppress(OSError):
+        state = pathlib.Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+        return state != "Z"
+    return False
+
+
+def _attempt(nursery, task, run, settings, killed_after=None, in_training=False):
     """One process; returns how many seconds it took, or `None` if it was killed."""
-    nursery.stdin.write(json.dumps([task, str(run), settings, most]) + "\n")
+    nursery.stdin.write(json.dumps([task, str(run), settings, None]) + "\n")
     nursery.stdin.flush()
     began = time.monotonic()
     child = int(nursery.stdout.readline())
     if killed_after is not None:
+        if in_training:
+            before = _newest(pathlib.Path(run))
+            while _newest(pathlib.Path(run)) == before and _runs(child):
+                time.sleep(0.01)
         time.sleep(killed_after)
         with contextlib.suppress(ProcessLookupError):  # It was faster.
             os.kill(child, signal.SIGKILL)
@@ -132,11 +148,12 @@ def test_killed_at_random_instants(family, kills, data, nursery, tmp_path):
     draw, run = random.Random(f"{family} {kills}"), tmp_path / "killed"
     killed, positions = 0, set()
     while killed < kills:
-        # Anywhere from the loading of data to the report; not always so late that it gets far.
-        done = _attempt(nursery, task, run, settings, draw.uniform(0.1, 0.9) * whole)
+        # Every other time in the midst of training, else anywhere from loading to the report.
+        in_training = killed % 2 == 0
+        after = draw.uniform(0.0, 0.2) if in_training else draw.uniform(0.1, 0.9) * whole
+        done = _attempt(nursery, task, run, settings, after, in_training)
         killed += 1
-        checkpoints = sorted(path.stem for path in run.glob("checkpoints/0*.npz"))
-        positions |= set(checkpoints[-1:])
+        positions.add(_newest(run))
         if done is not None:
             break
     assert _attempt(nursery, task, run, settings) is not None

@@ -74,7 +74,7 @@ class BackupAndRestore(distribute.Resumable):
         self.checkpoints = Checkpoints(backup_dir, max_to_keep)
         self.save_freq, self.delete_checkpoint = save_freq, delete_checkpoint
         self.monitor, self.grace, self.verbose = monitor, grace, verbose
-        self._stored = None
+        self._stored, self._timer, self._before = None, None, {}
         self._looked = False
 
     def look(self, model):
@@ -162,9 +162,11 @@ class BackupAndRestore(distribute.Resumable):
         if number := self._agreed_signal():
             self._end(number)
 
-    def on_train_end(self, logs=None):
+    def leave(self):
         self._give_back_signals()
         self._stored = None
+
+    def on_train_end(self, logs=None):
         if self.delete_checkpoint and self._chief:
             self.checkpoints.clear()
 

@@ -147,11 +147,16 @@ class Model(keras.Model):
             isinstance(x, types.GeneratorType)
             or (isinstance(x, tf.data.Dataset) and x.cardinality() == tf.data.UNKNOWN_CARDINALITY)
         )
-        self._resumable, arguments = self._with_resumable_last(arguments)
+        resumable, arguments = self._with_resumable_last(arguments)
+        self._resumable = resumable
         if self._replicas > 1:
             arguments = self._with_global_batches(_with_global_validation(arguments))
-        with checks.readable_errors():
-            history = super().fit(**arguments)
+        try:
+            with checks.readable_errors():
+                history = super().fit(**arguments)
+        finally:
+            if resumable is not None:
+                resumable.leave()
         if history.epoch and not any(history.history.values()):
             raise ValueError("x: the data set is empty.")
         return history

@@ -38,6 +38,9 @@ class Resumable(keras.callbacks.Callback):
         """
         raise NotImplementedError
 
+    def leave(self):
+        """Called when `fit` is over, however it ended."""
+
 
 def training_state(model):
     """Weights, random states and optimizers' variables, in a fixed order, each once."""

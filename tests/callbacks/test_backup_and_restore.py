@@ -1,5 +1,7 @@
 """A training that is stopped at any step and begun again is the training that was not."""
 
+import signal
+
 import keras
 import numpy as np
 import pytest
@@ -94,6 +96,10 @@ CASES = {
 }
 
 
+# Beside the others they add little.
+_SLOW = ("arrays", "accumulation", "schedule", "mixed_bfloat16", "length unknown")
+
+
 def _callbacks():
     return [
         keras.callbacks.EarlyStopping("val_loss", patience=9, restore_best_weights=True),
@@ -144,7 +150,9 @@ def _assert_same(found, wanted):
 
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(c, marks=[pytest.mark.slow] * (c in _SLOW)) for c in CASES]
+)
 def test_stopped_anywhere_it_goes_on_as_if_nothing_had_happened(name, tmp_path):
     case = CASES[name]
     wanted = _everything(*_train(case, tmp_path / "untouched"))
@@ -260,7 +268,9 @@ def _damage(path, how):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
 
 
-@pytest.mark.parametrize("how", ["truncated", "empty", "flipped"])
+@pytest.mark.parametrize(
+    "how", ["truncated", pytest.param("empty", marks=pytest.mark.slow), "flipped"]
+)
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(how, tmp_path, capsys):
     case = CASES["adam"]
     wanted = _everything(*_train(case, tmp_path / "untouched"))
@@ -293,3 +303,11 @@ def test_upstream_s_own_still_does_not_go_on_in_the_midst(tmp_path):
         train(tmp_path / "killed", (1, 4))
     found = train(tmp_path / "killed")
     assert any(not np.array_equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+def test_signals_are_given_back_however_the_training_ends(tmp_path):
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    with pytest.raises(_Stopped):
+        _train(CASES["adam"], tmp_path, stop=(0, 2))
+    assert [signal.getsignal(number) for number in numbers] == before
