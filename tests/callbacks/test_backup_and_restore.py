@@ -97,7 +97,7 @@ CASES = {
 
 
 # Beside the others they add little.
-_SLOW = ("arrays", "accumulation", "schedule", "mixed_bfloat16", "length unknown")
+_SLOW = ("arrays", "accumulation", "schedule", "mixed_bfloat16", "length unknown", "GAN")
 
 
 def _callbacks():

@@ -168,7 +168,7 @@ def test_another_run_does_not_touch_the_directory(runs, name, sets):
         train(name, root / name, settings, verbose=0)
 
 
-@pytest.mark.parametrize("where", [(0, 2), (1, 0)])
+@pytest.mark.parametrize("where", [(0, 2), pytest.param((1, 0), marks=pytest.mark.slow)])
 def test_stopped_at_a_checkpoint_it_goes_on_to_the_same_run(runs, name, where, sets, tmp_path):
     """Bit for bit on one device, in the midst of an epoch and at its end."""
 
