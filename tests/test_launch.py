@@ -163,10 +163,13 @@ def test_mistakes_cost_one_line(arguments, message):
 
 
 @pytest.mark.slow
-def test_two_workers_killed_go_on_as_if_nothing_had_happened(tmp_path):
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("steps", [40, 1500])
+def test_two_workers_ended_by_a_signal_go_on_as_if_nothing_had_happened(steps, tmp_path):
+    """SIGTERM after an epoch, and in the midst of one, where both save within ten steps."""
     command = (
         *(sys.executable, "-c", TRAIN, "--task=image_classification", "--epochs=3"),
-        *("--set", "steps_per_epoch=40", "--set", "model.filters=2,2"),
+        *("--set", f"steps_per_epoch={steps}", "--set", "model.filters=2,2"),
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
 
@@ -174,21 +177,23 @@ def test_two_workers_killed_go_on_as_if_nothing_had_happened(tmp_path):
         workdir = f"--workdir={tmp_path / name}"
         return _launch_process("--workers=2", "--", *command, workdir, env=environment)
 
-    killed, metrics = start("killed"), tmp_path / "killed" / "metrics.jsonl"
-    while not metrics.exists() or len(metrics.read_text().splitlines()) < 2:
-        assert killed.poll() is None
+    ended, run = start("ended"), tmp_path / "ended"
+    while not list(run.glob("checkpoints/000001*" if steps == 40 else "logs/train/events*")):
+        assert ended.poll() is None
         time.sleep(0.1)
-    killed.send_signal(signal.SIGTERM)
-    killed.communicate(timeout=60)
-    assert killed.returncode == 128 + signal.SIGTERM
-    results = []
-    for name in ("killed", "whole"):
+    time.sleep(0.0 if steps == 40 else 1.0)
+    ended.send_signal(signal.SIGTERM)
+    ended.communicate(timeout=60)
+    assert ended.returncode == 128 + signal.SIGTERM
+    if steps > 40:
+        (checkpoint,) = run.glob("checkpoints/0*.npz")
+        epoch, step = map(int, checkpoint.stem.split("-"))
+        assert epoch == 0 and 0 < step < steps and step % 10 == 0
+    for name in ("ended", "untouched"):
         process = start(name)
-        out, errors = process.communicate(timeout=300)
+        _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors[-3000:]
-        results.append(json.loads(out))
-    for split in ("train", "validation", "test"):
-        assert results[0][split] == results[1][split]
+    assert_same_run(tmp_path / "untouched", run)
 
 
 def test_two_workers_train_what_one_device_trains_and_only_the_chief_writes(tmp_path):

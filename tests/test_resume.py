@@ -1,6 +1,6 @@
 """Runs whose processes are killed with SIGKILL at random instants end as the untouched one.
 
-In the fast tests each of the four families is killed six times, in the slow ones forty times; the
+In the fast tests each of the four families is killed three times, in the slow ones forty times; the
 instants follow from a seed. A process that has imported TensorFlow, and used nothing of it yet, is
 forked for every attempt, so that most of the time is spent in what is to be killed.
 """
@@ -25,7 +25,7 @@ from .runs import assert_same_run
 FAMILIES = {
     "cnn": (
         "image_classification",
-        {"model.filters": "2,2", "model.dense_units": 8, "steps_per_epoch": 100},
+        {"model.filters": "2,2", "model.dense_units": 8, "steps_per_epoch": 50},
     ),
     "rnn": (
         "text_generation",
@@ -51,7 +51,7 @@ FAMILIES = {
     ),
     "gan": ("image_generation", {"model.latent_dim": 4, "judge_steps": 3}),
 }
-COMMON = {"strategy": "one_device", "epochs": 4, "batch_size": 4, "seed": 3, "save_freq": 1}
+COMMON = {"strategy": "one_device", "epochs": 3, "batch_size": 4, "seed": 3, "save_freq": 1}
 
 # Reads a line for each attempt, forks, and says the child's process number and how it ended.
 NURSERY = """
@@ -138,27 +138,28 @@ def _attempt(nursery, task, run, settings, killed_after=None, in_training=False)
 
 
 @pytest.mark.parametrize(
-    "kills", [6, pytest.param(40, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+    "kills", [3, pytest.param(40, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
 )
 @pytest.mark.parametrize("family", FAMILIES)
 def test_killed_at_random_instants(family, kills, data, nursery, tmp_path):
     task, changes = FAMILIES[family]
     settings = COMMON | changes | {"dataset": data[task]}
     whole = _attempt(nursery, task, tmp_path / "untouched", settings)
-    draw, run = random.Random(f"{family} {kills}"), tmp_path / "killed"
+    draw, runs = random.Random(f"{family} {kills}"), [tmp_path / "killed"]
     killed, positions = 0, set()
     while killed < kills:
         # Every other time in the midst of training, else anywhere from loading to the report.
         in_training = killed % 2 == 0
         after = draw.uniform(0.0, 0.2) if in_training else draw.uniform(0.1, 0.9) * whole
-        done = _attempt(nursery, task, run, settings, after, in_training)
-        killed += 1
-        positions.add(_newest(run))
-        if done is not None:
-            break
-    assert _attempt(nursery, task, run, settings) is not None
-    assert_same_run(tmp_path / "untouched", run)
-    assert not list(run.rglob(".*"))  # Nothing half-written is left.
+        if _attempt(nursery, task, runs[-1], settings, after, in_training) is None:
+            killed += 1
+            positions.add(_newest(runs[-1]))
+        else:  # It came to its end; what is left is for another one.
+            runs.append(tmp_path / f"killed{len(runs)}")
+    assert _attempt(nursery, task, runs[-1], settings) is not None
+    for run in runs:
+        assert_same_run(tmp_path / "untouched", run)
+        assert not list(run.rglob(".*"))  # Nothing half-written is left.
     assert len(positions) > 1  # It was killed in the midst of training, too.
 
 
@@ -194,3 +195,47 @@ def test_a_signal_saves_in_the_midst_of_an_epoch(data, nursery, tmp_path):
     (checkpoint,) = (tmp_path / "run").glob("checkpoints/0*.npz")
     epoch, step = map(int, checkpoint.stem.split("-"))
     assert epoch == 0 and 0 < step < 3000
+
+
+# Its third step takes a minute, in which no Python runs in the main thread.
+SLOW = """
+import sys, time
+import keras, tensorflow as tf
+import bigmodels
+
+def wait(x):
+    print("step", flush=True)
+    time.sleep(60 if x >= 2 else 0)
+    return x
+
+data = tf.data.Dataset.range(5).map(lambda i: tf.numpy_function(wait, [i], "int64"))
+data = data.map(lambda i: (tf.ones((1, 1)), tf.ones((1, 1))))
+inputs = keras.Input((1,))
+model = bigmodels.Model(inputs, keras.layers.Dense(1)(inputs))
+model.compile("sgd", "mse")
+length = tf.data.experimental.assert_cardinality(5)
+keep = bigmodels.callbacks.BackupAndRestore(sys.argv[1], save_freq=1, grace=0.5)
+model.fit(data.apply(length), verbose=0, callbacks=[keep])
+"""
+
+
+def test_when_its_grace_is_over_a_process_ends_in_the_midst_of_a_step(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+    )
+    for _ in range(3):
+        assert process.stdout.readline() == "step\n"
+    while len(list(tmp_path.glob("*.npz"))) < 2:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=50)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "No step has ended within 0.5 s" in errors
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "000000-00000001.npz",
+        "000000-00000002.npz",
+    }

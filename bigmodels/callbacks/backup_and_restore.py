@@ -3,9 +3,11 @@
 import contextlib
 import math
 import os
+import select
 import signal
 import sys
 import threading
+import time
 
 import numpy as np
 from tqdm import tqdm
@@ -74,7 +76,7 @@ class BackupAndRestore(distribute.Resumable):
         self.checkpoints = Checkpoints(backup_dir, max_to_keep)
         self.save_freq, self.delete_checkpoint = save_freq, delete_checkpoint
         self.monitor, self.grace, self.verbose = monitor, grace, verbose
-        self._stored, self._timer, self._before = None, None, {}
+        self._stored, self._before, self._alarm = None, {}, None
         self._looked = False
 
     def look(self, model):
@@ -121,7 +123,7 @@ class BackupAndRestore(distribute.Resumable):
         if self._stored is not None:
             self._rows, self._epochs = (list(self._stored[1][name]) for name in ("rows", "epochs"))
             self._put_back()
-        self._signal, self._timer = None, None
+        self._signal = None
         self._take_signals()
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -215,10 +217,41 @@ class BackupAndRestore(distribute.Resumable):
         self._before = {}
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._asked) for number in _SIGNALS}
+            if self.grace is not None:
+                self._set_alarm()
+
+    def _set_alarm(self):
+        # Python calls a signal's handler only when the step at hand has ended, but writes the
+        # signal's number into this pipe at once.
+        heard, said = os.pipe()
+        os.set_blocking(said, False)
+        before = signal.set_wakeup_fd(said, warn_on_full_buffer=False)
+        self._alarm = said, before
+        threading.Thread(target=self._count_down, args=(heard, before), daemon=True).start()
+
+    def _count_down(self, heard, before):
+        """End the process when the seconds are over, unless the pipe is closed earlier."""
+        number, deadline = None, None
+        while True:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not select.select([heard], [], [], left)[0]:
+                self._give_up(number)
+            byte = os.read(heard, 1)
+            if not byte:
+                os.close(heard)
+                return
+            if before != -1:  # An event loop's, for example a notebook's.
+                with contextlib.suppress(OSError):
+                    os.write(before, byte)
+            if deadline is None and byte[0] in _SIGNALS:
+                number, deadline = byte[0], time.monotonic() + self.grace
 
     def _give_back_signals(self):
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._alarm is not None:
+            said, before = self._alarm
+            signal.set_wakeup_fd(before)
+            os.close(said)
+            self._alarm = None
         for number, before in self._before.items():
             signal.signal(number, before)
         self._before = {}
@@ -233,10 +266,6 @@ class BackupAndRestore(distribute.Resumable):
             with contextlib.suppress(OSError, ValueError):
                 line = f"{name}: saving after this step; once more ends at once.\n"
                 os.write(sys.stderr.fileno(), line.encode())
-        if self.grace is not None:
-            self._timer = threading.Timer(self.grace, self._give_up, [number])
-            self._timer.daemon = True
-            self._timer.start()
 
     def _give_up(self, number):
         self._say(f"No step has ended within {self.grace:g} s; ending without a new checkpoint.")

@@ -219,7 +219,7 @@ def test_training_on_four_gigabytes_takes_a_fraction_of_the_memory(tmp_path):
     finally:
         shutil.rmtree(tmp_path)
     steps = found["steps"]
-    assert len(steps) == 2 * 281
+    assert len(steps) == 2 * 282
     # Grown from the first fifty steps, which end with a full window, to the last hundred.
     assert max(steps[-100:]) - max(steps[:50]) < 300
     assert found["most_in_check"] - found["imported"] < 500
