@@ -7,8 +7,8 @@ import pathlib
 import sys
 
 from bigmodels import atomic, intervals, pages, plots
-from bigmodels.checkpoint import RunDirectory
 from bigmodels.intervals import Observations
+from bigmodels.run_directory import RunDirectory
 from bigmodels.tasks.task import Config, Metric, Task, command_line, flat_settings
 
 

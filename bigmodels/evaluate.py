@@ -1,7 +1,7 @@
 """Measure a trained run again, from its files alone."""
 
 from bigmodels import intervals
-from bigmodels.checkpoint import RunDirectory
+from bigmodels.run_directory import RunDirectory
 from bigmodels.tasks.task import with_settings
 
 _CHANGEABLE = ("dataset", "data_dir", "batch_size", "data", "judge_steps")

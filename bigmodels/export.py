@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from bigmodels import atomic
-from bigmodels.checkpoint import RunDirectory
+from bigmodels.run_directory import RunDirectory
 from bigmodels.tasks.task import check_choice
 
 # What an exported file may differ from Keras by, relative to the largest value if that is over 1:

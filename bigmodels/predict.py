@@ -2,7 +2,7 @@
 
 import inspect
 
-from bigmodels.checkpoint import RunDirectory
+from bigmodels.run_directory import RunDirectory
 
 
 def predict(workdir, **options):

@@ -17,8 +17,8 @@ from bigmodels.callbacks import (
     Progress,
     TensorBoardLog,
 )
-from bigmodels.checkpoint import RunDirectory, transfer_weights
 from bigmodels.pages import save_drawn
+from bigmodels.run_directory import RunDirectory, transfer_weights
 from bigmodels.tasks.task import command_line, with_settings
 
 # What TensorFlow raises in the workers that are left.

@@ -13,8 +13,8 @@ import keras_tuner
 import tensorflow as tf
 
 from bigmodels import atomic, distribute, plots, report, search, tasks
-from bigmodels.checkpoint import RunDirectory, plain, versions
 from bigmodels.pages import words
+from bigmodels.run_directory import RunDirectory, plain, versions
 from bigmodels.tasks.task import command_line, flat_settings, with_settings
 from bigmodels.train import train
 

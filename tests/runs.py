@@ -5,7 +5,7 @@ import json
 import numpy as np
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from bigmodels.checkpoint import RunDirectory
+from bigmodels.run_directory import RunDirectory
 
 _TIMES = ("seconds", "throughput")
 

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from bigmodels import atomic
-from bigmodels.checkpoint import RunDirectory
+from bigmodels.run_directory import RunDirectory
 
 
 def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path):

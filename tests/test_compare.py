@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from bigmodels import compare as module
-from bigmodels.checkpoint import RunDirectory
 from bigmodels.cli.compare import main
 from bigmodels.compare import compare
 from bigmodels.intervals import Observations
+from bigmodels.run_directory import RunDirectory
 from bigmodels.train import train
 
 from .conftest import striped_images
@@ -136,7 +136,7 @@ def test_runs_of_two_tasks_are_refused(runs, tmp_path):
     other = RunDirectory(tmp_path / "text")
     (tmp_path / "text").mkdir()
     from bigmodels import tasks
-    from bigmodels.checkpoint import plain
+    from bigmodels.run_directory import plain
 
     content = {"task": "text_generation", "config": plain(tasks.get("text_generation").config())}
     other.write_json("config.json", stored | content)

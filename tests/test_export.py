@@ -17,10 +17,10 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
 from bigmodels import models, tasks
-from bigmodels.checkpoint import RunDirectory
 from bigmodels.export import FORMATS, TOLERANCE, export
 from bigmodels.layers import Vocabulary
 from bigmodels.predict import predict
+from bigmodels.run_directory import RunDirectory
 from bigmodels.tasks.task import with_settings
 
 # Characters of one to four bytes.

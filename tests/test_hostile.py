@@ -18,11 +18,11 @@ import tensorflow as tf
 
 import bigmodels
 from bigmodels import tasks
-from bigmodels.checkpoint import RunDirectory
 from bigmodels.data import load_images, load_text
 from bigmodels.data.files import list_images, read_image
 from bigmodels.data.image_header import MAX_PIXELS
 from bigmodels.predict import predict
+from bigmodels.run_directory import RunDirectory
 from bigmodels.train import train
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 5, 3), "uint8")
@@ -630,7 +630,7 @@ def test_nothing_in_the_package_turns_safe_mode_off():
     package = pathlib.Path(bigmodels.__file__).parent
     texts = {path: path.read_text() for path in package.rglob("*.py")}
     loading = [path.name for path, text in texts.items() if "load_model(path" in text]
-    assert loading == ["checkpoint.py"]
+    assert loading == ["run_directory.py"]
     for text in texts.values():
         for word in ("safe_mode=False", "enable_unsafe", "allow_pickle=True", "import pickle"):
             assert word not in text

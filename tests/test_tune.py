@@ -21,7 +21,8 @@ from keras_tuner.src import protos
 from keras_tuner.src.distribute.oracle_chief import OracleServicer
 
 from bigmodels import plots, report, search, tasks
-from bigmodels.checkpoint import Checkpoints, RunDirectory
+from bigmodels.checkpoint import Checkpoints
+from bigmodels.run_directory import RunDirectory
 from bigmodels.tasks import image_classification
 from bigmodels.tasks.task import flat_settings, with_settings
 from bigmodels.train import train

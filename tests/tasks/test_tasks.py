@@ -11,9 +11,10 @@ import pytest
 import tensorflow as tf
 
 from bigmodels import tasks
-from bigmodels.checkpoint import Checkpoints, RunDirectory, transfer_weights
+from bigmodels.checkpoint import Checkpoints
 from bigmodels.evaluate import evaluate
 from bigmodels.predict import predict
+from bigmodels.run_directory import RunDirectory, transfer_weights
 from bigmodels.tasks.task import Config, Optimizer, flat_settings, with_settings
 from bigmodels.train import train
 from tests.pages import Page
