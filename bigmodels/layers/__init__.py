@@ -1,18 +1,18 @@
 """Building blocks shared by the models."""
 
-from bigmodels.layers.generation import generate, generate_strings, sample
+from bigmodels.layers.cached_attention import CachedAttention
+from bigmodels.layers.language_model import LanguageModel
 from bigmodels.layers.layer_stack import LayerStack, check_image_shape
 from bigmodels.layers.positional_encoding import PositionalEncoding
 from bigmodels.layers.transformer_block import TransformerBlock
 from bigmodels.layers.vocabulary import Vocabulary
 
 __all__ = [
+    "CachedAttention",
+    "LanguageModel",
     "LayerStack",
     "PositionalEncoding",
     "TransformerBlock",
     "Vocabulary",
     "check_image_shape",
-    "generate",
-    "generate_strings",
-    "sample",
 ]

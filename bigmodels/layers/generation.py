@@ -1,114 +1,246 @@
-"""Text from a language model: the prompt's way in, the draw of one token, the text's way out."""
+"""How a language model goes on: one token after the other, drawn or searched for, in one graph.
 
-import numpy as np
+A model is asked for two things. `start(tokens, sizes, capacity)` reads prompts in one pass, and
+gives the logits of what follows each and a cache of what it has read. `stepper()` gives a function
+`step(token, slot, positions, cache)` that reads one more token of each, at a cost that does not
+depend on how many there were. A cache is any structure of tensors whose first axis is the batch.
+"""
+
 import tensorflow as tf
-from keras import ops
 
-from bigmodels.layers.vocabulary import Vocabulary
+# Nothing is drawn from what lies beyond any float's reach.
+_NEVER = -1e9
 
 
-def generate(model, prompt, length, temperature, seed):
-    """Continue a prompt with a model's compiled loop.
+def continue_tokens(
+    model, tokens, sizes, counts, uniform, temperature, top_k=None, top_p=None, stop_ids=()
+):
+    """Draw what follows.
+
+    When a model's `context` is full, it goes on from the last half of it, which is read anew.
 
     Args:
-        model: Has `vocabulary` (characters or `None`) and `continue_tokens(tokens, length,
-            temperature, seed)`.
-        prompt: A string, or token ids `(batch, length)`.
-        length: Number of tokens to add.
-        temperature: 0 takes the most likely token, 1 samples the model's own distribution.
-        seed: Integer; the same seed gives the same tokens.
+        model: Has `start`, `stepper`, `context` (the most tokens it can look at, or `None`) and
+            `never_drawn` (how many of the first ids are never drawn: padding, unknown).
+        tokens: Prompts, int32 `(batch, width)`, padded with 0 at their ends.
+        sizes: Length of each, int32 `(batch,)`, one at least.
+        counts: How many tokens follow each at most, int32 `(batch,)`.
+        uniform: Numbers from [0, 1) that decide the draws, `(length, batch)`.
+        temperature: Of each, float32 `(batch,)`: 0 takes the most likely token, 1 samples the
+            model's own distribution.
+        top_k: How many of the most likely tokens are drawn from, int32 `(batch,)`, 0 for all; or
+            `None`.
+        top_p: The least share that the most likely tokens drawn from make up, float32 `(batch,)`;
+            or `None`.
+        stop_ids: Token ids, a tuple, that end a sequence.
 
     Returns:
-        Prompt and continuation: a string for a string, else ids `(batch, prompt + length)`.
-
-    Raises:
-        ValueError: naming the argument that does not fit.
+        int32 `(batch, length)`; after a sequence's end there is padding.
     """
-    if length < 1:
-        raise ValueError(f"length: {length!r}, expected a positive integer")
-    if temperature < 0:
-        raise ValueError(f"temperature: {temperature!r}, expected zero or more")
-    if isinstance(prompt, str):
-        if model.vocabulary is None:
-            raise ValueError(
-                f"prompt: {prompt!r} is text, but the model was made without vocabulary=; "
-                "give token ids"
-            )
-        if not prompt:
-            raise ValueError("prompt: '' is empty, expected at least one character")
-        vocabulary = Vocabulary(model.vocabulary)
-        ids = generate(model, vocabulary.encode(prompt)[None], length, temperature, seed)
-        return prompt + vocabulary.decode(ids[0, len(prompt) :])
-    tokens = ops.convert_to_tensor(prompt, "int32")
-    if len(tokens.shape) != 2 or not all(tokens.shape):
-        raise ValueError(f"prompt: shape {tuple(tokens.shape)}, expected (batch, length)")
-    new = model.continue_tokens(
-        tokens, tf.constant(length), tf.constant(temperature, "float32"), tf.constant(seed)
+    width = tf.shape(tokens)[1]
+    length, batch = tf.unstack(tf.shape(uniform))
+    step = model.stepper()
+    context = width + length if model.context is None else model.context
+
+    def choose(logits, t, ended, drawn):
+        token = draw(logits, uniform[t], temperature, top_k, top_p, model.never_drawn)
+        token = tf.where(ended, 0, token)
+        ended |= (t + 1 >= counts) | _is_any(token, stop_ids)
+        return token, ended, tf.tensor_scatter_nd_update(drawn, [[t]], [token])
+
+    def more(t, ended):
+        return (t < length) & ~tf.reduce_all(ended)
+
+    def one_window(t, ended, drawn):
+        keep = tf.where(t == 0, tf.minimum(width, context), tf.maximum(context // 2, 1))
+        read, read_sizes = _last(tokens, sizes, drawn, t, keep)
+        capacity = tf.minimum(keep + length - t, context)
+        logits, cache = model.start(read, read_sizes, capacity)
+        token, ended, drawn = choose(logits, t, ended, drawn)
+
+        def one_token(t, slot, token, ended, drawn, cache):
+            logits, cache = step(token, slot, read_sizes + slot - keep, cache)
+            token, ended, drawn = choose(logits, t, ended, drawn)
+            return t + 1, slot + 1, token, ended, drawn, cache
+
+        # One after the other: the caches are written in place.
+        t, _, _, ended, drawn, _ = tf.while_loop(
+            lambda t, slot, token, ended, *_: more(t, ended) & (slot < capacity),
+            one_token,
+            (t + 1, keep, token, ended, drawn, cache),
+            parallel_iterations=1,
+        )
+        return t, ended, drawn
+
+    state = tf.constant(0), counts < 1, tf.zeros((length, batch), "int32")
+    _, _, drawn = tf.while_loop(
+        lambda t, ended, _: more(t, ended), one_window, state, parallel_iterations=1
     )
-    return ops.convert_to_numpy(ops.concatenate([tokens, new], axis=1))
+    return tf.transpose(drawn)  # (batch, length)
 
 
-def generate_strings(model, prompts, lengths, temperatures, seeds):
-    """`generate` as a graph, for many prompts that know nothing of each other.
+def beam_search(model, tokens, sizes, length, num_beams, length_penalty=0.0, stop_ids=()):
+    """Look for the likeliest continuations.
+
+    A continuation of `n` tokens is rated by the sum of its log-probabilities over
+    `((5 + n) / 6) ** length_penalty` (Wu et al., 2016, section 7).
 
     Args:
-        model: As for `generate`, with a vocabulary.
-        prompts: UTF-8 strings, `(batch,)`; none of them empty.
-        lengths: Number of characters to add to each, int32 `(batch,)`.
-        temperatures: Of each, float32 `(batch,)`.
-        seeds: Of each, int32 `(batch,)`.
+        model: As for `continue_tokens`; prompts and `length` must fit into its context.
+        tokens: As for `continue_tokens`.
+        sizes: As for `continue_tokens`.
+        length: How many tokens follow at most, scalar int32.
+        num_beams: How many are followed at the same time, an `int`.
+        length_penalty: 0 rates by the sum, 1 nearly by the mean.
+        stop_ids: Token ids, a tuple, that end a sequence and count as part of it.
 
     Returns:
-        Strings `(batch,)`: each prompt and its continuation, as `generate` gives it.
-
-    Raises:
-        tf.errors.InvalidArgumentError: naming the argument that does not fit.
+        `(tokens, ratings)`: int32 `(batch, num_beams, length)`, the best first, padded, and
+        float32 `(batch, num_beams)`. If there are fewer, the last ones have a rating below -1e8.
     """
-    vocabulary = Vocabulary(model.vocabulary)
-    code_points = np.array([ord(character) for character in vocabulary.characters], "int32")
-    # One place more, for whatever lies beyond.
-    ids = np.full(code_points.max() + 2, Vocabulary.UNKNOWN, "int32")
-    ids[code_points] = 2 + np.arange(len(code_points))
+    batch, width = tf.unstack(tf.shape(tokens))
+    logits, cache = model.start(tokens, sizes, width + length)
+    step = model.stepper()
+    vocab_size = tf.shape(logits)[-1]
+    # What may end makes room for what goes on.
+    wanted = num_beams * (1 + len(stop_ids))
 
-    def continued(row):
-        prompt, length, temperature, seed = row
-        characters = tf.strings.unicode_decode(prompt, "UTF-8")
-        checks = [
-            tf.debugging.assert_positive(length, "length: expected a positive integer"),
-            tf.debugging.assert_non_negative(temperature, "temperature: expected zero or more"),
-            tf.debugging.assert_positive(
-                tf.size(characters), "prompt: expected at least one character"
-            ),
-        ]
-        # In a graph, else, what comes after may run before, and fail with an error of its own.
-        with tf.control_dependencies([check for check in checks if check is not None]):
-            characters = tf.identity(characters)
-        tokens = tf.gather(ids, tf.minimum(characters, len(ids) - 1))
-        (new,) = tf.unstack(model.continue_tokens(tokens[None], length, temperature, seed), num=1)
-        # Neither padding nor the unknown token is ever drawn.
-        drawn = tf.strings.unicode_encode(tf.gather(code_points, new - 2), "UTF-8")
-        return tf.strings.join([prompt, drawn])
+    def rows(beams):
+        """Row numbers of beams `(batch, num_beams)` where all beams are rows."""
+        return tf.reshape(tf.range(batch)[:, None] * num_beams + beams, [-1])
 
-    rows = (prompts, lengths, temperatures, seeds)
-    return tf.map_fn(continued, rows, fn_output_signature="string")
+    def rated(scores, n):
+        rating = scores / ((5.0 + tf.cast(n, "float32")) / 6.0) ** length_penalty
+        return tf.where(scores > _NEVER / 2, rating, _NEVER)
+
+    def best(ratings, *others):
+        ratings, places = tf.math.top_k(ratings, num_beams)
+        return ratings, *(tf.gather(other, places, batch_dims=1) for other in others)
+
+    def extend(logits, t, scores, found, ended_ratings, ended_found):
+        """The best candidates from logits `(batch * num_beams, vocab_size)`."""
+        log_p = tf.nn.log_softmax(_allowed(tf.cast(logits, "float32"), model.never_drawn))
+        total = scores[:, :, None] + tf.reshape(log_p, (batch, num_beams, vocab_size))
+        total = tf.reshape(total, (batch, num_beams * vocab_size))
+        total, places = tf.math.top_k(total, tf.minimum(wanted, num_beams * vocab_size))
+        beams, token = places // vocab_size, places % vocab_size
+        candidates = tf.gather(found, beams, batch_dims=1)
+        here = tf.range(length) == t
+        candidates = tf.where(here, token[:, :, None], candidates)  # (batch, wanted, length)
+        ends = _is_any(token, stop_ids)
+        ended_ratings, ended_found = best(
+            tf.concat([ended_ratings, tf.where(ends, rated(total, t + 1), _NEVER)], 1),
+            tf.concat([ended_found, candidates], 1),
+        )
+        scores, token, beams, found = best(tf.where(ends, _NEVER, total), token, beams, candidates)
+        return token, beams, scores, found, ended_ratings, ended_found
+
+    # All beams begin as the same one, of which the first alone counts.
+    logits, cache = (
+        tf.nest.map_structure(lambda x: tf.repeat(x, num_beams, axis=0), part)
+        for part in (logits, cache)
+    )
+    scores = tf.where(tf.range(num_beams) == 0, 0.0, tf.fill((batch, num_beams), _NEVER))
+    found = tf.zeros((batch, num_beams, length), "int32")
+    ended = tf.fill((batch, num_beams), _NEVER), found
+    first = extend(logits, 0, scores, found, *ended)
+
+    def one_step(t, cache, token, beams, scores, found, *ended):
+        cache = tf.nest.map_structure(lambda x: tf.gather(x, rows(beams)), cache)
+        slot = width + t - 1
+        positions = tf.repeat(sizes, num_beams) + t - 1
+        logits, cache = step(tf.reshape(token, [-1]), slot, positions, cache)
+        return t + 1, cache, *extend(logits, t, scores, found, *ended)
+
+    def goes_on(t, cache, token, beams, scores, found, ended_ratings, _):
+        # Log-probabilities only add up to less, and the longest sequence divides them by the most.
+        hope = rated(scores[:, 0], tf.where(length_penalty > 0, length, t))
+        return (t < length) & tf.reduce_any(hope > ended_ratings[:, -1])
+
+    state = (tf.constant(1), cache, *first)
+    t, _, _, _, scores, found, ended_ratings, ended_found = tf.while_loop(
+        goes_on,
+        one_step,
+        state,
+        # What is gathered is no longer known to have as many rows as before.
+        shape_invariants=tf.nest.map_structure(
+            lambda x: tf.TensorShape([None, *x.shape[1:]]) if x.shape.rank else x.shape, state
+        ),
+        parallel_iterations=1,
+    )
+    # What was cut short by having been beaten is not to count.
+    ratings = tf.where(t < length, _NEVER, rated(scores, length))
+    ratings, found = best(
+        tf.concat([ended_ratings, ratings], 1), tf.concat([ended_found, found], 1)
+    )
+    return found, ratings
 
 
-def sample(logits, temperature, seed, forbidden=1):
-    """Draw one token per row, the same for the same seed.
+def draw(logits, uniform, temperature, top_k=None, top_p=None, forbidden=1):
+    """Draw one token per row; each row by a number of its own.
 
     Args:
         logits: `(batch, vocab_size)`.
-        temperature: Scalar; 0 takes the most likely token, 1 samples the model's distribution.
-        seed: Two integers.
-        forbidden: The first so many ids are never drawn (1: padding; 2: the unknown token too).
+        uniform: Numbers from [0, 1), `(batch,)`.
+        temperature: As for `continue_tokens`.
+        top_k: As for `continue_tokens`.
+        top_p: As for `continue_tokens`.
+        forbidden: The first so many ids are never drawn.
 
     Returns:
         int32 `(batch,)`.
     """
-    logits = tf.cast(logits, "float32")
-    allowed = tf.range(tf.shape(logits)[-1]) >= forbidden
-    logits = tf.where(allowed, logits, logits.dtype.min)
+    logits = _allowed(tf.cast(logits, "float32"), forbidden)
     # Dividing by zero is never looked at, but must not make NaN either.
-    scaled = logits / tf.maximum(tf.cast(temperature, "float32"), 1e-6)
-    drawn = tf.random.stateless_categorical(scaled, 1, seed, dtype="int32")[:, 0]
+    p = tf.nn.softmax(logits / tf.maximum(temperature, 1e-6)[:, None])
+    if top_k is not None or top_p is not None:
+        p = tf.where(p >= _least(p, top_k, top_p)[:, None], p, 0.0)
+    # The first token up to which the probabilities add up to more.
+    up_to = tf.cumsum(p, axis=-1)
+    drawn = tf.argmax(up_to > uniform[:, None] * up_to[:, -1:], -1, output_type=tf.int32)
     return tf.where(temperature > 0, drawn, tf.argmax(logits, -1, output_type=tf.int32))
+
+
+def _least(p, top_k, top_p):
+    """The smallest probability that is still drawn, `(batch,)`."""
+    falling = tf.sort(p, -1, "DESCENDING")
+    count = tf.fill(tf.shape(p)[:1], tf.shape(p)[-1])
+    if top_k is not None:
+        count = tf.where(top_k > 0, tf.minimum(top_k, count), count)
+    if top_p is not None:
+        # Of those that are among the first `top_k`.
+        among = tf.where(tf.range(tf.shape(p)[-1]) < count[:, None], falling, 0.0)
+        before = tf.cumsum(among, axis=-1, exclusive=True)
+        enough = top_p[:, None] * tf.reduce_sum(among, -1, keepdims=True)
+        needed = tf.reduce_sum(tf.cast(before < enough, "int32"), -1)
+        count = tf.minimum(count, tf.maximum(needed, 1))
+    return tf.gather(falling, count - 1, batch_dims=1)
+
+
+def _allowed(logits, forbidden):
+    return tf.where(tf.range(tf.shape(logits)[-1]) >= forbidden, logits, _NEVER)
+
+
+def _is_any(tokens, ids):
+    found = tf.zeros(tf.shape(tokens), "bool")
+    for each in ids:
+        found |= tokens == each
+    return found
+
+
+def _last(tokens, sizes, drawn, t, keep):
+    """The last tokens of each row, prompt and `t` drawn ones together.
+
+    Returns:
+        `(tokens, sizes)`: int32 `(batch, keep)`, padded with 0, and how many they are.
+    """
+    width = tf.shape(tokens)[1]
+    tokens = tf.concat([tokens, tf.transpose(drawn)], 1)
+    total = sizes + t
+    kept = tf.minimum(total, keep)
+    places = (total - kept)[:, None] + tf.range(keep)  # (batch, keep)
+    drawn_places = width + places - sizes[:, None]
+    columns = tf.where(places < sizes[:, None], places, drawn_places)
+    inside = tf.range(keep) < kept[:, None]
+    found = tf.gather(tokens, tf.where(inside, columns, 0), batch_dims=1)
+    return tf.where(inside, found, 0), kept

@@ -61,6 +61,17 @@ class PositionalEncoding(keras.layers.Layer):
         table = ops.convert_to_tensor(self._table, self.compute_dtype)
         return table[np.newaxis, :length]  # (1, length, embedding_dim)
 
+    def at(self, positions):
+        """The encoding of single positions.
+
+        Args:
+            positions: Integers below `max_length`, of any shape.
+
+        Returns:
+            `(..., embedding_dim)` in the compute dtype.
+        """
+        return tf.gather(ops.convert_to_tensor(self._table, self.compute_dtype), positions)
+
     def compute_output_shape(self, input_shape):
         return (1, input_shape[1], self.embedding_dim)
 

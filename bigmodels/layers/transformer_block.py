@@ -1,7 +1,10 @@
 """The Transformer's repeated block (article 3.3 and 4.3; errata T4 to T7)."""
 
 import keras
+import tensorflow as tf
 from keras import layers
+
+from bigmodels.layers.cached_attention import CachedAttention, folded, normalised
 
 
 @keras.saving.register_keras_serializable(package="bigmodels")
@@ -47,7 +50,7 @@ class TransformerBlock(layers.Layer):
         self.causal = causal
         dtype = self.dtype_policy
         self.attention_norm = layers.LayerNormalization(dtype=dtype, name="attention_norm")
-        self.attention = layers.MultiHeadAttention(
+        self.attention = CachedAttention(
             num_heads,
             key_dim=embedding_dim // num_heads,
             dropout=dropout_rate,
@@ -85,6 +88,38 @@ class TransformerBlock(layers.Layer):
         y = self.feed_forward_norm(x)
         y = self.projection(self.feed_forward(y))
         return x + self.dropout(y, training=training)
+
+    def start(self, inputs, padding_mask, capacity):
+        """What `call` gives, with a cache to go on from token by token.
+
+        Args:
+            inputs: `(batch, length, embedding_dim)`.
+            padding_mask: As for `call`.
+            capacity: As for `CachedAttention.start`.
+
+        Returns:
+            `(output, cache)`.
+        """
+        cache = self.attention.start(self.attention_norm(inputs), capacity)
+        return self(inputs, padding_mask=padding_mask, training=False), cache
+
+    def stepper(self):
+        """A function that reads one more token, see `CachedAttention.stepper`."""
+        attend = self.attention.stepper(self.attention_norm)
+        dtype = self.compute_dtype
+        kernel, bias = folded(
+            self.feed_forward_norm, self.feed_forward.kernel, self.feed_forward.bias, dtype
+        )
+        projection = tf.cast(self.projection.kernel, dtype)
+        projection_bias = tf.cast(self.projection.bias, dtype)
+
+        def step(x, places, hidden, cache):
+            y, cache = attend(x, places, hidden, cache)
+            x += y
+            y = tf.matmul(normalised(x, self.feed_forward_norm.epsilon), kernel) + bias
+            return x + tf.matmul(tf.nn.relu(y), projection) + projection_bias, cache
+
+        return step
 
     def compute_output_shape(self, input_shape):
         return input_shape

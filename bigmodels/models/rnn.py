@@ -13,13 +13,11 @@ import keras
 import tensorflow as tf
 from keras import layers, ops
 
-from bigmodels import checks
-from bigmodels.distribute import Model
-from bigmodels.layers import generate, sample
+from bigmodels.layers import LanguageModel
 
 
 @keras.saving.register_keras_serializable(package="bigmodels")
-class RNN(Model):
+class RNN(LanguageModel):
     """Embedding, one LSTM, one dense layer over the vocabulary.
 
     Args:
@@ -45,9 +43,6 @@ class RNN(Model):
     Raises:
         ValueError: if an argument is out of range.
     """
-
-    gives_logits = True
-    natural_input_shape = (None, None)
 
     def __init__(
         self,
@@ -123,47 +118,28 @@ class RNN(Model):
         shape = (batch_size, self.rnn_units)
         return ops.zeros(shape, self.compute_dtype), ops.zeros(shape, self.compute_dtype)
 
-    def predict_proba(self, x, **kwargs):
-        """Probabilities of the next token at every position; arguments as for `predict`."""
-        return ops.convert_to_numpy(ops.softmax(self.predict(x, **kwargs)))
+    def start(self, tokens, sizes, capacity):
+        mask = tokens != 0 if self.mask_zero else tf.sequence_mask(sizes, tf.shape(tokens)[1])
+        output, h, c = self.rnn(self.embedding(tokens), mask=mask, training=False)
+        last = tf.gather(output, sizes - 1, batch_dims=1)  # (batch, rnn_units)
+        return self.dense(last), (h, c)
 
-    def generate(self, prompt, length=200, temperature=1.0, seed=0):
-        """Continue a prompt, one token at a time, each step at the same cost.
+    def stepper(self):
+        cell, dtype = self.rnn.cell, self.compute_dtype
+        kernel = tf.cast(tf.concat([cell.kernel, cell.recurrent_kernel], 0), dtype)
+        bias = tf.cast(cell.bias, dtype)
+        dense_kernel, dense_bias = (tf.convert_to_tensor(v) for v in self.dense.weights)
 
-        Args:
-            prompt: A string, if the model has a vocabulary; or token ids `(batch, length)`.
-            length: Number of tokens to add.
-            temperature: 0 takes the most likely token, 1 samples the model's own distribution.
-            seed: Integer; the same seed gives the same text.
+        def step(token, slot, positions, cache):
+            h, c = cache
+            gates = tf.matmul(tf.concat([self.embedding(token), h], 1), kernel) + bias
+            i, f, new, o = tf.split(gates, 4, axis=1)
+            c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(new)
+            h = tf.sigmoid(o) * tf.tanh(c)
+            x = tf.cast(h, dense_kernel.dtype)
+            return tf.matmul(x, dense_kernel) + dense_bias, (h, c)
 
-        Returns:
-            Prompt and continuation: a string for a string, else ids `(batch, prompt + length)`.
-
-        Raises:
-            ValueError: if the prompt is empty or needs a vocabulary the model does not have.
-        """
-        return generate(self, prompt, length, temperature, seed)
-
-    @tf.function(reduce_retracing=True)
-    def continue_tokens(self, tokens, length, temperature, seed):
-        """The compiled loop behind `generate`: ids `(batch, length)` that follow `tokens`."""
-        state = self.get_initial_state(tf.shape(tokens)[0])
-        logits, state = self(tokens, state=state, training=False)
-        forbidden = 2 if self.vocabulary else 1
-        drawn = tf.TensorArray("int32", size=length)
-        next_logits = logits[:, -1]
-        for i in tf.range(length):
-            token = sample(next_logits, temperature, tf.stack([seed, i]), forbidden)
-            drawn = drawn.write(i, token)
-            logits, state = self(token[:, None], state=state, training=False)
-            next_logits = logits[:, 0]
-        return tf.transpose(drawn.stack())  # (batch, length)
-
-    def data_specs(self):
-        tokens = checks.Spec(
-            "int", (None,), 0, self.vocab_size - 1, f"Tokens are ids below {self.vocab_size}."
-        )
-        return tokens, tokens if self._sparse_loss() else checks.Spec()
+        return step
 
     def get_config(self):
         config = super().get_config()

@@ -12,15 +12,19 @@ width (T4), the standard block with residuals and normalisation (T6), causal unl
 
 import keras
 import tensorflow as tf
-from keras import layers, ops
+from keras import layers
 
-from bigmodels import checks
-from bigmodels.distribute import Model
-from bigmodels.layers import PositionalEncoding, TransformerBlock, generate, sample
+from bigmodels.layers import (
+    CachedAttention,
+    LanguageModel,
+    PositionalEncoding,
+    TransformerBlock,
+)
+from bigmodels.layers.cached_attention import folded, normalised
 
 
 @keras.saving.register_keras_serializable(package="bigmodels")
-class Transformer(Model):
+class Transformer(LanguageModel):
     """A stack of self-attention blocks over embedded tokens.
 
     Args:
@@ -45,9 +49,6 @@ class Transformer(Model):
     Raises:
         ValueError: if an argument is out of range.
     """
-
-    gives_logits = True
-    natural_input_shape = (None, None)
 
     def __init__(
         self,
@@ -128,55 +129,55 @@ class Transformer(Model):
     def compute_output_shape(self, input_shape):
         return (*input_shape, self.vocab_size)
 
-    def predict_proba(self, x, **kwargs):
-        """Probabilities of the next token at every position; arguments as for `predict`."""
-        return ops.convert_to_numpy(ops.softmax(self.predict(x, **kwargs)))
+    def generate(self, *args, **kwargs):
+        """Continue a prompt, see `bigmodels.layers.LanguageModel.generate`.
 
-    def generate(self, prompt, length=200, temperature=1.0, seed=0):
-        """Continue a prompt; each step sees the last `max_length` tokens.
-
-        Args:
-            prompt: A string, if the model has a vocabulary; or token ids `(batch, length)`.
-            length: Number of tokens to add.
-            temperature: 0 takes the most likely token, 1 samples the model's own distribution.
-            seed: Integer; the same seed gives the same text.
-
-        Returns:
-            Prompt and continuation: a string for a string, else ids `(batch, prompt + length)`.
+        When `max_length` tokens are reached, it goes on from the last half of them.
 
         Raises:
             ValueError: if an argument does not fit, or the model is not causal.
         """
         if not self.causal:
             raise ValueError("causal: False, but only a causal model can continue a text")
-        return generate(self, prompt, length, temperature, seed)
+        return super().generate(*args, **kwargs)
 
-    @tf.function(reduce_retracing=True)
-    def continue_tokens(self, tokens, length, temperature, seed):
-        """The compiled loop behind `generate`: ids `(batch, length)` that follow `tokens`."""
-        batch, prompt_length = tf.shape(tokens)[0], tf.shape(tokens)[1]
-        total = prompt_length + length
-        window = tf.minimum(total, self.max_length)
-        forbidden = 2 if self.vocabulary else 1
-        # Positions not yet drawn hold padding; a causal model does not look at them.
-        tokens = tf.concat([tokens, tf.zeros((batch, length), tokens.dtype)], axis=1)
-        for i in tf.range(prompt_length, total):
-            tf.autograph.experimental.set_loop_options(
-                shape_invariants=[(tokens, tf.TensorShape([None, None]))]
-            )
-            start = tf.maximum(i - window, 0)
-            logits = self(tokens[:, start : start + window], training=False)
-            last = tf.gather(logits, i - 1 - start, axis=1)  # (batch, vocab_size)
-            drawn = sample(last, temperature, tf.stack([seed, i - prompt_length]), forbidden)
-            here = tf.range(total) == i
-            tokens = tf.where(here, drawn[:, None], tokens)
-        return tokens[:, prompt_length:]
+    @property
+    def context(self):
+        """The most tokens it can look at."""
+        return self.max_length
 
-    def data_specs(self):
-        tokens = checks.Spec(
-            "int", (None,), 0, self.vocab_size - 1, f"Tokens are ids below {self.vocab_size}."
-        )
-        return tokens, tokens if self._sparse_loss() else checks.Spec()
+    def start(self, tokens, sizes, capacity):
+        mask = tokens != 0
+        x = self._embedded(tokens, self.position_encoding.at(tf.range(tf.shape(tokens)[1])))
+        caches = []
+        for block in self.blocks:
+            x, cache = block.start(x, mask, capacity)
+            caches.append(cache)
+        last = tf.gather(x, sizes - 1, batch_dims=1)  # (batch, embedding_dim)
+        new = tf.ones((tf.shape(tokens)[0], capacity - tf.shape(tokens)[1]), "bool")
+        return self.dense(self.norm(last)), (tf.concat([mask, new], axis=1), caches)
+
+    def stepper(self):
+        steps = [block.stepper() for block in self.blocks]
+        dtype = self.dense.compute_dtype
+        kernel, bias = folded(self.norm, self.dense.kernel, self.dense.bias, dtype)
+
+        def step(token, slot, positions, cache):
+            real, caches = cache  # Which slots hold, or will hold, more than padding.
+            x = self._embedded(token, self.position_encoding.at(positions))
+            seen = real & (tf.range(tf.shape(real)[1]) <= slot)
+            hidden = tf.where(seen, tf.constant(0, x.dtype), x.dtype.min)[:, None]
+            places = CachedAttention.places(caches[0], slot)
+            caches = list(caches)
+            for i, step_of_block in enumerate(steps):
+                x, caches[i] = step_of_block(x, places, hidden, caches[i])
+            x = tf.cast(normalised(x, self.norm.epsilon), dtype)
+            return tf.matmul(x, kernel) + bias, (real, caches)
+
+        return step
+
+    def _embedded(self, tokens, encoding):
+        return self.token_embedding(tokens) * self.embedding_dim**0.5 + encoding
 
     def get_config(self):
         config = super().get_config()

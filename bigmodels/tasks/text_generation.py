@@ -17,7 +17,7 @@ import tensorflow as tf
 from bigmodels import intervals
 from bigmodels.data import load_text
 from bigmodels.intervals import Observations
-from bigmodels.layers import Vocabulary, generate_strings
+from bigmodels.layers import Vocabulary
 from bigmodels.models import RNN, Transformer
 from bigmodels.tasks.task import (
     Config,
@@ -248,7 +248,7 @@ def serving(model, config):
     """Strings in, strings out, the same as from `predict`; and the logits behind them."""
 
     def generate(prompt, length, temperature, seed):
-        return {"text": generate_strings(model, prompt, length, temperature, seed)}
+        return {"text": model.continue_strings(prompt, length, temperature, seed)}
 
     def logits(tokens):
         return {"logits": model(tokens, training=False)}

@@ -1,0 +1,304 @@
+"""Token by token: the cache, the draws, the search, each against a slow and obvious way."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bigmodels.layers import generation
+from bigmodels.models import RNN, Transformer
+
+LETTERS = "abcdefghij"
+MAKERS = {
+    "rnn": lambda **k: RNN(12, 8, 16, **k),
+    "rnn, no mask": lambda **k: RNN(12, 8, 16, mask_zero=False, **k),
+    "transformer": lambda **k: Transformer(12, 8, 2, 16, 0.0, num_layers=2, max_length=24, **k),
+}
+
+
+@pytest.fixture(params=sorted(MAKERS))
+def make(request):
+    return MAKERS[request.param]
+
+
+def _sharp(model, factor=20.0):
+    """A model that is surer of what it says, so that no two tokens are nearly as likely."""
+    model.build((None, None))
+    model.dense.kernel.assign(model.dense.kernel * factor)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [("float32", 1e-5), ("mixed_bfloat16", 3e-2), ("mixed_float16", 4e-3)]
+)
+def test_cached_logits_are_those_of_the_whole_sequence(make, dtype, tolerance, rng):
+    model = make(dtype=dtype)
+    tokens = rng.integers(1, 12, (3, 15)).astype("int32")
+    sizes = np.array([4, 2, 6], "int32")
+    prompts = np.where(np.arange(6) < sizes[:, None], tokens[:, :6], 0)
+
+    @tf.function
+    def read():
+        logits, cache = model.start(prompts, sizes, 15)
+        step = model.stepper()
+        found = tf.TensorArray("float32", 10).write(0, logits)
+        for i in tf.range(9):
+            tf.autograph.experimental.set_loop_options(parallel_iterations=1)
+            token = tf.gather(tokens, sizes + i, batch_dims=1)
+            logits, cache = step(token, 6 + i, sizes + i, cache)
+            found = found.write(i + 1, logits)
+        return tf.transpose(found.stack(), (1, 0, 2))
+
+    model(tokens)
+    for weight in model.weights:  # No bias of zero, no scale of one.
+        weight.assign_add(0.1 * keras.random.normal(weight.shape, dtype=weight.dtype))
+    found, whole = read().numpy(), np.asarray(model(tokens), "float32")
+    wanted = np.stack([row[n - 1 : n + 9] for row, n in zip(whole, sizes, strict=True)])
+    np.testing.assert_allclose(found, wanted, atol=tolerance * np.abs(whole).max())
+
+
+def test_prompts_of_any_lengths_go_on_as_each_alone(make):
+    model = _sharp(make())
+    prompts = [[3, 4, 5], [7], [2, 9, 4, 4, 1]]
+    together = model.generate(prompts, length=9, temperature=0)
+    for row, prompt in zip(together, prompts, strict=True):
+        alone = model.generate([prompt], length=9, temperature=0)[0]
+        np.testing.assert_array_equal(row[: len(alone)], alone)
+        assert not row[len(alone) :].any()
+
+
+def test_padding_before_a_prompt_changes_nothing_where_padding_is_known():
+    for name in ("rnn", "transformer"):
+        model = _sharp(MAKERS[name]())
+        if name == "rnn":  # A Transformer counts positions from the padding on.
+            a = model.generate([[0, 0, 3, 4]], length=5, temperature=0)[0, 4:]
+            b = model.generate([[3, 4]], length=5, temperature=0)[0, 2:]
+            np.testing.assert_array_equal(a, b)
+        logits, _ = model.start(np.int32([[0, 0, 3, 4]]), np.int32([4]), 4)
+        wanted = model(np.int32([[0, 0, 3, 4]]))[:, -1]
+        np.testing.assert_allclose(logits, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("max_length", [1, 2, 5, 8])
+def test_when_its_window_is_full_a_transformer_goes_on_from_the_last_half(max_length, rng):
+    model = _sharp(Transformer(12, 8, 2, 16, 0.0, max_length=max_length))
+    for prompts in (rng.integers(1, 12, (2, 3)), rng.integers(1, 12, (2, 9))):
+        generated = model.generate(prompts, length=20, temperature=0)
+        for prompt, row in zip(prompts, generated, strict=True):
+            tokens = list(prompt)
+            window = tokens[-max_length:]
+            while len(tokens) < len(prompt) + 20:
+                if len(window) > max_length:
+                    window = tokens[-max(max_length // 2, 1) :]
+                logits = np.array(model(np.array([window])))[0, -1]
+                tokens.append(1 + int(logits[1:].argmax()))
+                window = [*window, tokens[-1]]
+            np.testing.assert_array_equal(row, tokens)
+
+
+def test_no_length_is_traced_anew(make):
+    model = make(vocabulary=LETTERS)
+    model.generate("ab", length=3)
+    model.generate("abc", length=4)
+    model.generate(["abc", "a"], length=4)
+    traced = model.continue_tokens.experimental_get_tracing_count()
+    for prompt, length in (("abcde", 7), (["a", "bcd", "efg"], 30), ("abc", 1)):
+        model.generate(prompt, length=length)
+    assert model.continue_tokens.experimental_get_tracing_count() == traced
+
+
+def test_a_shorter_text_is_the_beginning_of_a_longer_one(make):
+    model = make(vocabulary=LETTERS)
+    longer = model.generate("abc", length=40, seed=5)
+    assert model.generate("abc", length=9, seed=5) == longer[:12]
+
+
+def test_several_strings_give_several_texts_that_differ(make):
+    model = make(vocabulary=LETTERS)
+    texts = model.generate(["abc", "abc", "f"], length=20, seed=1)
+    assert [text[:3] for text in texts[:2]] == ["abc", "abc"] and texts[2][0] == "f"
+    assert texts[0] != texts[1] and {len(text) for text in texts} == {23, 21}
+
+
+def test_a_stop_ends_a_text_and_the_loop(make):
+    model = _sharp(make(vocabulary=LETTERS))
+    texts = model.generate(["abc", "d", "fgh"], length=200, stop="ae", seed=3)
+    whole = model.generate(["abc", "d", "fgh"], length=200, seed=3)
+    for prompt, text, all_of_it in zip(["abc", "d", "fgh"], texts, whole, strict=True):
+        new = all_of_it[len(prompt) :]
+        ends = [new.find(each) for each in "ae" if each in new]
+        assert text == prompt + (new[: min(ends) + 1] if ends else new)
+    ids = model.generate([[3, 4]], length=30, stop=[int(i) for i in range(2, 12)])
+    assert ids.shape == (1, 32) and ids[0, 2] and not ids[0, 3:].any()  # All of them end it.
+
+
+def _draws(logits, **options):
+    """Shares of each token, over a grid of numbers that stands for all of [0, 1)."""
+    uniform = (np.arange(4000, dtype="float32") + 0.5) / 4000
+    tiled = np.tile(np.float32(logits), (4000, 1))
+    options = {k: tf.fill([4000], v) for k, v in {"temperature": 1.0, **options}.items()}
+    drawn = generation.draw(tiled, uniform, forbidden=1, **options).numpy()
+    return np.bincount(drawn, minlength=len(logits)) / 4000
+
+
+def _normalised(p):
+    return np.array(p) / np.sum(p)
+
+
+P = [0.3, 0.05, 0.4, 0.1, 0.15]  # The first may not be drawn.
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ({}, [0, 0.05, 0.4, 0.1, 0.15]),
+        ({"temperature": 2.0}, [0, *np.sqrt(P[1:])]),
+        ({"temperature": 0.0}, [0, 0, 1, 0, 0]),
+        ({"top_k": 1}, [0, 0, 1, 0, 0]),
+        ({"top_k": 2}, [0, 0, 0.4, 0, 0.15]),
+        ({"top_k": 0}, [0, 0.05, 0.4, 0.1, 0.15]),
+        ({"top_k": 99}, [0, 0.05, 0.4, 0.1, 0.15]),
+        # Of the 0.7 that may be drawn 0.4 are 57 %, with 0.15 they are 79 %.
+        ({"top_p": 0.5}, [0, 0, 1, 0, 0]),
+        ({"top_p": 0.6}, [0, 0, 0.4, 0, 0.15]),
+        ({"top_p": 1.0}, [0, 0.05, 0.4, 0.1, 0.15]),
+        ({"top_p": 1e-6}, [0, 0, 1, 0, 0]),
+        # Of the three likeliest, 0.65 together, the first two are 85 %.
+        ({"top_k": 3, "top_p": 0.8}, [0, 0, 0.4, 0, 0.15]),
+        ({"top_k": 3, "top_p": 0.9}, [0, 0, 0.4, 0.1, 0.15]),
+    ],
+)
+def test_draws_are_shared_out_as_told(options, wanted):
+    np.testing.assert_allclose(_draws(np.log(P), **options), _normalised(wanted), atol=3e-4)
+
+
+def test_each_row_has_a_temperature_and_limits_of_its_own():
+    logits = np.tile(np.log(np.float32(P)), (4, 1))
+    uniform = np.float32([0.01, 0.01, 0.99, 0.99])
+    temperature, top_k = np.float32([0, 1, 1, 1]), np.int32([0, 0, 0, 2])
+    drawn = generation.draw(logits, uniform, temperature, top_k)
+    np.testing.assert_array_equal(drawn, [2, 1, 4, 4])
+
+
+def test_the_largest_number_draws_a_token_that_may_be_drawn(rng):
+    logits = np.float32(rng.normal(size=(2000, 500)) * 5)
+    logits[:, -3:] = -1e30
+    uniform = np.full(2000, 1 - 2**-23, "float32")
+    drawn = generation.draw(logits, uniform, tf.ones(2000)).numpy()
+    assert (np.exp(logits - logits.max(1, keepdims=True))[np.arange(2000), drawn] > 0).all()
+
+
+def _all_continuations(model, prompt, length, stop):
+    """Every sequence that ends, or is of full length, with the log-probability of its tokens."""
+    vocab = range(1, model.vocab_size)
+    for n in range(1, length + 1):
+        for tokens in itertools.product(vocab, repeat=n):
+            if any(t in stop for t in tokens[:-1]) or (n < length and tokens[-1] not in stop):
+                continue
+            yield tokens
+
+
+def _score(model, prompt, sequences):
+    longest = max(map(len, sequences))
+    rows = np.zeros((len(sequences), len(prompt) + longest), "int32")
+    for row, tokens in zip(rows, sequences, strict=True):
+        row[: len(prompt) + len(tokens)] = [*prompt, *tokens]
+    logits = np.array(model(rows), "float64")
+    logits[..., 0] = -np.inf
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    return [
+        sum(log_p[i, len(prompt) + j - 1, token] for j, token in enumerate(tokens))
+        for i, tokens in enumerate(sequences)
+    ]
+
+
+@pytest.mark.parametrize("stop", [(), (2, 4)])
+@pytest.mark.parametrize("penalty", [0.0, 1.0])
+@pytest.mark.parametrize("kind", ["rnn", "transformer"])
+def test_a_search_wide_enough_finds_what_trying_all_finds(kind, penalty, stop):
+    model = {
+        "rnn": lambda: RNN(6, 8, 8),
+        "transformer": lambda: Transformer(6, 8, 2, 8, 0.0, max_length=8),
+    }[kind]()
+    _sharp(model, 5.0)
+    prompts = [[3, 1], [5]]
+    tokens, sizes = np.int32([[3, 1], [5, 0]]), np.int32([2, 1])
+    found, ratings = model.search_tokens(tokens, sizes, tf.constant(3), 30, penalty, stop)
+    for i, prompt in enumerate(prompts):
+        sequences = [*_all_continuations(model, prompt, 3, stop)]
+        scores = _score(model, prompt, sequences)
+        rated = [s / ((5 + len(t)) / 6) ** penalty for s, t in zip(scores, sequences, strict=True)]
+        order = np.argsort(rated)[::-1][:20]
+        np.testing.assert_allclose(ratings[i, :20], np.array(rated)[order], rtol=1e-4, atol=1e-5)
+        best = sequences[order[0]]
+        np.testing.assert_array_equal(found[i, 0, : len(best)], best)
+        assert not np.any(found[i, 0, len(best) :])
+
+
+def test_a_search_with_one_beam_is_greedy(make):
+    model = _sharp(make())
+    prompt = [[3, 4, 5], [7, 2, 9]]
+    found = model.generate(prompt, length=9, num_beams=1)
+    np.testing.assert_array_equal(found, model.generate(prompt, length=9, temperature=0))
+
+
+def test_more_beams_find_what_is_at_least_as_likely(rng):
+    model = _sharp(Transformer(30, 16, 2, 16, 0.0, max_length=40), 3.0)
+    tokens, sizes = rng.integers(1, 30, (8, 3)).astype("int32"), np.full(8, 3, "int32")
+    best = [
+        model.search_tokens(tokens, sizes, tf.constant(12), beams, 0.0)[1].numpy()[:, 0].mean()
+        for beams in (1, 4, 32)
+    ]
+    assert best[0] < best[1] < best[2]
+
+
+def test_graph_of_strings_gives_what_generate_gives(make):
+    model = make(vocabulary=LETTERS)
+    model.build((None, None))
+    prompts, lengths, seeds = ["abc", "fghij"], [7, 4], [1, 2]
+    given = (np.array(prompts), np.int32(lengths), np.float32([0.7, 0.0]), np.int32(seeds))
+    top = (np.int32([3, 0]), np.float32([0.9, 1.0]))
+    found = [text.decode() for text in model.continue_strings(*given, *top).numpy()]
+    assert found == [
+        model.generate("abc", 7, 0.7, 1, top_k=3, top_p=0.9),
+        model.generate("fghij", 4, 0.0, 2),
+    ]
+    found = model.search_strings(np.array(prompts), tf.constant(5), 3, tf.constant(1.0))
+    wanted = model.generate(prompts, 5, num_beams=3, length_penalty=1.0)
+    assert [text.decode() for text in found.numpy()] == wanted
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prompt": []}, "prompt: []"),
+        ({"prompt": [[1], []]}, "prompt: [[1], []]"),
+        ({"prompt": [[3, 12]]}, "prompt: element 1 holds 12"),
+        ({"prompt": [[0, 0]]}, "prompt: a row holds nothing but padding"),
+        ({"prompt": ["a", ""]}, "prompt: ['a', ''] is empty"),
+        ({"top_k": 0}, "top_k: 0"),
+        ({"top_p": 0.0}, "top_p: 0.0"),
+        ({"top_p": 1.1}, "top_p: 1.1"),
+        ({"num_beams": 0}, "num_beams: 0"),
+        ({"num_beams": 2, "top_k": 3}, "top_k: 3, but a search"),
+        ({"num_beams": 2, "length": 30}, "length: prompt and continuation have 31 tokens"),
+        ({"stop": "z"}, "stop: 'z'"),
+        ({"stop": [12]}, "stop: 12"),
+        ({"temperature": float("nan")}, "temperature: nan"),
+    ],
+)
+def test_errors_name_argument_and_value(options, message):
+    model = MAKERS["transformer"](vocabulary=LETTERS)
+    with pytest.raises(ValueError) as error:
+        model.generate(**{"prompt": "a", "length": 5} | options)
+    assert message in str(error.value)
+
+
+def test_a_saved_model_goes_on_the_same(make, tmp_path):
+    model = make(vocabulary=LETTERS)
+    text = model.generate("abc", length=20, seed=1, top_k=4)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.generate("abc", length=20, seed=1, top_k=4) == text
