@@ -17,7 +17,8 @@ def continue_tokens(
 ):
     """Draw what follows.
 
-    When a model's `context` is full, it goes on from the last half of it, which is read anew.
+    When as many tokens were read as a model's `context` holds, it goes on from the last half of
+    them, which is read anew.
 
     Args:
         model: Has `start`, `stepper`, `context` (the most tokens it can look at, or `None`) and
@@ -51,9 +52,16 @@ def continue_tokens(
     def more(t, ended):
         return (t < length) & ~tf.reduce_all(ended)
 
-    def one_window(t, ended, drawn):
-        keep = tf.where(t == 0, tf.minimum(width, context), tf.maximum(context // 2, 1))
-        read, read_sizes = _last(tokens, sizes, drawn, t, keep)
+    def one_window(t, begun, ended, drawn):
+        total = sizes + t
+        # Each row's window is its own: who else is in the batch makes no difference.
+        half = tf.maximum(context // 2, 1)
+        begun = tf.where(total - begun > context, total - half, begun)
+        begun = tf.where(t == 0, tf.maximum(total - context, 0), begun)
+        begun = tf.where(ended, total - 1, begun)
+        read_sizes = total - begun
+        keep = tf.reduce_max(read_sizes)
+        read = _window(tokens, sizes, drawn, begun, total, keep)
         capacity = tf.minimum(keep + length - t, context)
         logits, cache = model.start(read, read_sizes, capacity)
         token, ended, drawn = choose(logits, t, ended, drawn)
@@ -70,11 +78,11 @@ def continue_tokens(
             (t + 1, keep, token, ended, drawn, cache),
             parallel_iterations=1,
         )
-        return t, ended, drawn
+        return t, begun, ended, drawn
 
-    state = tf.constant(0), counts < 1, tf.zeros((length, batch), "int32")
-    _, _, drawn = tf.while_loop(
-        lambda t, ended, _: more(t, ended), one_window, state, parallel_iterations=1
+    state = tf.constant(0), tf.zeros_like(sizes), counts < 1, tf.zeros((length, batch), "int32")
+    _, _, _, drawn = tf.while_loop(
+        lambda t, begun, ended, _: more(t, ended), one_window, state, parallel_iterations=1
     )
     return tf.transpose(drawn)  # (batch, length)
 
@@ -228,19 +236,16 @@ def _is_any(tokens, ids):
     return found
 
 
-def _last(tokens, sizes, drawn, t, keep):
-    """The last tokens of each row, prompt and `t` drawn ones together.
+def _window(tokens, sizes, drawn, begun, total, width):
+    """The tokens of each row, prompt and drawn ones together, from one place to another.
 
     Returns:
-        `(tokens, sizes)`: int32 `(batch, keep)`, padded with 0, and how many they are.
+        int32 `(batch, width)`, padded with 0.
     """
-    width = tf.shape(tokens)[1]
-    tokens = tf.concat([tokens, tf.transpose(drawn)], 1)
-    total = sizes + t
-    kept = tf.minimum(total, keep)
-    places = (total - kept)[:, None] + tf.range(keep)  # (batch, keep)
-    drawn_places = width + places - sizes[:, None]
+    everything = tf.concat([tokens, tf.transpose(drawn)], 1)
+    places = begun[:, None] + tf.range(width)  # (batch, width)
+    drawn_places = tf.shape(tokens)[1] + places - sizes[:, None]
     columns = tf.where(places < sizes[:, None], places, drawn_places)
-    inside = tf.range(keep) < kept[:, None]
-    found = tf.gather(tokens, tf.where(inside, columns, 0), batch_dims=1)
-    return tf.where(inside, found, 0), kept
+    inside = places < total[:, None]
+    found = tf.gather(everything, tf.where(inside, columns, 0), batch_dims=1)
+    return tf.where(inside, found, 0)
