@@ -16,6 +16,7 @@ import pathlib
 import platform
 import shutil
 import stat
+import warnings
 import zipfile
 
 import keras
@@ -28,6 +29,7 @@ from bigmodels import (
     models,  # noqa: F401  (registers the classes that `.keras` files name)
     tasks,
 )
+from bigmodels.checks import shown
 from bigmodels.distribute import training_state
 from bigmodels.intervals import Observations
 from bigmodels.tasks.task import flat_settings, with_settings
@@ -71,6 +73,13 @@ _NUMBERS = (
     "an object of finite numbers",
 )
 _INTERVALS = (_has_intervals, "pairs of numbers by split and metric")
+_BUDGET = (
+    lambda value: (
+        isinstance(value, dict)
+        and all(number is None or _is_number(number) for number in value.values())
+    ),
+    "an object of finite numbers",
+)
 _OPTIONAL = ("machine", "intervals")
 _FORMS = {
     "config.json": {"task": _TEXT, "config": _OBJECT, "versions": _OBJECT, "machine": _OBJECT},
@@ -78,7 +87,10 @@ _FORMS = {
     | dict.fromkeys(("seed", "parameters", "steps", "seconds", "throughput"), _NUMBER)
     | dict.fromkeys(("train", "validation", "test"), _NUMBERS)
     | {"intervals": _INTERVALS},
+    "search.json": {"task": _TEXT, "config": _OBJECT},
+    "oracle.json": {"seconds": _NUMBER, "oracle": _OBJECT, "trials": _OBJECT},
 }
+_RESULT_OF_A_SEARCH = {"task": _TEXT, "dataset": _TEXT, "budget": _BUDGET}
 
 
 class RunDirectory:
@@ -133,9 +145,10 @@ class RunDirectory:
         )
         for key in sorted({*before, *now} - {"config", *_NOT_THE_RUN}, key=lambda k: k != "task"):
             if before.get(key) != now.get(key):
+                old, new = _spoken(before.get(key)), _spoken(now.get(key))
                 raise ValueError(
-                    f"workdir: {str(self.path)!r} holds a {kind} with {key}={before.get(key)}, "
-                    f"not {now.get(key)}; choose another workdir"
+                    f"workdir: {str(self.path)!r} holds a {kind} with {_spoken(key)}={old}, "
+                    f"not {new}; choose another workdir"
                 )
 
     def create(self, task, config):
@@ -184,14 +197,21 @@ class RunDirectory:
             raise ValueError(f"workdir: {str(self.path)!r} holds no model.keras (not trained yet?)")
         try:
             _check_model_file(path)
-            model = keras.models.load_model(path, safe_mode=True)
+            with _no_larger_than_file(path), warnings.catch_warnings():
+                # Keras warns of a model that cannot be built, and goes on with part of it.
+                warnings.simplefilter("error", UserWarning)
+                warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+                model = keras.models.load_model(path, safe_mode=True)
             if not isinstance(model, distribute.Model):
                 raise ValueError(f"it is a {type(model).__name__}, not a model of this package")
+            if not model.built:
+                raise ValueError("it holds a model without weights")
             return model
         except Exception as error:
             # zipfile, h5py, json and Keras each raise their own kind for a damaged file.
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(f"workdir: {str(path)!r} cannot be loaded: {reason[:500]}") from error
+            raise ValueError(
+                f"workdir: {str(path)!r} cannot be loaded: {_reason(error)}"
+            ) from error
 
     def save_model(self, model):
         """Write `model.keras`, whole or not at all."""
@@ -207,8 +227,8 @@ class RunDirectory:
         path = self.path / name
         try:
             content = _parsed(_contents(path))
-            if "budget" not in content:  # Which a search has.
-                _check_form(content, _FORMS.get(name, {}))
+            of_search = name == "result.json" and self._is_search()
+            _check_form(content, _RESULT_OF_A_SEARCH if of_search else _FORMS.get(name, {}))
             return content
         except FileNotFoundError:
             if not self.path.exists():
@@ -302,17 +322,17 @@ class RunDirectory:
         if not path.exists():
             return {}
         try:
-            with np.load(path) as stored:
+            with np.load(io.BytesIO(_contents(path))) as stored:
+                if sum(part.file_size for part in stored.zip.infolist()) > _MAX_JSON_BYTES:
+                    raise ValueError(f"it claims more than {_MAX_JSON_BYTES:,} bytes")
                 found = {}
                 for key in stored.files:
-                    name, part = key.rsplit("/", 1)
+                    name, _, part = key.rpartition("/")
                     found.setdefault(name, {})[part] = stored[key]
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise ValueError(f"workdir: {str(path)!r} cannot be read: {error}") from None
-        return {
-            name: Observations(**parts | {"unit": str(parts["unit"])})
-            for name, parts in found.items()
-        }
+            return {name: _observations(name, **parts) for name, parts in found.items()}
+        except Exception as error:
+            # As for a model's file.
+            raise ValueError(f"workdir: {str(path)!r} cannot be read: {_reason(error)}") from None
 
     @contextlib.contextmanager
     def lock(self):
@@ -403,8 +423,7 @@ class Checkpoints:
                 self.unpack(content)
             except Exception as error:
                 # Whatever byte is wrong, zipfile, zlib, NumPy and JSON have errors of their own.
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                say(f"{file} is damaged ({reason}); trying the one before.")
+                say(f"{file} is damaged ({_reason(error)}); trying the one before.")
                 continue
             return content
         return None
@@ -468,11 +487,33 @@ def _check_form(content, form):
     """Refuse an object in which something is missing or is not what it has to be."""
     for name, (fits, expected) in form.items():
         if name not in content and name not in _OPTIONAL:
-            raise ValueError(f"{name} is missing")
+            raise ValueError(f"{_spoken(name)} is missing")
         if name in content and not fits(content[name]):
-            shown = repr(content[name])
-            shown = shown if len(shown) < 80 else f"{shown[:80]}..."
-            raise ValueError(f"{name}: {shown}, expected {expected}")
+            raise ValueError(f"{_spoken(name)}: {shown(content[name])}, expected {expected}")
+
+
+def _spoken(value):
+    """What stands in somebody's file, as a message says it."""
+    plain = isinstance(value, str) and value.isprintable() and len(value) <= 200
+    return value if plain else shown(value)
+
+
+def _reason(error):
+    """What an error of whichever library says, on one line."""
+    return (str(error).splitlines() or [""])[0][:500] or type(error).__name__
+
+
+def _observations(name, values, unit, keys, weights=None):
+    """`Observations` out of arrays that somebody may have been at."""
+    columns = [values, keys] if weights is None else [values, keys, weights]
+    numbers = all(column.dtype.kind in "fiub" for column in columns)
+    if not (numbers and values.shape == (len(values),) and len(values)):
+        raise ValueError(f"{_spoken(name)}: expected a number for each example")
+    if not all(c.shape == values.shape and np.isfinite(c).all() for c in columns):
+        raise ValueError(f"{_spoken(name)}: expected finite numbers, as many of each kind")
+    if weights is not None and not (weights > 0).all():
+        raise ValueError(f"{_spoken(name)}: expected weights above zero")
+    return Observations(values, str(unit), weights, keys)
 
 
 def _check_model_file(path):
@@ -484,6 +525,8 @@ def _check_model_file(path):
         if sorted(names) != _MODEL_PARTS:
             strange = [name for name in names if name not in _MODEL_PARTS] or names
             raise ValueError(f"it holds {strange[:3]}, expected {', '.join(_MODEL_PARTS)}")
+        if max(part.file_size for part in archive.infolist()) > 10 * os.path.getsize(path):
+            raise ValueError("it is packed tighter than any model")
         if archive.getinfo("config.json").file_size > _MAX_JSON_BYTES:
             raise ValueError(f"its config.json has more than {_MAX_JSON_BYTES:,} bytes")
         waiting = [_parsed(archive.read("config.json"))]
@@ -495,6 +538,28 @@ def _check_model_file(path):
             waiting += part.values()
         elif isinstance(part, list):
             waiting += part
+
+
+@contextlib.contextmanager
+def _no_larger_than_file(path):
+    """Refuse variables by the gigabyte, before they take any memory, for a file of a few bytes."""
+    left = 4 * os.path.getsize(path) + 1_000_000  # An optimizer may have more than the file does.
+
+    def create(following, initial_value, **kwargs):
+        nonlocal left
+        with tf.Graph().as_default():  # Where a value has a shape and takes no memory.
+            value = initial_value() if callable(initial_value) else initial_value
+        left -= math.prod(getattr(value, "shape", ()))
+        if left < 0:
+            raise ValueError
+        return following(initial_value=initial_value, **kwargs)
+
+    try:
+        with tf.variable_creator_scope(create):
+            yield
+    finally:
+        if left < 0:  # Of which Keras makes an error that says less, or none.
+            raise ValueError("its config claims more weights than it can hold")
 
 
 def _check_class(part):
