@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 
-from bigmodels import atomic
+from bigmodels import atomic, untrusted
 
 # The name in a checkpoint of what is no array.
 _ABOUT = "about"
@@ -62,8 +62,7 @@ class Checkpoints:
                 self.unpack(content)
             except Exception as error:
                 # Whatever byte is wrong, zipfile, zlib, NumPy and JSON have errors of their own.
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                say(f"{file} is damaged ({reason}); trying the one before.")
+                say(f"{file} is damaged ({untrusted.reason(error)}); trying the one before.")
                 continue
             return content
         return None

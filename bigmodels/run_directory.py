@@ -8,13 +8,14 @@ import contextlib
 import dataclasses
 import fcntl
 import importlib.metadata
+import io
 import json
 import math
 import os
 import pathlib
 import platform
 import shutil
-import zipfile
+import warnings
 
 import keras
 import numpy as np
@@ -63,6 +64,13 @@ _NUMBERS = (
     "an object of finite numbers",
 )
 _INTERVALS = (_has_intervals, "pairs of numbers by split and metric")
+_BUDGET = (
+    lambda value: (
+        isinstance(value, dict)
+        and all(number is None or _is_number(number) for number in value.values())
+    ),
+    "an object of finite numbers",
+)
 _OPTIONAL = ("machine", "intervals")
 _FORMS = {
     "config.json": {"task": _TEXT, "config": _OBJECT, "versions": _OBJECT, "machine": _OBJECT},
@@ -70,7 +78,10 @@ _FORMS = {
     | dict.fromkeys(("seed", "parameters", "steps", "seconds", "throughput"), _NUMBER)
     | dict.fromkeys(("train", "validation", "test"), _NUMBERS)
     | {"intervals": _INTERVALS},
+    "search.json": {"task": _TEXT, "config": _OBJECT},
+    "oracle.json": {"seconds": _NUMBER, "oracle": _OBJECT, "trials": _OBJECT},
 }
+_RESULT_OF_A_SEARCH = {"task": _TEXT, "dataset": _TEXT, "budget": _BUDGET}
 
 
 class RunDirectory:
@@ -125,9 +136,10 @@ class RunDirectory:
         )
         for key in sorted({*before, *now} - {"config", *_NOT_THE_RUN}, key=lambda k: k != "task"):
             if before.get(key) != now.get(key):
+                what, old, new = map(untrusted.spoken, (key, before.get(key), now.get(key)))
                 raise ValueError(
-                    f"workdir: {str(self.path)!r} holds a {kind} with {key}={before.get(key)}, "
-                    f"not {now.get(key)}; choose another workdir"
+                    f"workdir: {str(self.path)!r} holds a {kind} with {what}={old}, not {new}; "
+                    "choose another workdir"
                 )
 
     def create(self, task, config):
@@ -176,14 +188,21 @@ class RunDirectory:
             raise ValueError(f"workdir: {str(self.path)!r} holds no model.keras (not trained yet?)")
         try:
             untrusted.check_model_file(path)
-            model = keras.models.load_model(path, safe_mode=True)
+            with untrusted.no_larger_than_file(path), warnings.catch_warnings():
+                # Keras warns of a model that cannot be built, and goes on with part of it.
+                warnings.simplefilter("error", UserWarning)
+                warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+                model = keras.models.load_model(path, safe_mode=True)
             if not isinstance(model, distribute.Model):
                 raise ValueError(f"it is a {type(model).__name__}, not a model of this package")
+            if not model.built:
+                raise ValueError("it holds a model without weights")
             return model
         except Exception as error:
             # zipfile, h5py, json and Keras each raise their own kind for a damaged file.
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(f"workdir: {str(path)!r} cannot be loaded: {reason[:500]}") from error
+            raise ValueError(
+                f"workdir: {str(path)!r} cannot be loaded: {untrusted.reason(error)}"
+            ) from error
 
     def save_model(self, model):
         """Write `model.keras`, whole or not at all."""
@@ -199,8 +218,9 @@ class RunDirectory:
         path = self.path / name
         try:
             content = untrusted.parsed(untrusted.contents(path))
-            if "budget" not in content:  # Which a search has.
-                untrusted.check_form(content, _FORMS.get(name, {}), _OPTIONAL)
+            of_search = name == "result.json" and self._is_search()
+            form = _RESULT_OF_A_SEARCH if of_search else _FORMS.get(name, {})
+            untrusted.check_form(content, form, _OPTIONAL)
             return content
         except FileNotFoundError:
             if not self.path.exists():
@@ -294,17 +314,19 @@ class RunDirectory:
         if not path.exists():
             return {}
         try:
-            with np.load(path) as stored:
+            with np.load(io.BytesIO(untrusted.contents(path))) as stored:
+                if sum(part.file_size for part in stored.zip.infolist()) > untrusted.MAX_BYTES:
+                    raise ValueError(f"it claims more than {untrusted.MAX_BYTES:,} bytes")
                 found = {}
                 for key in stored.files:
-                    name, part = key.rsplit("/", 1)
+                    name, _, part = key.rpartition("/")
                     found.setdefault(name, {})[part] = stored[key]
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise ValueError(f"workdir: {str(path)!r} cannot be read: {error}") from None
-        return {
-            name: Observations(**parts | {"unit": str(parts["unit"])})
-            for name, parts in found.items()
-        }
+            return {name: _observations(name, **parts) for name, parts in found.items()}
+        except Exception as error:
+            # As for a model's file.
+            raise ValueError(
+                f"workdir: {str(path)!r} cannot be read: {untrusted.reason(error)}"
+            ) from None
 
     @contextlib.contextmanager
     def lock(self):
@@ -344,6 +366,19 @@ class RunDirectory:
                 f"workdir: {str(self.path)!r} has {free / 1e6:,.0f} MB free, but the run may need "
                 f"{needed / 1e6:,.0f} MB"
             )
+
+
+def _observations(name, values, unit, keys, weights=None):
+    """`Observations` out of arrays that somebody may have been at."""
+    columns = [values, keys] if weights is None else [values, keys, weights]
+    numbers = all(column.dtype.kind in "fiub" for column in columns)
+    if not (numbers and values.shape == (len(values),) and len(values)):
+        raise ValueError(f"{untrusted.spoken(name)}: expected a number for each example")
+    if not all(c.shape == values.shape and np.isfinite(c).all() for c in columns):
+        raise ValueError(f"{untrusted.spoken(name)}: expected finite numbers, as many of each kind")
+    if weights is not None and not (weights > 0).all():
+        raise ValueError(f"{untrusted.spoken(name)}: expected weights above zero")
+    return Observations(values, str(unit), weights, keys)
 
 
 def _machine():

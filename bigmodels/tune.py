@@ -199,7 +199,7 @@ class _Search:
             return None
         result = self.run.read_json("result.json")
         for name, now in self.budget.items():
-            before = result["budget"][name]
+            before = result["budget"].get(name)
             if before is not None and (now is None or now > before):
                 return None
         return result

@@ -1,17 +1,22 @@
 """Files that may come from elsewhere, looked at before anything follows what they say."""
 
+import contextlib
 import json
+import math
 import os
 import stat
 import zipfile
 
 import keras
+import tensorflow as tf
+
+from bigmodels.checks import shown
 
 _MODEL_PARTS = ["config.json", "metadata.json", "model.weights.h5"]
 # What Keras would take code, or files of whoever loads it, from.
 _CARRIERS = ("Lambda", "__lambda__", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer")
 _PLAIN = ("__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__", "__keras_tensor__")
-_MAX_JSON_BYTES, _MAX_JSON_DEPTH = 1 << 28, 64
+MAX_BYTES, _MAX_JSON_DEPTH = 1 << 28, 64
 
 
 def contents(path):
@@ -30,8 +35,8 @@ def contents(path):
     found = os.stat(path)
     if not stat.S_ISREG(found.st_mode):
         raise ValueError("it is no regular file")
-    if found.st_size > _MAX_JSON_BYTES:
-        raise ValueError(f"it has more than {_MAX_JSON_BYTES:,} bytes")
+    if found.st_size > MAX_BYTES:
+        raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
     return path.read_bytes()
 
 
@@ -80,11 +85,20 @@ def check_form(content, form, optional=()):
     """
     for name, (fits, expected) in form.items():
         if name not in content and name not in optional:
-            raise ValueError(f"{name} is missing")
+            raise ValueError(f"{spoken(name)} is missing")
         if name in content and not fits(content[name]):
-            shown = repr(content[name])
-            shown = shown if len(shown) < 80 else f"{shown[:80]}..."
-            raise ValueError(f"{name}: {shown}, expected {expected}")
+            raise ValueError(f"{spoken(name)}: {shown(content[name])}, expected {expected}")
+
+
+def spoken(value):
+    """What stands in somebody's file, as a message says it."""
+    plain = isinstance(value, str) and value.isprintable() and len(value) <= 200
+    return value if plain else shown(value)
+
+
+def reason(error):
+    """What an error of whichever library says, on one line."""
+    return (str(error).splitlines() or [""])[0][:500] or type(error).__name__
 
 
 def check_model_file(path):
@@ -104,8 +118,10 @@ def check_model_file(path):
         if sorted(names) != _MODEL_PARTS:
             strange = [name for name in names if name not in _MODEL_PARTS] or names
             raise ValueError(f"it holds {strange[:3]}, expected {', '.join(_MODEL_PARTS)}")
-        if archive.getinfo("config.json").file_size > _MAX_JSON_BYTES:
-            raise ValueError(f"its config.json has more than {_MAX_JSON_BYTES:,} bytes")
+        if max(part.file_size for part in archive.infolist()) > 10 * os.path.getsize(path):
+            raise ValueError("it is packed tighter than any model")
+        if archive.getinfo("config.json").file_size > MAX_BYTES:
+            raise ValueError(f"its config.json has more than {MAX_BYTES:,} bytes")
         waiting = [parsed(archive.read("config.json"))]
     while waiting:
         part = waiting.pop()
@@ -115,6 +131,28 @@ def check_model_file(path):
             waiting += part.values()
         elif isinstance(part, list):
             waiting += part
+
+
+@contextlib.contextmanager
+def no_larger_than_file(path):
+    """Refuse variables by the gigabyte, before they take any memory, for a file of a few bytes."""
+    left = 4 * os.path.getsize(path) + 1_000_000  # An optimizer may have more than the file does.
+
+    def create(following, initial_value, **kwargs):
+        nonlocal left
+        with tf.Graph().as_default():  # Where a value has a shape and takes no memory.
+            value = initial_value() if callable(initial_value) else initial_value
+        left -= math.prod(getattr(value, "shape", ()))
+        if left < 0:
+            raise ValueError
+        return following(initial_value=initial_value, **kwargs)
+
+    try:
+        with tf.variable_creator_scope(create):
+            yield
+    finally:
+        if left < 0:  # Of which Keras makes an error that says less, or none.
+            raise ValueError("its config claims more weights than it can hold")
 
 
 def _check_class(part):

@@ -125,8 +125,8 @@ def _hide_tensorflow_log():
 
 
 def to_json(content):
-    """One line of JSON."""
-    return json.dumps(content, ensure_ascii=False)
+    """One line of JSON, which every stream can carry: a file's name need not be UTF-8."""
+    return json.dumps(content, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
 
 
 def settings(pairs):

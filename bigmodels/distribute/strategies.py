@@ -12,10 +12,13 @@ import tensorflow as tf
 from tensorflow.python.distribute import collective_all_reduce_strategy as collective
 from tensorflow.python.distribute import collective_util, distribute_lib
 
+from bigmodels.checks import shown
 from bigmodels.distribute import replicas
 
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
-_ADDRESS = re.compile(r"[^\s\0]+:([0-9]{1,5})")
+_ADDRESS = re.compile(r"[^\s\0\ud800-\udfff]+:([0-9]{1,5})")
+# More than anybody has; what claims more would be written out address by address.
+_MOST = 1 << 16
 
 
 def strategy(name="auto", workers=None, worker=None):
@@ -81,7 +84,7 @@ def resolve(name="auto", workers=None):
         raise ValueError(f"strategy: {name!r} is not one of {', '.join(STRATEGIES)}")
     if name != "auto":
         return name, "asked for"
-    if why := _started_together(workers):
+    if why := _started_together(_listed(workers)):
         return "multi_worker", why
     if "TPU_NAME" in os.environ:
         return "tpu", "TPU_NAME is set"
@@ -99,8 +102,8 @@ def _started_together(workers):
     if sum(len(cluster.get(job, ())) for job in ("chief", "worker")) > 1:
         return "TF_CONFIG names several workers"
     tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
-    if not tasks.isdecimal():
-        raise ValueError(f"SLURM_STEP_NUM_TASKS: {tasks!r}, expected a number")
+    if not re.fullmatch("[0-9]{1,5}", tasks):
+        raise ValueError(f"SLURM_STEP_NUM_TASKS: {shown(tasks)}, expected a number")
     if int(tasks) > 1 and "SLURM_PROCID" in os.environ:
         return "Slurm started several tasks"
     return None
@@ -240,8 +243,8 @@ def make_cpu_devices(count):
     Raises:
         ValueError: if `count` is not positive, or TensorFlow has started already.
     """
-    if count < 1:
-        raise ValueError(f"devices: {count!r}, expected a positive integer")
+    if not 0 < count <= _MOST:
+        raise ValueError(f"devices: {shown(count)}, expected a positive integer to {_MOST:,}")
     (cpu, *_) = tf.config.list_physical_devices("CPU")
     parts = [tf.config.LogicalDeviceConfiguration()] * count
     try:
@@ -280,19 +283,20 @@ def _logical(kind):
 
 def _tf_config():
     raw = os.environ.get("TF_CONFIG") or "{}"
-    shown = raw if len(raw) <= 200 else f"{raw[:200]}..."
     try:
         config = json.loads(raw)
     except (ValueError, RecursionError):
         config = None
     if not isinstance(config, dict):
-        raise ValueError(f"TF_CONFIG: {shown!r} is not a JSON object")
+        raise ValueError(f"TF_CONFIG: {shown(raw)} is not a JSON object")
     cluster, task = config.get("cluster", {}), config.get("task", {})
     if not isinstance(cluster, dict) or not isinstance(task, dict):
-        raise ValueError(f"TF_CONFIG: {shown!r}: cluster and task are to be objects")
+        raise ValueError(f"TF_CONFIG: {shown(raw)}: cluster and task are to be objects")
     for job, addresses in cluster.items():
         if not isinstance(addresses, list):
-            raise ValueError(f"TF_CONFIG: {job} is {addresses!r}, expected a list of host:port")
+            raise ValueError(
+                f"TF_CONFIG: {shown(job)} is {shown(addresses)}, expected a list of host:port"
+            )
     _check_addresses("TF_CONFIG", [address for job in cluster.values() for address in job])
     return {"cluster": cluster, "task": task}
 
@@ -301,21 +305,30 @@ def _check_addresses(name, addresses):
     for address in addresses:
         port = _ADDRESS.fullmatch(address) if isinstance(address, str) else None
         if not (port and int(port[1]) < 1 << 16):
-            raise ValueError(f"{name}: {address!r}, expected host:port")
+            raise ValueError(f"{name}: {shown(address)}, expected host:port")
     address, count = collections.Counter(addresses).most_common(1)[0] if addresses else ("", 0)
     if count > 1:
-        raise ValueError(f"{name}: {address!r} stands for {count} workers")
+        raise ValueError(f"{name}: {shown(address)} stands for {count} workers")
+
+
+def _listed(workers):
+    if not workers:
+        return None
+    if not isinstance(workers, (str, list, tuple)):
+        raise ValueError(f"workers: {shown(workers)}, expected a list of host:port")
+    addresses = workers.split(",") if isinstance(workers, str) else list(workers)
+    _check_addresses("workers", addresses)
+    return addresses
 
 
 def _addresses(workers, worker):
-    if not workers:
+    addresses = _listed(workers)
+    if not addresses:
         if worker is not None:
-            raise ValueError(f"worker: {worker!r}, but workers names none")
+            raise ValueError(f"worker: {shown(worker)}, but workers names none")
         return None
-    addresses = workers.split(",") if isinstance(workers, str) else list(workers)
-    _check_addresses("workers", addresses)
     if not (isinstance(worker, int) and 0 <= worker < len(addresses)):
-        raise ValueError(f"worker: {worker!r}, expected 0 to {len(addresses) - 1}")
+        raise ValueError(f"worker: {shown(worker)}, expected 0 to {len(addresses) - 1}")
     return addresses
 
 
@@ -325,27 +338,31 @@ def _cluster(addresses, worker):
     simple = tf.distribute.cluster_resolver.SimpleClusterResolver
     if addresses:
         spec, kind, number = {"worker": addresses}, "worker", worker
-    elif "TF_CONFIG" in os.environ:
+    elif os.environ.get("TF_CONFIG"):
         config = _tf_config()
         spec, task = config["cluster"], config["task"]
         kind, number = task.get("type"), task.get("index")
         if not spec or number is None or kind not in list(spec):
             raise ValueError(
-                f"TF_CONFIG: {os.environ['TF_CONFIG']!r} lacks a cluster or this process's task"
+                f"TF_CONFIG: {shown(os.environ['TF_CONFIG'])} lacks a cluster or this process's "
+                "task"
             )
         if str(number) not in map(str, range(len(spec[kind]))):
-            raise ValueError(f"TF_CONFIG: task {number!r} is none of the {len(spec[kind])} {kind}s")
+            raise ValueError(
+                f"TF_CONFIG: task {shown(number)} is none of the {len(spec[kind])} {shown(kind)}"
+            )
         if "ps" in spec:
             raise ValueError("TF_CONFIG: names parameter servers, which Keras 3 does not support")
+        if strange := set(spec) - {"chief", "worker", "evaluator"}:
+            raise ValueError(
+                f"TF_CONFIG: names {shown(min(strange))}, expected chief and worker alone"
+            )
+        if kind == "evaluator" or len(spec.get("chief", [])) > 1:
+            raise ValueError(
+                "TF_CONFIG: expected one chief at most, and that this is it or a worker"
+            )
     elif "SLURM_PROCID" in os.environ:
-        # TensorFlow's own divides by the number of GPUs, so it is told of some where are none.
-        gpus = accelerators["GPU"]
-        slurm = tf.distribute.cluster_resolver.SlurmClusterResolver(
-            **({} if gpus else {"gpus_per_node": 1 << 16, "gpus_per_task": 1}),
-            auto_set_gpu=bool(gpus),
-        )
-        spec = slurm.cluster_spec().as_dict()
-        kind, number = slurm.get_task_info()
+        spec, kind, number = _slurm(accelerators["GPU"])
     else:
         raise ValueError(
             "strategy: 'multi_worker' needs to know the workers: give workers and worker, set "
@@ -358,6 +375,35 @@ def _cluster(addresses, worker):
         num_accelerators=accelerators,
         rpc_layer="grpc",
     )
+
+
+def _slurm(gpus):
+    """The cluster and this process's task, as Slurm's variables have it."""
+    names = [f"SLURM_{name}" for name in ("PROCID", "STEP_NUM_TASKS", "STEP_NODELIST")]
+    given = {name: os.environ.get(name, "") for name in (*names, "SLURM_STEP_TASKS_PER_NODE")}
+    _, _, nodes, each = given.values()
+    try:
+        # TensorFlow's own writes out whatever these claim.
+        ranges = re.findall(r"([0-9]+)-([0-9]+)", nodes) if "[" in nodes else []
+        claimed = [abs(int(last) - int(first)) for first, last in ranges]
+        if max(sum(claimed), sum(map(int, re.findall("[0-9]+", each)))) > _MOST:
+            raise ValueError(f"more than {_MOST:,} tasks")
+        # It divides by the number of GPUs, so it is told of some where are none.
+        slurm = tf.distribute.cluster_resolver.SlurmClusterResolver(
+            **({} if gpus else {"gpus_per_node": _MOST, "gpus_per_task": 1}),
+            auto_set_gpu=bool(gpus),
+        )
+        spec = slurm.cluster_spec().as_dict()
+        kind, number = slurm.get_task_info()
+        _check_addresses("addresses", spec[kind])
+        if number not in range(len(spec[kind])):
+            raise ValueError(f"task {number} of {len(spec[kind])}")
+    except Exception as error:
+        # TensorFlow's own also ends with errors of its assertions and indices.
+        said = ", ".join(f"{name}={shown(value)}" for name, value in given.items())
+        reason = shown(str(error) or type(error).__name__)
+        raise ValueError(f"{said}: this is no Slurm step ({reason})") from None
+    return spec, kind, number
 
 
 def _tpu():

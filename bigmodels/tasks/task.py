@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from bigmodels.checks import shown
 from bigmodels.intervals import Observations
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -25,19 +26,19 @@ _LARGEST = 2**31
 def check_positive(name, value):
     """Refuse what is not a finite number above zero, naming it."""
     if not 0 < value < _LARGEST:
-        raise ValueError(f"{name}: {value!r}, expected a positive number below {_LARGEST:,}")
+        raise ValueError(f"{name}: {shown(value)}, expected a positive number below {_LARGEST:,}")
 
 
 def check_not_negative(name, value):
     """Refuse what is not a finite number from zero on, naming it."""
     if not 0 <= value < _LARGEST:
-        raise ValueError(f"{name}: {value!r}, expected a number from 0 to below {_LARGEST:,}")
+        raise ValueError(f"{name}: {shown(value)}, expected a number from 0 to below {_LARGEST:,}")
 
 
 def check_share(name, value):
     """Refuse what is not in [0, 1), naming it."""
     if not 0 <= value < 1:
-        raise ValueError(f"{name}: {value!r}, expected a share from 0 to below 1")
+        raise ValueError(f"{name}: {shown(value)}, expected a share from 0 to below 1")
 
 
 def check_sizes(config, *names, where="model"):
@@ -70,9 +71,9 @@ def check_choice(name, value, choices):
         ValueError: naming all three, and the nearest choice.
     """
     if value not in choices:
-        near = difflib.get_close_matches(str(value), choices)
+        near = difflib.get_close_matches(value if isinstance(value, str) else "", choices)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"{name}: {value!r} is not one of {', '.join(choices)}{hint}")
+        raise ValueError(f"{name}: {shown(value)} is not one of {', '.join(choices)}{hint}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +110,8 @@ class Optimizer:
     def build(self, steps):
         """A Keras optimizer for a training of so many steps."""
         rate = self.learning_rate
+        if rate is None:
+            raise ValueError("optimizer.learning_rate: None, but this task has none of its own")
         if self.schedule == "cosine":
             warmup = min(self.warmup_steps, steps // 10)
             rate = keras.optimizers.schedules.CosineDecay(
@@ -181,7 +184,7 @@ class Config:
             if getattr(self, name) is not None:
                 check_positive(name, getattr(self, name))
         if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed: {self.seed!r}, expected a number from 0 to below 2**32")
+            raise ValueError(f"seed: {shown(self.seed)}, expected a number from 0 to below 2**32")
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("jit_compile", self.jit_compile, ("auto", "true", "false"))
 
@@ -377,7 +380,7 @@ def with_settings(config, settings):
         except KeyError:
             near = difflib.get_close_matches(name, list(flat_settings(config)), cutoff=0.4)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise ValueError(f"set: there is no setting {name!r}{hint}") from None
+            raise ValueError(f"set: there is no setting {shown(name)}{hint}") from None
     return config
 
 
@@ -439,8 +442,10 @@ def command_line(task, config):
     Returns:
         A line for a shell; the run's directory stands in it as DIR.
     """
-    kind = {"model.kind": config.model.kind} if hasattr(config.model, "kind") else {}
-    usual = flat_settings(with_settings(task.config(), kind)) | flat_settings(task.config())
+    usual = flat_settings(task.config())
+    if kind := getattr(config.model, "kind", None):  # Whose own settings are then the usual ones.
+        of_kind = with_settings(task.config(), {"model.kind": kind})
+        usual = flat_settings(of_kind) | {"model.kind": usual["model.kind"]}
     words = ["bigmodels-train", f"--task={task.name}", "--workdir=DIR"]
     for name, value in flat_settings(config).items():
         if value != usual.get(name):
@@ -458,7 +463,9 @@ def _read(name, value, hint):
     (kind,) = (option for option in options if option is not type(None))
     try:
         if typing.get_origin(kind) is tuple:
-            items = [item for item in value.split(",") if item] if is_text else list(value)
+            if not isinstance(value, (str, tuple, list)):
+                raise ValueError
+            items = [item for item in value.split(",") if item] if is_text else value
             return tuple(_read(name, item, typing.get_args(kind)[0]) for item in items)
         if kind is bool:
             return {"true": True, "false": False}[value.lower() if is_text else str(value).lower()]
@@ -473,4 +480,4 @@ def _read(name, value, hint):
         expected = getattr(kind, "__name__", str(kind))
         if typing.get_origin(kind) is tuple:
             expected = "numbers separated by commas"
-        raise ValueError(f"{name}: {value!r} is not of type {expected}") from None
+        raise ValueError(f"{name}: {shown(value)} is not of type {expected}") from None
