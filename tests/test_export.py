@@ -180,14 +180,28 @@ def text_questions(model):
         "seed": np.array(seeds, "int32"),
     }
 
-    def texts_are(found):
-        assert [text.decode() for text in found["text"]] == wanted
+    top = {"top_k": np.array([0, 3, 2], "int32"), "top_p": np.array([1, 0.9, 1], "float32")}
+    of_top = [
+        model.generate("the ", 9, 0.0, 1),
+        model.generate("敏捷🦊", 14, 1.0, 2, top_k=3, top_p=0.9),
+        model.generate("?é the 猫🧊", 5, 0.7, 3, top_k=2),
+    ]
+    search = {"prompt": np.array([b"the ", b"t"]), "length": np.int32(3)}
+    searched = model.generate(["the ", "t"], 3, num_beams=4, length_penalty=1.0)
+
+    def are(texts):
+        def check(found):
+            assert [text.decode() for text in found["text"]] == texts
+
+        return check
 
     tokens = np.random.default_rng(3).integers(1, model.vocab_size, (3, 7), "int32")
     logits = model.predict(tokens, verbose=0)
     return [
-        ("generate", inputs, texts_are),
-        ("serving_default", inputs, texts_are),
+        ("generate", inputs, are(wanted)),
+        ("serving_default", inputs, are(wanted)),
+        ("generate_top", inputs | top, are(of_top)),
+        ("search", search | {"length_penalty": np.float32(1)}, are(searched)),
         ("logits", {"tokens": tokens}, lambda found: close(found["logits"], logits)),
     ]
 

@@ -16,16 +16,35 @@ flags.DEFINE_string("input", None, "An image, or a directory of images.")
 flags.DEFINE_string("prompt", None, "The text to continue.")
 flags.DEFINE_integer("length", None, "Characters to add; 300 by default.")
 flags.DEFINE_float("temperature", None, "0 is greedy; 1 by default.")
+flags.DEFINE_integer("top_k", None, "Draw from so many of the likeliest characters alone.")
+flags.DEFINE_float("top_p", None, "Draw from the fewest likeliest that have this share together.")
+flags.DEFINE_string("stop", None, "Characters any of which ends the text.")
+flags.DEFINE_integer(
+    "num_beams", None, "Search for the likeliest text, following so many at once; draws nothing."
+)
+flags.DEFINE_float(
+    "length_penalty", None, "Of the search: 0 rates by the sum of log-probabilities, 1 by the mean."
+)
 flags.DEFINE_integer("count", None, "How many; 16 by default.")
 flags.DEFINE_string("output", None, "PNG to write; samples.png by default.")
 flags.DEFINE_integer("seed", None, "Same seed, same text or images; 0 by default.")
 
-_OPTIONS = ("input", "prompt", "length", "temperature", "count", "output", "seed")
+_TEXT = (
+    "prompt",
+    "length",
+    "temperature",
+    "top_k",
+    "top_p",
+    "stop",
+    "num_beams",
+    "length_penalty",
+)
+_OPTIONS = ("input", *_TEXT, "count", "output", "seed")
 
 _TOPICS = {
     "What": ("workdir", "seed"),
     "Image classification": ("input",),
-    "Text generation": ("prompt", "length", "temperature"),
+    "Text generation": _TEXT,
     "Image generation": ("count", "output"),
 }
 

@@ -198,6 +198,14 @@ class LanguageModel(Model):
         """
         positive = tf.debugging.assert_positive(length, "length: expected a positive integer")
         tokens, sizes, letters = self._read_strings(prompts, [positive])
+        if self.context is not None:
+            fits = tf.debugging.assert_less_equal(
+                tf.shape(tokens)[1] + length,
+                self.context,
+                f"length: prompt and continuation have more than {self.context} tokens",
+            )
+            with tf.control_dependencies([fits] if fits is not None else []):
+                length = tf.identity(length)
         found, _ = self.search_tokens(tokens, sizes, length, num_beams, length_penalty)
         new = tf.strings.reduce_join(tf.gather(letters, found[:, 0]), -1)
         return tf.strings.join([prompts, new])

@@ -31,6 +31,8 @@ from bigmodels.tasks.task import (
 
 # Characters. Neighbours are not independent; what lies this far apart nearly is.
 _BLOCK = 1000
+# Of an exported search.
+_NUM_BEAMS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,7 +219,19 @@ def describe(data):
     }
 
 
-def predict(model, config, prompt=None, length=300, temperature=1.0, seed=0):
+def predict(
+    model,
+    config,
+    prompt=None,
+    length=300,
+    temperature=1.0,
+    seed=0,
+    top_k=None,
+    top_p=None,
+    stop="",
+    num_beams=None,
+    length_penalty=0.0,
+):
     """A prompt continued.
 
     Args:
@@ -227,6 +241,11 @@ def predict(model, config, prompt=None, length=300, temperature=1.0, seed=0):
         length: Characters to add.
         temperature: 0 takes the likeliest character, 1 samples the model's own distribution.
         seed: Same seed, same text.
+        top_k: As for `bigmodels.layers.LanguageModel.generate`, and so are the others.
+        top_p: As there.
+        stop: As there.
+        num_beams: As there.
+        length_penalty: As there.
 
     Yields:
         One string.
@@ -241,7 +260,17 @@ def predict(model, config, prompt=None, length=300, temperature=1.0, seed=0):
         raise ValueError(
             f"prompt: {prompt!r} has characters that were not in the training text: {unknown}"
         )
-    yield model.generate(prompt, length, temperature, seed)
+    yield model.generate(
+        prompt,
+        length,
+        temperature,
+        seed,
+        top_k=top_k,
+        top_p=top_p,
+        stop=stop,
+        num_beams=num_beams,
+        length_penalty=length_penalty,
+    )
 
 
 def serving(model, config):
@@ -250,6 +279,13 @@ def serving(model, config):
     def generate(prompt, length, temperature, seed):
         return {"text": model.continue_strings(prompt, length, temperature, seed)}
 
+    def generate_top(prompt, length, temperature, top_k, top_p, seed):
+        texts = model.continue_strings(prompt, length, temperature, seed, top_k, top_p)
+        return {"text": texts}
+
+    def search(prompt, length, length_penalty):
+        return {"text": model.search_strings(prompt, length, _NUM_BEAMS, length_penalty)}
+
     def logits(tokens):
         return {"logits": model(tokens, training=False)}
 
@@ -257,16 +293,28 @@ def serving(model, config):
     each, batch = [tf.TensorSpec((None,), t) for t in ("string", "int32", "float32")], (None, None)
     prompts = np.array([model.vocabulary[:3].encode(), model.vocabulary[-1].encode()])
     ids = np.random.default_rng(0).integers(2, len(vocabulary), (1, config.data.length), "int32")
+    top = np.int32([3, 0]), np.float32([1, 0.9])
     signatures = {
         "generate": Signature(
             generate,
             (each[0], each[1], each[2], each[1]),
             (prompts, np.int32([8, 5]), np.float32([0.8, 0]), np.int32([1, 2])),
         ),
+        "generate_top": Signature(
+            generate_top,
+            (each[0], each[1], each[2], each[1], each[2], each[1]),
+            (prompts, np.int32([8, 5]), np.float32([0.8, 1]), *top, np.int32([1, 2])),
+        ),
         "logits": Signature(
             logits, (tf.TensorSpec(batch, "int32"),), (ids,), portable=True, fixed_in_litert=True
         ),
     }
+    if model.context is None or model.context > 1:
+        signatures["search"] = Signature(
+            search,
+            (each[0], tf.TensorSpec((), "int32"), tf.TensorSpec((), "float32")),
+            (prompts[1:], np.int32(min(5, config.data.length - 1)), np.float32(0.5)),
+        )
     return signatures, {"vocabulary": [vocabulary.decode([i]) for i in range(len(vocabulary))]}
 
 

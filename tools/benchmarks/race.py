@@ -1,0 +1,116 @@
+"""Contestants that take turns, and what comes of it: ratios, and shares of the arithmetic limit."""
+
+import argparse
+import json
+import pathlib
+import sys
+import time
+
+import numpy as np
+import tensorflow as tf
+
+# Of the product by which the machine's rate is measured.
+_SIZE = 1024
+
+
+def arguments(description, **defaults):
+    """The flags that all have: `--rounds`, `--output`, `--only`, and others by their defaults."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--output", type=pathlib.Path, help="JSON file to write")
+    parser.add_argument("--only", default="", help="rows whose name begins so")
+    for name, default in defaults.items():
+        parser.add_argument(f"--{name}", type=type(default), default=default)
+    return parser.parse_args()
+
+
+def products():
+    """A contestant that multiplies two matrices, by which the machine's own rate is known."""
+    a = tf.random.normal((_SIZE, _SIZE))
+    multiply = tf.function(lambda: tf.reduce_sum(tf.matmul(a, a)))
+
+    def run():
+        for _ in range(5):
+            multiply().numpy()
+
+    return run
+
+
+def race(contestants, rounds):
+    """Seconds of each in every round; every other round goes backwards.
+
+    Args:
+        contestants: `{name: function}`; each has done its first, slow call.
+        rounds: How many.
+
+    Returns:
+        `{name: array of seconds}`.
+    """
+    contestants = contestants | {"products": products()}
+    times = {name: [] for name in contestants}
+    contestants["products"]()
+    for number in range(rounds):
+        for name in list(contestants)[:: 1 if number % 2 else -1]:
+            began = time.perf_counter()
+            contestants[name]()
+            times[name].append(time.perf_counter() - began)
+    return {name: np.array(seconds) for name, seconds in times.items()}
+
+
+class Table:
+    """Rows of ratios, printed as they come, and written as JSON at the end.
+
+    Args:
+        given: From `arguments`.
+    """
+
+    def __init__(self, given):
+        self.given, self.rows = given, []
+
+    def wants(self, name):
+        """Whether a row was asked for."""
+        return name.startswith(self.given.only)
+
+    def add(self, name, contestants, amount, unit, flops=None):
+        """Race and print a row.
+
+        Args:
+            name: Of the row.
+            contestants: As for `race`; ours is the first.
+            amount: What one call of each works off.
+            unit: In which that is counted.
+            flops: Floating point operations of a call, for the share of the machine's own rate.
+        """
+        times = race(contestants, self.given.rounds)
+        limit = times.pop("products")
+        ours, *others = times
+        row = {"row": name, "unit": f"{unit}/s"}
+        row |= {who: float(amount / np.median(seconds)) for who, seconds in times.items()}
+        line = f"{name:34} {row[ours]:10,.0f} {unit}/s"
+        if flops:
+            rate = 5 * 2 * _SIZE**3 / limit
+            row["gemm_gflops"] = float(np.median(rate) / 1e9)
+            row["share_of_gemm"] = float(np.median(flops / times[ours] / rate))
+            line += f", {row['share_of_gemm']:.0%} of {row['gemm_gflops']:.0f} GFLOP/s"
+        for who in others:
+            low, middle, high = np.quantile(times[who] / times[ours], (0.25, 0.5, 0.75))
+            row[f"ratio_to_{who}"] = [float(low), float(middle), float(high)]
+            line += f"; {middle:.2f} x {who} ({low:.2f} to {high:.2f})"
+        print(line, flush=True)
+        self.rows.append(row)
+
+    def finish(self):
+        """Write the JSON file, or else a line of JSON."""
+        text = json.dumps(self.rows)
+        if self.given.output:
+            self.given.output.write_text(text + "\n")
+        print(text)
+
+
+def optional(name):
+    """A module that only comparisons need, or `None`, which is said."""
+    try:
+        return __import__(name)
+    except ImportError:
+        print(f"{name} is not installed; its columns are left out", file=sys.stderr)
+        return None

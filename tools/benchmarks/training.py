@@ -1,0 +1,247 @@
+"""Training steps a second: `bigmodels` against plain Keras and PyTorch, on the same work.
+
+Same shapes, batch, dtype (float32) and optimizer (Adam); each contestant trains the same number of
+steps on batches that lie in memory. Ours and Keras' by `fit`, PyTorch's by the usual loop, eager.
+"""
+
+import itertools
+
+import keras
+import numpy as np
+import race
+import tensorflow as tf
+
+from bigmodels import models
+
+torch = race.optional("torch")
+VOCABULARY = {"lstm": 65, "transformer": 8000}
+
+
+def by_fit(model, x, y, steps):
+    """A contestant that trains a compiled model on one batch, again and again."""
+    inputs = tf.data.Dataset.from_tensors((x, y) if y is not None else x).cache().repeat()
+    fit = lambda: model.fit(inputs, steps_per_epoch=steps, epochs=1, verbose=0)  # noqa: E731
+    fit()
+    return fit
+
+
+def in_torch(network, x, y, steps):
+    """The same for a PyTorch module that gives logits."""
+    if torch is None:
+        return {}
+    optimizer = torch.optim.Adam(network.parameters())
+    x, y = torch.tensor(x), torch.tensor(y).long()
+    x = x.long() if x.dtype == torch.int32 else x
+
+    def train():
+        for _ in range(steps):
+            optimizer.zero_grad()
+            logits = network(x)
+            loss = torch.nn.functional.cross_entropy(logits.flatten(0, -2), y.flatten())
+            loss.backward()
+            optimizer.step()
+        return float(loss)
+
+    train()
+    return {"PyTorch": train}
+
+
+def compiled(model):
+    model.compile(
+        keras.optimizers.Adam(), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    )
+    return model
+
+
+def cnn(table, batch, steps=20):
+    name = f"CNN, batch {batch}"
+    if not table.wants(name):
+        return
+    rng = np.random.default_rng(0)
+    x = rng.uniform(size=(batch, 28, 28, 1)).astype("float32")
+    y = rng.integers(0, 10, batch).astype("int32")
+    layers = keras.layers
+    plain = keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            layers.Conv2D(32, 3, activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Conv2D(64, 3, activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Flatten(),
+            layers.Dense(128, activation="relu"),
+            layers.Dense(10),
+        ]
+    )
+    contestants = {
+        "ours": by_fit(compiled(models.CNN()), x, y, steps),
+        "Keras": by_fit(compiled(plain), x, y, steps),
+    }
+    if torch:
+        nn = torch.nn
+        network = nn.Sequential(
+            *(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Flatten(), nn.Linear(1600, 128), nn.ReLU(), nn.Linear(128, 10)),
+        )
+        contestants |= in_torch(network, x.transpose(0, 3, 1, 2), y, steps)
+    # The first convolution's input needs no gradient.
+    forward = 2 * (26 * 26 * 9 * 32 + 11 * 11 * 9 * 32 * 64 + 1600 * 128 + 1280)
+    flops = batch * (3 * forward - 2 * 26 * 26 * 9 * 32)
+    table.add(name, contestants, steps * batch, "images", steps * flops)
+
+
+def lstm(table, units, batch=64, length=100, width=256, steps=2):
+    name = f"LSTM {units}, batch {batch} x {length}"
+    if not table.wants(name):
+        return
+    vocabulary = VOCABULARY["lstm"]
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(1, vocabulary, (2, batch, length)).astype("int32")
+    layers = keras.layers
+    plain = keras.Sequential(
+        [
+            keras.Input((None,), dtype="int32"),
+            layers.Embedding(vocabulary, width),
+            layers.LSTM(units, return_sequences=True),
+            layers.Dense(vocabulary),
+        ]
+    )
+    ours = models.RNN(vocabulary, width, units, mask_zero=False)
+    contestants = {
+        "ours": by_fit(compiled(ours), x, y, steps),
+        "Keras": by_fit(compiled(plain), x, y, steps),
+    }
+    if torch:
+
+        class Network(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.embedding = torch.nn.Embedding(vocabulary, width)
+                self.rnn = torch.nn.LSTM(width, units, batch_first=True)
+                self.dense = torch.nn.Linear(units, vocabulary)
+
+            def forward(self, x):
+                return self.dense(self.rnn(self.embedding(x))[0])
+
+        contestants |= in_torch(Network(), x, y, steps)
+    flops = 6 * batch * length * (4 * units * (width + units) + units * vocabulary)
+    table.add(name, contestants, steps * batch * length, "tokens", steps * flops)
+
+
+def transformer(table, width, length, batch, layers=4, heads=4, steps=2):
+    name = f"Transformer {layers} x {width}, batch {batch} x {length}"
+    if not table.wants(name):
+        return
+    vocabulary = VOCABULARY["transformer"]
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(1, vocabulary, (2, batch, length)).astype("int32")
+    ours = models.Transformer(
+        vocabulary, width, heads, 4 * width, 0.0, num_layers=layers, max_length=length
+    )
+    contestants = {"ours": by_fit(compiled(ours), x, y, steps)}
+    if torch:
+        nn = torch.nn
+
+        class Block(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+                self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+                self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+            def forward(self, x):
+                shape = (*x.shape[:2], 3, heads, width // heads)
+                q, k, v = self.qkv(self.norm1(x)).view(shape).permute(2, 0, 3, 1, 4)
+                y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+                x = x + self.out(y.transpose(1, 2).reshape(x.shape))
+                return x + self.down(torch.relu(self.up(self.norm2(x))))
+
+        class Network(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.tokens = nn.Embedding(vocabulary, width)
+                self.positions = nn.Parameter(torch.zeros(length, width), requires_grad=False)
+                self.blocks = nn.Sequential(*(Block() for _ in range(layers)))
+                self.norm, self.dense = nn.LayerNorm(width), nn.Linear(width, vocabulary)
+
+            def forward(self, x):
+                x = self.tokens(x) * width**0.5 + self.positions
+                return self.dense(self.norm(self.blocks(x)))
+
+        contestants |= in_torch(Network(), x, y, steps)
+    each = 2 * (layers * (12 * width**2 + 2 * length * width) + width * vocabulary)
+    flops = 3 * batch * length * each
+    table.add(name, contestants, steps * batch * length, "tokens", steps * flops)
+
+
+def gan(table, batch=64, steps=10):
+    name = f"GAN, both networks, batch {batch}"
+    if not table.wants(name):
+        return
+    x = np.random.default_rng(0).uniform(-1, 1, (batch, 28, 28, 1)).astype("float32")
+    ours = models.GAN(models.Generator(), models.Discriminator())
+    ours.compile(keras.optimizers.Adam(), keras.optimizers.Adam())
+    contestants = {"ours": by_fit(ours, x, None, steps)}
+    if torch:
+        contestants["PyTorch"] = _torch_gan(x, steps)
+    # Each weight is met by the generator's step and by both halves of the discriminator's.
+    generator, judge = (
+        sum(int(np.prod(w.shape)) for w in network.weights if len(w.shape) == 2)
+        for network in (ours.generator, ours.discriminator)
+    )
+    flops = 2 * batch * (3 * generator + 3 * 2 * judge + 2 * judge + generator)
+    table.add(name, contestants, steps * batch, "images", steps * flops)
+
+
+def _torch_gan(x, steps):
+    nn = torch.nn
+
+    def stack(sizes, last):
+        parts = []
+        for a, b in itertools.pairwise(sizes):
+            parts += [nn.Linear(a, b), nn.BatchNorm1d(b), nn.LeakyReLU(0.2)]
+        return nn.Sequential(*parts, nn.Linear(sizes[-1], last))
+
+    ours_generator, ours_judge = models.Generator(), models.Discriminator()
+    generator = nn.Sequential(stack([100, *ours_generator.units], 784), nn.Tanh())
+    judge = stack([784, *ours_judge.units], 1)
+    optimizers = [torch.optim.Adam(network.parameters()) for network in (judge, generator)]
+    real = torch.tensor(x.reshape(len(x), -1))
+    loss = nn.functional.binary_cross_entropy_with_logits
+
+    def train():
+        for _ in range(steps):
+            optimizers[0].zero_grad()
+            with torch.no_grad():
+                fake = generator(torch.randn(len(real), 100))
+            a, b = judge(real), judge(fake)
+            (loss(a, torch.ones_like(a)) + loss(b, torch.zeros_like(b))).backward()
+            optimizers[0].step()
+            optimizers[1].zero_grad()
+            a = judge(generator(torch.randn(len(real), 100)))
+            loss(a, torch.ones_like(a)).backward()
+            optimizers[1].step()
+        return float(a.mean())
+
+    train()
+    return train
+
+
+def main():
+    """Race, print, write."""
+    given = race.arguments(__doc__)
+    table = race.Table(given)
+    for batch in (64, 256):
+        cnn(table, batch)
+    for units in (256, 512):
+        lstm(table, units)
+    for width in (128, 256):
+        for length, batch in ((64, 64), (256, 16)):
+            transformer(table, width, length, batch)
+    gan(table)
+    table.finish()
+
+
+if __name__ == "__main__":
+    main()
