@@ -1,6 +1,6 @@
 """Runs whose processes are killed with SIGKILL at random instants end as the untouched one.
 
-In the fast tests each of the four families is killed three times, in the slow ones forty times; the
+In the fast tests each of the four families is killed twice, in the slow ones forty times; the
 instants follow from a seed. A process that has imported TensorFlow, and used nothing of it yet, is
 forked for every attempt, so that most of the time is spent in what is to be killed.
 """
@@ -51,7 +51,7 @@ FAMILIES = {
     ),
     "gan": ("image_generation", {"model.latent_dim": 4, "judge_steps": 3}),
 }
-COMMON = {"strategy": "one_device", "epochs": 3, "batch_size": 4, "seed": 3, "save_freq": 1}
+COMMON = {"strategy": "one_device", "epochs": 2, "batch_size": 4, "seed": 3, "save_freq": 1}
 
 # Reads a line for each attempt, forks, and says the child's process number and how it ended.
 NURSERY = """
@@ -138,7 +138,7 @@ def _attempt(nursery, task, run, settings, killed_after=None, in_training=False)
 
 
 @pytest.mark.parametrize(
-    "kills", [3, pytest.param(40, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+    "kills", [2, pytest.param(40, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
 )
 @pytest.mark.parametrize("family", FAMILIES)
 def test_killed_at_random_instants(family, kills, data, nursery, tmp_path):
