@@ -15,7 +15,7 @@ from keras import layers, ops
 
 from bigmodels import checks
 from bigmodels.distribute import Model
-from bigmodels.layers import generate, sample
+from bigmodels.layers import LSTM, generate, sample
 
 
 @keras.saving.register_keras_serializable(package="bigmodels")
@@ -75,7 +75,7 @@ class RNN(Model):
         self.embedding = layers.Embedding(
             vocab_size, embedding_dim, mask_zero=mask_zero, dtype=dtype, name="embedding"
         )
-        self.rnn = layers.LSTM(
+        self.rnn = LSTM(
             rnn_units, return_sequences=True, return_state=True, dtype=dtype, name="rnn"
         )
         self.dropout = layers.Dropout(dropout_rate, dtype=dtype, name="dropout")
