@@ -3,11 +3,13 @@
 from bigmodels.layers.cached_attention import CachedAttention
 from bigmodels.layers.language_model import LanguageModel
 from bigmodels.layers.layer_stack import LayerStack, check_image_shape
+from bigmodels.layers.lstm import LSTM
 from bigmodels.layers.positional_encoding import PositionalEncoding
 from bigmodels.layers.transformer_block import TransformerBlock
 from bigmodels.layers.vocabulary import Vocabulary
 
 __all__ = [
+    "LSTM",
     "CachedAttention",
     "LanguageModel",
     "LayerStack",

@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 from keras import layers, ops
 
-from bigmodels.layers import LanguageModel
+from bigmodels.layers import LSTM, LanguageModel
 
 
 @keras.saving.register_keras_serializable(package="bigmodels")
@@ -70,7 +70,7 @@ class RNN(LanguageModel):
         self.embedding = layers.Embedding(
             vocab_size, embedding_dim, mask_zero=mask_zero, dtype=dtype, name="embedding"
         )
-        self.rnn = layers.LSTM(
+        self.rnn = LSTM(
             rnn_units, return_sequences=True, return_state=True, dtype=dtype, name="rnn"
         )
         self.dropout = layers.Dropout(dropout_rate, dtype=dtype, name="dropout")

@@ -1,0 +1,242 @@
+"""An LSTM that trains faster on a CPU (article 3.2; equation E4)."""
+
+import keras
+import tensorflow as tf
+from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
+
+FUSED = "fused CPU loop"
+CUDNN = "cuDNN"
+
+
+@keras.saving.register_keras_serializable(package="bigmodels")
+class LSTM(keras.layers.LSTM):
+    """`keras.layers.LSTM` with a hand-written gradient for training on a CPU.
+
+    Arguments, weights, states, masks, results and gradients are those of `keras.layers.LSTM`, and
+    the weights of one can be loaded into the other. Only the loop over time is another, and only
+    where `describe_kernel` says so: everything else goes to Keras, which takes cuDNN on a GPU.
+
+    Where the time goes is told by `lstm` below. A gradient of the fused loop's gradient does not
+    exist: asking for one is a `LookupError`.
+
+    Args:
+        *args: As for `keras.layers.LSTM`.
+        **kwargs: As for `keras.layers.LSTM`.
+    """
+
+    def describe_kernel(self, training=True):
+        """Which implementation a call made here and now would take.
+
+        Args:
+            training: Whether the call is part of training.
+
+        Returns:
+            "fused CPU loop", "cuDNN", or "Keras' loop: " and why it is not one of the two.
+        """
+        obstacle = self._obstacle(training)
+        if obstacle is None:
+            return FUSED
+        if tf.config.list_logical_devices("GPU"):
+            obstacle = self._unusual() or (None if self.use_bias else "use_bias=False")
+            if self.use_cudnn and obstacle is None:
+                return CUDNN
+            obstacle = obstacle or "use_cudnn=False"
+        return f"Keras' loop: {obstacle}"
+
+    def _unusual(self):
+        """What in the layer's configuration neither cuDNN nor the fused loop can take, or None."""
+        if self.activation is not keras.activations.tanh:
+            return f"activation={_name(self.activation)}"
+        if self.recurrent_activation is not keras.activations.sigmoid:
+            return f"recurrent_activation={_name(self.recurrent_activation)}"
+        if self.recurrent_dropout:
+            return f"recurrent_dropout={self.recurrent_dropout}"
+        return "unroll=True" if self.unroll else None
+
+    def _obstacle(self, training):
+        """Why the fused loop is not taken, or None if it is."""
+        if unusual := self._unusual():
+            return unusual
+        if tf.config.list_logical_devices("GPU"):
+            return "a GPU is there"
+        if self.use_cudnn is True:
+            return "use_cudnn=True"
+        if self.cell.implementation != 2:  # Has a dropout mask for each gate.
+            return f"implementation={self.cell.implementation}"
+        if self.compute_dtype != "float32":  # All that the fused cell gradient does well.
+            return f"computes in {self.compute_dtype}"
+        if not training:  # Nothing would be gained: what is fused is the gradient.
+            return "not training"
+        if not tf.executing_eagerly() and GraphOrParentsInXlaContext(
+            tf.compat.v1.get_default_graph()
+        ):
+            return "jit_compile=True"
+        return None
+
+    def inner_loop(self, sequences, initial_state, mask, training=False):
+        if self._obstacle(training):
+            return super().inner_loop(sequences, initial_state, mask, training)
+        if isinstance(mask, (list, tuple)):
+            mask = mask[0]
+        if 0 < self.dropout < 1:  # One mask for all steps, as in Keras: (batch, 1, features).
+            sequences = sequences * self.cell.get_dropout_mask(sequences[:, 0])[:, None]
+        x = tf.transpose(sequences, (1, 0, 2))  # (length, batch, features)
+        if mask is not None:
+            # (batch, length) or (batch, length, 1) -> (length, batch, 1)
+            mask = tf.reshape(tf.cast(mask, tf.bool), tf.shape(sequences)[:2])
+            mask = tf.transpose(mask)[:, :, None]
+        if self.go_backwards:
+            x = tf.reverse(x, [0])
+            mask = None if mask is None else tf.reverse(mask, [0])
+        cell = self.cell
+        bias = tf.convert_to_tensor(cell.bias) if self.use_bias else tf.zeros(4 * self.units)
+        outputs, h, c = lstm(
+            x,
+            *initial_state,
+            tf.convert_to_tensor(cell.kernel),
+            tf.convert_to_tensor(cell.recurrent_kernel),
+            bias,
+            mask,
+        )
+        if mask is not None:
+            # A masked step repeats the output before it, which is zero where there is none, even
+            # if the initial state is not.
+            if not self.zero_output_for_mask:
+                mask = tf.cumsum(tf.cast(mask, tf.int32)) > 0
+            outputs = tf.where(mask, outputs, 0.0)
+        last = outputs[-1]
+        return last, tf.transpose(outputs, (1, 0, 2)), [h, c]  # (batch, length, units)
+
+
+def lstm(x, h, c, kernel, recurrent_kernel, bias, mask=None):
+    """All steps of an LSTM, whose gradient is written by hand.
+
+    What makes it faster than the gradient that TensorFlow derives: inputs are projected in one
+    product over all steps, the gradients of all weights are one product after the loop, and the
+    element-wise work of a backward step is one C++ kernel (`LSTMBlockCellGrad`, whose order of
+    the gates, i c f o, the weights are brought into once). About nine tenths of the processor
+    time is then matrix products: `tools/benchmarks/lstm.py` measures it.
+
+    Args:
+        x: Inputs `(length, batch, features)`, like all others in float32.
+        h: First output `(batch, units)`.
+        c: First cell state `(batch, units)`.
+        kernel: `(features, 4 * units)`, gates in Keras' order i f c o.
+        recurrent_kernel: `(units, 4 * units)`.
+        bias: `(4 * units,)`.
+        mask: `None`, or `(length, batch, 1)`; where it is false, a step leaves the state as it is.
+
+    Returns:
+        The state `h` after every step `(length, batch, units)`, and the last `h` and `c`. Only
+        first derivatives exist: asking for a second one is a `LookupError`.
+    """
+    length, batch = tf.shape(x)[0], tf.shape(x)[1]
+    features, units = kernel.shape[0], recurrent_kernel.shape[0]
+    wide = 4 * units
+
+    def loop(body, *state):
+        return tf.while_loop(
+            lambda step, *_: step < length, body, (0, *state), parallel_iterations=1
+        )[1:]
+
+    @tf.custom_gradient
+    def run(x, h, c, kernel, recurrent_kernel, bias):
+        weights = tf.concat([recurrent_kernel, kernel, bias[None]], 0)
+        recurrent_kernel, kernel, bias = tf.split(_swap_gates(weights), [units, features, 1])
+        flat = tf.reshape(x, (-1, features))
+        # (length * batch, 4 * units) -> (length, batch, 4 * units)
+        projected = tf.nn.bias_add(tf.matmul(flat, kernel), bias[0])
+        projected = tf.reshape(projected, (length, batch, wide))
+
+        def forward(step, h, c, states, *kept):
+            z = projected[step] + tf.matmul(h, recurrent_kernel)
+            i, g, f, o = tf.split(z, 4, axis=1)
+            i, g, f, o = tf.sigmoid(i), tf.tanh(g), tf.sigmoid(f), tf.sigmoid(o)
+            c_new = f * c + i * g
+            tanh_c = tf.tanh(c_new)
+            h_new = o * tanh_c
+            kept = [
+                array.write(step, value)
+                for array, value in zip(kept, (i, g, f, o, tanh_c, c), strict=True)
+            ]
+            if mask is not None:
+                h_new, c_new = tf.where(mask[step], h_new, h), tf.where(mask[step], c_new, c)
+            return step + 1, h_new, c_new, states.write(step + 1, h_new), *kept
+
+        states = _array(length + 1).write(0, h)
+        kept = [_array(length) for _ in range(6)]
+        h, c, states, *kept = loop(forward, h, c, states, *kept)
+        states = states.stack()  # (length + 1, batch, units)
+
+        def gradient(d_states, d_h, d_c):
+            transposed = tf.transpose(recurrent_kernel)  # (4 * units, units), once for all steps
+            no_input, no_peephole = tf.zeros((batch, 0)), tf.zeros(units)
+
+            def backward(step, d_h, d_c, d_z):
+                at = length - 1 - step
+                i, g, f, o, tanh_c, c = (array.read(at) for array in kept)
+                d_h = d_h + d_states[at]
+                if mask is not None:  # What a masked step hands on as it is.
+                    real = tf.cast(mask[at], tf.float32)
+                    past_h, past_c = d_h * (1 - real), d_c * (1 - real)
+                    d_h, d_c = d_h * real, d_c * real
+                # Uses the products of the gates only: what it takes for checks of shapes alone
+                # (x, w, b, h_prev), and for peepholes, which are off, may hold anything.
+                d_c, d_step, *_ = tf.raw_ops.LSTMBlockCellGrad(
+                    x=no_input,
+                    cs_prev=c,
+                    h_prev=c,
+                    w=recurrent_kernel,
+                    wci=no_peephole,
+                    wcf=no_peephole,
+                    wco=no_peephole,
+                    b=bias[0],
+                    i=i,
+                    cs=c,
+                    f=f,
+                    o=o,
+                    ci=g,
+                    co=tanh_c,
+                    cs_grad=d_c,
+                    h_grad=d_h,
+                    use_peephole=False,
+                )
+                d_h = tf.matmul(d_step, transposed)
+                if mask is not None:
+                    d_h, d_c = d_h + past_h, d_c + past_c
+                return step + 1, d_h, d_c, d_z.write(at, d_step)
+
+            d_h, d_c, d_z = loop(backward, d_h, d_c, _array(length))
+            d_z = tf.reshape(d_z.stack(), (-1, wide))  # (length * batch, 4 * units)
+            # The recurrent kernel's input, the kernel's and the bias's: one product for all.
+            inputs = tf.concat([states[:-1], x, tf.ones((length, batch, 1))], 2)
+            inputs = tf.reshape(inputs, (-1, units + features + 1))
+            d_weights = _swap_gates(tf.matmul(inputs, d_z, transpose_a=True))
+            d_recurrent, d_kernel, d_bias = tf.split(d_weights, [units, features, 1])
+            d_x = tf.reshape(tf.matmul(d_z, kernel, transpose_b=True), tf.shape(x))
+            return [
+                tf.raw_ops.PreventGradient(
+                    input=value,
+                    message="bigmodels.layers.LSTM has no second derivative on a CPU: "
+                    "keras.layers.LSTM has",
+                )
+                for value in (d_x, d_h, d_c, d_kernel, d_recurrent, d_bias[0])
+            ]
+
+        return (states[1:], h, c), gradient
+
+    return run(x, h, c, kernel, recurrent_kernel, bias)
+
+
+def _swap_gates(weights):
+    """Keras' order of the gates, i f c o, to i c f o, or back."""
+    i, f, c, o = tf.split(weights, 4, axis=1)
+    return tf.concat([i, c, f, o], 1)
+
+
+def _array(size):
+    return tf.TensorArray(tf.float32, size, clear_after_read=False)
+
+
+def _name(activation):
+    return getattr(activation, "__name__", repr(activation))
