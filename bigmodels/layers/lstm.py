@@ -6,6 +6,7 @@ from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
 FUSED = "fused CPU loop"
 CUDNN = "cuDNN"
+SMALLEST_DIVIDED = 16  # A smaller batch stays whole.
 
 
 @keras.saving.register_keras_serializable(package="bigmodels")
@@ -114,8 +115,12 @@ def lstm(x, h, c, kernel, recurrent_kernel, bias, mask=None):
     What makes it faster than the gradient that TensorFlow derives: inputs are projected in one
     product over all steps, the gradients of all weights are one product after the loop, and the
     element-wise work of a backward step is one C++ kernel (`LSTMBlockCellGrad`, whose order of
-    the gates, i c f o, the weights are brought into once). About nine tenths of the processor
-    time is then matrix products: `tools/benchmarks/lstm.py` measures it.
+    the gates, i c f o, the weights are brought into once). Of what is left, two thirds to nine
+    tenths of the time are matrix products: `tools/benchmarks/lstm.py` measures it.
+
+    A step waits for the one before it, and its products are too small for TensorFlow to divide
+    among threads (with 256 units it does not even try), so half of the batch goes through a loop
+    of its own, which runs at the same time on another core.
 
     Args:
         x: Inputs `(length, batch, features)`, like all others in float32.
@@ -130,6 +135,19 @@ def lstm(x, h, c, kernel, recurrent_kernel, bias, mask=None):
         The state `h` after every step `(length, batch, units)`, and the last `h` and `c`. Only
         first derivatives exist: asking for a second one is a `LookupError`.
     """
+    weights = (kernel, recurrent_kernel, bias)
+    if x.shape[1] is not None and x.shape[1] < SMALLEST_DIVIDED:
+        return _lstm(x, h, c, *weights, mask)
+    half = tf.shape(x)[1] // 2
+    masks = (None, None) if mask is None else (mask[:, :half], mask[:, half:])
+    first = _lstm(x[:, :half], h[:half], c[:half], *weights, masks[0])
+    second = _lstm(x[:, half:], h[half:], c[half:], *weights, masks[1])
+    axes = (1, 0, 0)  # Of the batch in the outputs, h and c.
+    return tuple(tf.concat(parts, axis) for *parts, axis in zip(first, second, axes, strict=True))
+
+
+def _lstm(x, h, c, kernel, recurrent_kernel, bias, mask):
+    """`lstm` for one part of the batch."""
     length, batch = tf.shape(x)[0], tf.shape(x)[1]
     features, units = kernel.shape[0], recurrent_kernel.shape[0]
     wide = 4 * units
