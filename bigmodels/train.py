@@ -3,17 +3,19 @@
 import contextlib
 import pathlib
 import re
+import resource
 import sys
 import tempfile
 
 import keras
 import tensorflow as tf
 
-from bigmodels import distribute, intervals, plots, report, tasks
+from bigmodels import distribute, estimate, intervals, plots, report, tasks
 from bigmodels.callbacks import (
     BackupAndRestore,
     FiniteValues,
     Keeper,
+    Profile,
     Progress,
     TensorBoardLog,
 )
@@ -31,7 +33,16 @@ _LOST = (
 )
 
 
-def train(task, workdir, settings=None, verbose=1, workers=None, worker=None):
+def train(
+    task,
+    workdir,
+    settings=None,
+    verbose=1,
+    workers=None,
+    worker=None,
+    profile=None,
+    dry_run=False,
+):
     """Train, measure on held-out data, and write everything down.
 
     Run again with the same arguments, it continues after the last finished epoch of an unfinished
@@ -47,9 +58,12 @@ def train(task, workdir, settings=None, verbose=1, workers=None, worker=None):
         workers: Addresses of all workers, if there are several and neither TF_CONFIG nor Slurm
             names them; see `bigmodels.distribute.strategy`.
         worker: Which of them this process is.
+        profile: `(first, last)` step, counted from 1 in this process, to record for TensorBoard.
+        dry_run: Whether to say what the training would take, and to train and write nothing.
 
     Returns:
-        The content of `result.json`; on workers other than the chief `None`.
+        The content of `result.json`; on workers other than the chief `None`. For a dry run what
+        `bigmodels.estimate.training` gives, with `steps`, `replicas` and `seconds`.
 
     Raises:
         ValueError: naming the argument, setting, file or element that does not fit; nothing was
@@ -61,6 +75,7 @@ def train(task, workdir, settings=None, verbose=1, workers=None, worker=None):
     config = with_settings(task.config(), settings or {})
     task.check(config)
     run = RunDirectory(workdir)
+    profiler = None if profile is None else Profile(run.logs, *profile)
     name, why = distribute.resolve(config.strategy, workers)
     chief = distribute.is_chief(config.strategy, workers, worker)
     say = (lambda text: print(text, file=sys.stderr)) if verbose and chief else (lambda text: None)
@@ -70,6 +85,7 @@ def train(task, workdir, settings=None, verbose=1, workers=None, worker=None):
             run.check(task, config)
         except ValueError as error:
             refused = error
+    strategy = None
     finished = chief and refused is None and run.has_result()
     if name == "multi_worker" or not (refused or finished):
         say(f"Strategy: {name}, as {why}.")
@@ -79,6 +95,8 @@ def train(task, workdir, settings=None, verbose=1, workers=None, worker=None):
             return None
     if refused:
         raise refused
+    if dry_run:
+        return _estimate(task, config, strategy.num_replicas_in_sync if strategy else 1)
     if finished:
         say(f"{run.path} is finished already; nothing to train.")
         return run.read_json("result.json")
@@ -87,7 +105,7 @@ def train(task, workdir, settings=None, verbose=1, workers=None, worker=None):
             own = stack.enter_context(tempfile.TemporaryDirectory(prefix="bigmodels-worker-"))
             run = RunDirectory(pathlib.Path(own) / "run")
         try:
-            return _train(task, config, run, strategy, chief, say, verbose, stack)
+            return _train(task, config, run, strategy, chief, say, verbose, stack, profiler)
         except _LOST as error:
             if name != "multi_worker":
                 raise
@@ -98,7 +116,23 @@ def train(task, workdir, settings=None, verbose=1, workers=None, worker=None):
             ) from error
 
 
-def _train(task, config, run, strategy, chief, say, verbose, stack):
+def _estimate(task, config, replicas):
+    data = task.load_data(config)
+    steps_per_epoch = config.steps_per_epoch or int(data.train.cardinality())
+    steps = steps_per_epoch * config.last_epoch
+    with _precision(config.precision):
+        model = task.build_model(config, data)
+        task.compile_model(model, config, steps_per_epoch * config.epochs)
+        for optimizer in model.optimizers:
+            if not optimizer.built:
+                optimizer.build(model.trainable_variables)
+        found = estimate.training(model, data.train, replicas)
+    seconds = steps * found["seconds_per_step"]
+    about = {"task": task.name, "dataset": config.dataset, "replicas": replicas, "steps": steps}
+    return about | found | {"seconds": seconds}
+
+
+def _train(task, config, run, strategy, chief, say, verbose, stack, profiler):
     if config.jit_compile == "true" and strategy.num_replicas_in_sync > 1:
         raise ValueError(
             f"jit_compile: true, but XLA cannot compile a step over "
@@ -155,6 +189,7 @@ def _train(task, config, run, strategy, chief, say, verbose, stack):
         callbacks = [finite, keeper, backup]
         if chief:
             callbacks.append(TensorBoardLog(run.logs, keeper.rows))
+            callbacks += [profiler] if profiler else []
         if chief and verbose:
             callbacks.append(Progress(steps_per_epoch, config.last_epoch, epoch, step))
         if epoch < config.last_epoch and not keeper.stops_early():
@@ -176,6 +211,7 @@ def _train(task, config, run, strategy, chief, say, verbose, stack):
         if not chief:
             return None
         result = _result(model, task, data, config, run.history(), steps_per_epoch, splits)
+        result |= {"first_step_seconds": keeper.first_step, "peak_memory": _peak_memory()}
         if config.skip_bad_batches:
             result["skipped_batches"] = finite.left_out
         result |= intervals.summary(observed, config.seed)
@@ -226,6 +262,13 @@ def _result(model, task, data, config, history, steps_per_epoch, splits):
         "seconds": round(seconds, 3),
     }
     return result | splits | {"throughput": steps * per_step / seconds, "unit": task.unit}
+
+
+def _peak_memory():
+    """The most bytes this process has held: of the first GPU, or, where there is none, at all."""
+    if tf.config.list_logical_devices("GPU"):
+        return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _write_report(task, data, config, run, result, drawn):

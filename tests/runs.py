@@ -7,7 +7,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 from bigmodels.run_directory import RunDirectory
 
-_TIMES = ("seconds", "throughput")
+_TIMES = ("seconds", "throughput", "first_step_seconds", "peak_memory")
 
 
 def assert_same_run(one, other):

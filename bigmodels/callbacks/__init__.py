@@ -2,6 +2,6 @@
 
 from bigmodels.callbacks.backup_and_restore import BackupAndRestore
 from bigmodels.callbacks.finite_values import FiniteValues
-from bigmodels.callbacks.run import Keeper, Progress, TensorBoardLog
+from bigmodels.callbacks.run import Keeper, Profile, Progress, TensorBoardLog
 
-__all__ = ["BackupAndRestore", "FiniteValues", "Keeper", "Progress", "TensorBoardLog"]
+__all__ = ["BackupAndRestore", "FiniteValues", "Keeper", "Profile", "Progress", "TensorBoardLog"]

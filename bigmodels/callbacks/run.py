@@ -22,9 +22,10 @@ class Keeper(keras.callbacks.Callback):
     Attributes:
         rows: One dict an epoch.
         seconds: Of the epoch at hand, in the processes before this one.
+        first_step: Seconds of this process's first step, in which the model is traced; or `None`.
     """
 
-    not_counted = ("_began",)
+    not_counted = ("_began", "first_step")
 
     def __init__(self, run, task, data, config, strategy, epoch):
         super().__init__()
@@ -33,13 +34,15 @@ class Keeper(keras.callbacks.Callback):
         # A line may have been written whose checkpoint was not.
         self.rows = run.history()[:epoch]
         run.write_history(self.rows)
-        self.seconds = 0.0
+        self.seconds, self.first_step = 0.0, None
 
     def on_epoch_begin(self, epoch, logs=None):
         self._began = time.perf_counter()
 
     def on_train_batch_end(self, batch, logs=None):
         now = time.perf_counter()
+        if self.first_step is None:
+            self.first_step = now - self._began
         self.seconds, self._began = self.seconds + now - self._began, now
 
     def on_epoch_end(self, epoch, logs=None):
@@ -134,3 +137,42 @@ class Progress(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self.bar.close()
+
+
+class Profile(keras.callbacks.Callback):
+    """Records some steps with TensorFlow's profiler, for TensorBoard's profile page.
+
+    Args:
+        directory: The run's `logs`.
+        start: The first of the steps, counted from 1 in this process. The very first ones also
+            trace and compile.
+        stop: The last of them.
+
+    Raises:
+        ValueError: if `start` and `stop` are no such steps.
+    """
+
+    def __init__(self, directory, start, stop):
+        super().__init__()
+        if not 1 <= start <= stop:
+            raise ValueError(f"profile: {start}:{stop}, expected START:STOP, from 1 on")
+        self.directory, self.start, self.stop = directory, start, stop
+        self._steps, self._runs = 0, False
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self._steps < self.start <= self._steps + self.model.steps_per_execution:
+            tf.profiler.experimental.start(str(self.directory))
+            self._runs = True
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._steps += self.model.steps_per_execution
+        if self._runs and self._steps >= self.stop:
+            self._end()
+
+    def on_train_end(self, logs=None):
+        if self._runs:
+            self._end()
+
+    def _end(self):
+        self._runs = False
+        tf.profiler.experimental.stop()

@@ -54,6 +54,16 @@ flags.DEFINE_bool(
     None,
     "Leave out batches whose loss or gradients are NaN or infinite, which else end the training.",
 )
+flags.DEFINE_string(
+    "profile",
+    None,
+    "START:STOP, the steps, counted from 1, that are recorded for TensorBoard's profile page.",
+)
+flags.DEFINE_bool(
+    "dry_run",
+    False,
+    "Say what the training would take (parameters, arithmetic, memory, time), and do nothing.",
+)
 flags.DEFINE_bool(
     "list", False, "Show all tasks, data sets and models; with --task that task's settings."
 )
@@ -78,6 +88,7 @@ _TOPICS = {
     "Data": ("dataset", "data_dir", "batch_size"),
     "Training": ("epochs", "seed", "precision", "jit_compile", "skip_bad_batches"),
     "Stopping and going on": ("save_freq", "grace"),
+    "Speed": ("dry_run", "profile"),
     "Devices and machines": ("strategy", "devices", "workers", "worker"),
 }
 
@@ -91,9 +102,26 @@ def main(write):
     values = command.training_settings(_CONFIG_FLAGS)
     from bigmodels.train import train
 
-    result = train(given.task, given.workdir, values, workers=given.workers, worker=given.worker)
+    result = train(
+        given.task,
+        given.workdir,
+        values,
+        workers=given.workers,
+        worker=given.worker,
+        profile=_steps(given.profile),
+        dry_run=given.dry_run,
+    )
     if result is not None:  # The chief's.
         write(command.to_json(result))
+
+
+def _steps(profile):
+    if profile is None:
+        return None
+    start, _, stop = profile.partition(":")
+    if not (start.isdecimal() and stop.isdecimal()):
+        raise ValueError(f"profile: {profile!r}, expected START:STOP, for example 20:30")
+    return int(start), int(stop)
 
 
 def _listing(task, chosen):
