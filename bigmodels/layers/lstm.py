@@ -115,12 +115,11 @@ def lstm(x, h, c, kernel, recurrent_kernel, bias, mask=None):
     What makes it faster than the gradient that TensorFlow derives: inputs are projected in one
     product over all steps, the gradients of all weights are one product after the loop, and the
     element-wise work of a backward step is one C++ kernel (`LSTMBlockCellGrad`, whose order of
-    the gates, i c f o, the weights are brought into once). Of what is left, two thirds to nine
-    tenths of the time are matrix products: `tools/benchmarks/lstm.py` measures it.
+    the gates, i c f o, the weights are brought into once). Some two thirds of a training step are
+    then the time that its matrix products take alone: `tools/benchmarks/lstm.py` measures it.
 
-    A step waits for the one before it, and its products are too small for TensorFlow to divide
-    among threads (with 256 units it does not even try), so half of the batch goes through a loop
-    of its own, which runs at the same time on another core.
+    A step waits for the one before it, and its products are small, so that one loop leaves a second
+    core idle for much of the time: half of the batch goes through a loop of its own beside it.
 
     Args:
         x: Inputs `(length, batch, features)`, like all others in float32.
