@@ -1,0 +1,77 @@
+"""What a training takes, against what one counts by hand."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bigmodels import estimate
+from bigmodels.models import CNN, GAN, RNN, Discriminator, Generator, Transformer
+from bigmodels.train import train
+
+
+def _estimated(model, x, y, replicas=1):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss)
+    model.build((None, *x.shape[1:]))
+    model.optimizer.build(model.trainable_variables)
+    return estimate.training(model, tf.data.Dataset.from_tensors((x, y)), replicas)
+
+
+def _tokens(batch, length):
+    return np.ones((batch, length), "int32")
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_cnn(replicas):
+    x, y = np.zeros((6, 28, 28, 1), "float32"), np.zeros(6, "int32")
+    found = _estimated(CNN(), x, y, replicas)
+    assert found["parameters"] == 225_034
+    forward = 26 * 26 * 9 * 32 + 11 * 11 * 9 * 32 * 64 + 1600 * 128 + 128 * 10
+    assert found["flops_per_step"] == 3 * 6 * 2 * forward
+    # Weight, gradient and two moments; then at least the convolutions' results.
+    least = 16 * 225_034 + 6 // replicas * 4 * (26 * 26 * 32 + 11 * 11 * 64)
+    assert least < found["memory_per_replica"] < 4 * least
+
+
+def test_a_transformer():
+    x = _tokens(5, 16)
+    found = _estimated(Transformer(50, 8, 2, 32, 0.0, num_layers=3, max_length=16), x, x)
+    each = 3 * (4 * 8 * 8 + 2 * 8 * 32 + 2 * 16 * 8) + 8 * 50
+    assert found["flops_per_step"] == 3 * 2 * 5 * 16 * each
+
+
+def test_an_lstm():
+    x = _tokens(5, 40)
+    found = _estimated(RNN(50, 8, 16), x, x)
+    each = 4 * 16 * (8 + 16) + 16 * 50
+    # Keras takes one step more to see what comes out.
+    assert found["flops_per_step"] == pytest.approx(3 * 2 * 5 * 40 * each, rel=0.03)
+
+
+def test_a_gan_is_counted_with_both_networks():
+    gan = GAN(Generator(units=(8,)), Discriminator(units=(8,)))
+    gan.compile(keras.optimizers.Adam(), keras.optimizers.Adam())
+    found = estimate.training(gan, tf.data.Dataset.from_tensors(np.ones((4, 28, 28, 1), "float32")))
+    generator, judge = 100 * 8 + 8 * 784, 784 * 8 + 8
+    # The judge is trained on real and made images, and handed back to the generator.
+    least = 2 * 4 * (3 * generator + generator + 2 * 3 * judge + 2 * judge - 2 * 784 * 8)
+    assert least <= found["flops_per_step"] < 1.6 * least
+
+
+def test_the_paper_s_arithmetic():
+    step = estimate.data_parallel_step(
+        1000, 10, 4, layers=2, width=8, length=5, flops_per_second=1e6, bytes_per_second=1e5
+    )
+    assert step.compute == pytest.approx(10 * (6 * 1000 + 12 * 2 * 8 * 5) / 1e6)
+    assert step.exchange == pytest.approx(2 * 3 / 4 * 2 * 1000 / 1e5)
+    assert step.state == 16_000
+    with pytest.raises(ValueError, match="replicas: 0, expected a positive number"):
+        estimate.data_parallel_step(1000, 10, 0, layers=2, width=8, length=5)
+
+
+def test_a_dry_run_writes_nothing(tmp_path):
+    settings = {"epochs": 3, "steps_per_epoch": 7, "batch_size": 4, "strategy": "one_device"}
+    found = train("image_classification", tmp_path / "run", settings, verbose=0, dry_run=True)
+    assert found["steps"] == 21 and not list(tmp_path.iterdir())
+    assert found["seconds"] == pytest.approx(21 * found["seconds_per_step"])
