@@ -53,7 +53,7 @@ def compiled(model):
     return model
 
 
-def cnn(table, batch, steps=20):
+def cnn(table, batch, steps=200):
     name = f"CNN, batch {batch}"
     if not table.wants(name):
         return
@@ -91,7 +91,7 @@ def cnn(table, batch, steps=20):
     table.add(name, contestants, steps * batch, "images", steps * flops)
 
 
-def lstm(table, units, batch=64, length=100, width=256, steps=2):
+def lstm(table, units, batch=64, length=100, width=256, steps=20):
     name = f"LSTM {units}, batch {batch} x {length}"
     if not table.wants(name):
         return
@@ -129,7 +129,7 @@ def lstm(table, units, batch=64, length=100, width=256, steps=2):
     table.add(name, contestants, steps * batch * length, "tokens", steps * flops)
 
 
-def transformer(table, width, length, batch, layers=4, heads=4, steps=2):
+def transformer(table, width, length, batch, layers=4, heads=4, steps=8):
     name = f"Transformer {layers} x {width}, batch {batch} x {length}"
     if not table.wants(name):
         return
@@ -175,7 +175,7 @@ def transformer(table, width, length, batch, layers=4, heads=4, steps=2):
     table.add(name, contestants, steps * batch * length, "tokens", steps * flops)
 
 
-def gan(table, batch=64, steps=10):
+def gan(table, batch=64, steps=60):
     name = f"GAN, both networks, batch {batch}"
     if not table.wants(name):
         return
