@@ -95,13 +95,12 @@ def training(model, batches, replicas=1):
         lambda x: tf.TensorSpec((-(-len(x) // replicas), *x.shape[1:]), x.dtype), batch
     )
     inputs = tf.nest.flatten(specs)[0]
-    takes_noise = hasattr(model, "latent_dim")  # A GAN, which is trained on images.
-    noise = tf.TensorSpec((inputs.shape[0], getattr(model, "latent_dim", 0)), "float32")
+    called_with = inputs
+    if hasattr(model, "latent_dim"):  # A GAN is trained on images, and called with noise.
+        called_with = tf.TensorSpec((inputs.shape[0], model.latent_dim), "float32")
     steps = inputs.shape[1] if len(inputs.shape) == 2 else 1  # Layers only loop over time.
     flops, _ = _counted(model.train_step, specs, steps)
-    forward, activations = _counted(
-        lambda x: model(x, training=False), noise if takes_noise else inputs, steps
-    )
+    forward, activations = _counted(lambda x: model(x, training=False), called_with, steps)
     # Of sizes known only at run time (half a batch, in the LSTM's loops) nothing is counted. The
     # forward pass has none, and each of its products comes again for two gradients.
     flops = max(flops, 3 * forward)
@@ -112,7 +111,7 @@ def training(model, batches, replicas=1):
         "parameters": model.count_params(),
         "flops_per_step": flops * replicas,
         "memory_per_replica": activations + sum(math.prod(v.shape) * 4 for v in held),
-        "seconds_per_step": flops * replicas / (_SHARE * _rate()),
+        "seconds_per_step": flops * replicas / (_SHARE * product_rate()),
     }
 
 
@@ -171,8 +170,12 @@ def _products(node, shapes):
     return 2 * result * (second[-1 if transposed else -2] if len(second) > 1 else 1)
 
 
-def _rate():
-    """Floating-point operations a second in products of large matrices, on the first device."""
+def product_rate():
+    """How fast this machine multiplies large matrices, on its first device, in float32.
+
+    Returns:
+        Floating-point operations a second, the median of five products.
+    """
     a = tf.random.normal((_PRODUCT, _PRODUCT))
     multiply = tf.function(lambda: tf.reduce_sum(tf.matmul(a, a)))
     multiply()

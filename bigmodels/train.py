@@ -116,17 +116,22 @@ def train(
             ) from error
 
 
+def _compiled(task, config, data):
+    """The model, with its optimizers' variables, and the steps of an epoch."""
+    steps_per_epoch = config.steps_per_epoch or int(data.train.cardinality())
+    model = task.build_model(config, data)
+    task.compile_model(model, config, steps_per_epoch * config.epochs)
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+    return model, steps_per_epoch
+
+
 def _estimate(task, config, replicas):
     data = task.load_data(config)
-    steps_per_epoch = config.steps_per_epoch or int(data.train.cardinality())
-    steps = steps_per_epoch * config.last_epoch
     with _precision(config.precision):
-        model = task.build_model(config, data)
-        task.compile_model(model, config, steps_per_epoch * config.epochs)
-        for optimizer in model.optimizers:
-            if not optimizer.built:
-                optimizer.build(model.trainable_variables)
+        model, steps_per_epoch = _compiled(task, config, data)
         found = estimate.training(model, data.train, replicas)
+    steps = steps_per_epoch * config.last_epoch
     seconds = steps * found["seconds_per_step"]
     about = {"task": task.name, "dataset": config.dataset, "replicas": replicas, "steps": steps}
     return about | found | {"seconds": seconds}
@@ -143,11 +148,7 @@ def _train(task, config, run, strategy, chief, say, verbose, stack, profiler):
     say(f"Loaded and checked {config.dataset}.")
     keras.utils.set_random_seed(config.seed)
     with strategy.scope(), _precision(config.precision):
-        steps_per_epoch = config.steps_per_epoch or int(data.train.cardinality())
-        model = task.build_model(config, data)
-        task.compile_model(model, config, steps_per_epoch * config.epochs)
-        if not model.optimizer.built:
-            model.optimizer.build(model.trainable_variables)
+        model, steps_per_epoch = _compiled(task, config, data)
         if source is not None:
             _initialise(model, source, config.init_from, say)
         run.create(task, config)

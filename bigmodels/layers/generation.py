@@ -230,10 +230,7 @@ def _allowed(logits, forbidden):
 
 
 def _is_any(tokens, ids):
-    found = tf.zeros(tf.shape(tokens), "bool")
-    for each in ids:
-        found |= tokens == each
-    return found
+    return tf.reduce_any(tokens[..., None] == tf.constant(ids, "int32"), -1)
 
 
 def _window(tokens, sizes, drawn, begun, total, width):

@@ -257,7 +257,7 @@ class LanguageModel(Model):
         code_points = np.array([ord(character) for character in vocabulary.characters], "int32")
         # One place more, for whatever lies beyond.
         ids = np.full(code_points.max() + 2, Vocabulary.UNKNOWN, "int32")
-        ids[code_points] = 2 + np.arange(len(code_points))
+        ids[code_points] = vocabulary.encode(vocabulary.characters)
         characters = tf.strings.unicode_decode(prompts, "UTF-8")
         sizes = tf.cast(characters.row_lengths(), "int32")
         message = "prompt: expected at least one character"
@@ -274,10 +274,9 @@ class LanguageModel(Model):
         ids = []
         for each in [stop] if isinstance(stop, int | np.integer) else stop:
             if isinstance(each, str):
-                known = self.vocabulary or ""
-                if len(each) != 1 or each not in known:
+                if len(each) != 1 or each not in (self.vocabulary or ""):
                     raise ValueError(f"stop: {each!r} is no character of the model's vocabulary")
-                each = 2 + known.index(each)
+                (each,) = Vocabulary(self.vocabulary).encode(each)
             if not self.never_drawn <= each < self.vocab_size:
                 raise ValueError(f"stop: {each!r} is no token that the model could draw")
             ids.append(int(each))

@@ -115,8 +115,7 @@ class Transformer(LanguageModel):
 
     def call(self, inputs, training=None):
         padding_mask = self.token_embedding.compute_mask(inputs)  # (batch, length)
-        x = self.token_embedding(inputs)  # (batch, length, embedding_dim)
-        x *= self.embedding_dim**0.5
+        x = self._embedded(inputs)  # (batch, length, embedding_dim)
         x += self.position_encoding(x)
         x = self.dropout(x, training=training)
         for block in self.blocks:
@@ -148,7 +147,8 @@ class Transformer(LanguageModel):
 
     def start(self, tokens, sizes, capacity):
         mask = tokens != 0
-        x = self._embedded(tokens, self.position_encoding.at(tf.range(tf.shape(tokens)[1])))
+        x = self._embedded(tokens)
+        x += self.position_encoding(x)
         caches = []
         for block in self.blocks:
             x, cache = block.start(x, mask, capacity)
@@ -164,7 +164,7 @@ class Transformer(LanguageModel):
 
         def step(token, slot, positions, cache):
             real, caches = cache  # Which slots hold, or will hold, more than padding.
-            x = self._embedded(token, self.position_encoding.at(positions))
+            x = self._embedded(token) + self.position_encoding.at(positions)
             seen = real & (tf.range(tf.shape(real)[1]) <= slot)
             hidden = tf.where(seen, tf.constant(0, x.dtype), x.dtype.min)[:, None]
             places = CachedAttention.places(caches[0], slot)
@@ -176,8 +176,8 @@ class Transformer(LanguageModel):
 
         return step
 
-    def _embedded(self, tokens, encoding):
-        return self.token_embedding(tokens) * self.embedding_dim**0.5 + encoding
+    def _embedded(self, tokens):
+        return self.token_embedding(tokens) * self.embedding_dim**0.5
 
     def get_config(self):
         config = super().get_config()

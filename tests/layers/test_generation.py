@@ -190,7 +190,7 @@ def test_the_largest_number_draws_a_token_that_may_be_drawn(rng):
     assert (np.exp(logits - logits.max(1, keepdims=True))[np.arange(2000), drawn] > 0).all()
 
 
-def _all_continuations(model, prompt, length, stop):
+def _all_continuations(model, length, stop):
     """Every sequence that ends, or is of full length, with the log-probability of its tokens."""
     vocab = range(1, model.vocab_size)
     for n in range(1, length + 1):
@@ -227,7 +227,7 @@ def test_a_search_wide_enough_finds_what_trying_all_finds(kind, penalty, stop):
     tokens, sizes = np.int32([[3, 1], [5, 0]]), np.int32([2, 1])
     found, ratings = model.search_tokens(tokens, sizes, tf.constant(3), 30, penalty, stop)
     for i, prompt in enumerate(prompts):
-        sequences = [*_all_continuations(model, prompt, 3, stop)]
+        sequences = [*_all_continuations(model, 3, stop)]
         scores = _score(model, prompt, sequences)
         rated = [s / ((5 + len(t)) / 6) ** penalty for s, t in zip(scores, sequences, strict=True)]
         order = np.argsort(rated)[::-1][:20]

@@ -16,6 +16,7 @@ import time
 
 import keras
 import numpy as np
+import race
 
 import bigmodels
 from bigmodels import distribute
@@ -123,11 +124,8 @@ def main():
             "bigmodels.Model, 2 workers": Workers(pathlib.Path(directory), given.steps),
         }
         times = {name: [] for name in contestants}
-        for number in range(given.rounds):
-            # Every other round backwards, so that nobody always runs after the same one.
-            for name in list(contestants)[:: 1 if number % 2 else -1]:
-                times[name].append(contestants[name](given.steps))
-            print(f"round {number + 1} of {given.rounds}", file=sys.stderr)
+        for name in race.turns(contestants, given.rounds):
+            times[name].append(contestants[name](given.steps))
         contestants["bigmodels.Model, 2 workers"].stop()
     baseline = np.array(times["keras.Model, one device"])
     for name, seconds in times.items():

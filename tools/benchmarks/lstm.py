@@ -10,20 +10,16 @@ programs on the machine disturb less than wall time; PyTorch's includes threads 
 
 import argparse
 import json
-import sys
 import time
 
 import keras
 import numpy as np
+import race
 import tensorflow as tf
 
 from bigmodels.layers import LSTM
 
-try:
-    import torch
-except ImportError:
-    torch = None
-
+torch = race.optional("torch")
 BATCH, LENGTH, WIDTH, VOCABULARY = 64, 100, 256, 65
 OURS, PRODUCTS = "bigmodels LSTM", "matrix products alone"
 
@@ -111,17 +107,14 @@ def measure(contestants, rounds, steps):
     wall, processor = ({name: [] for name in contestants} for _ in range(2))
     for step in contestants.values():
         step(), step()  # Traces.
-    for number in range(rounds):
-        # Every other round backwards, so that nobody always runs after the same one.
-        for name in list(contestants)[:: 1 if number % 2 else -1]:
-            time.sleep(0.3)  # PyTorch's threads wait busily for a while.
+    for name in race.turns(contestants, rounds):
+        time.sleep(0.3)  # PyTorch's threads wait busily for a while.
+        contestants[name]()
+        began = time.perf_counter(), time.process_time()
+        for _ in range(steps):
             contestants[name]()
-            began = time.perf_counter(), time.process_time()
-            for _ in range(steps):
-                contestants[name]()
-            wall[name].append((time.perf_counter() - began[0]) / steps)
-            processor[name].append((time.process_time() - began[1]) / steps)
-        print(f"round {number + 1} of {rounds}", file=sys.stderr)
+        wall[name].append((time.perf_counter() - began[0]) / steps)
+        processor[name].append((time.process_time() - began[1]) / steps)
     return wall, processor
 
 
@@ -132,8 +125,6 @@ def main():
     parser.add_argument("--steps", type=int, default=3, help="a round, for each contestant")
     parser.add_argument("--units", type=int, nargs="+", default=[256, 512])
     given = parser.parse_args()
-    if torch is None:
-        print("torch is not installed: its rows are left out")
     ids = np.random.default_rng(0).integers(0, VOCABULARY, (2, BATCH, LENGTH)).astype("int32")
     summary = {}
     for units in given.units:

@@ -7,54 +7,49 @@ import sys
 import time
 
 import numpy as np
-import tensorflow as tf
 
-# Of the product by which the machine's rate is measured.
-_SIZE = 1024
+from bigmodels import estimate
 
 
-def arguments(description, **defaults):
-    """The flags that all have: `--rounds`, `--output`, `--only`, and others by their defaults."""
+def arguments(description):
+    """The flags of a table: `--rounds`, `--output`, `--only`."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--output", type=pathlib.Path, help="JSON file to write")
     parser.add_argument("--only", default="", help="rows whose name begins so")
-    for name, default in defaults.items():
-        parser.add_argument(f"--{name}", type=type(default), default=default)
     return parser.parse_args()
 
 
-def products():
-    """A contestant that multiplies two matrices, by which the machine's own rate is known."""
-    a = tf.random.normal((_SIZE, _SIZE))
-    multiply = tf.function(lambda: tf.reduce_sum(tf.matmul(a, a)))
+def turns(names, rounds):
+    """Whose turn it is: all of them in every round, which is told on stderr.
 
-    def run():
-        for _ in range(5):
-            multiply().numpy()
-
-    return run
+    Every other round goes backwards, so that nobody always runs after the same one.
+    """
+    for number in range(rounds):
+        yield from list(names)[:: 1 if number % 2 else -1]
+        print(f"round {number + 1} of {rounds}", file=sys.stderr)
 
 
 def race(contestants, rounds):
-    """Seconds of each in every round; every other round goes backwards.
+    """How long each takes in every round.
 
     Args:
         contestants: `{name: function}`; each has done its first, slow call.
         rounds: How many.
 
     Returns:
-        `{name: array of seconds}`.
+        `(times, rates)`: `{name: array of seconds}`, and the machine's own rate in each round,
+        floating-point operations a second.
     """
-    contestants = contestants | {"products": products()}
-    times = {name: [] for name in contestants}
-    contestants["products"]()
-    for number in range(rounds):
-        for name in list(contestants)[:: 1 if number % 2 else -1]:
-            began = time.perf_counter()
-            contestants[name]()
-            times[name].append(time.perf_counter() - began)
-    return {name: np.array(seconds) for name, seconds in times.items()}
+    times, rates = {name: [] for name in contestants}, []
+    for name in turns([*contestants, None], rounds):
+        if name is None:
+            rates.append(estimate.product_rate())
+            continue
+        began = time.perf_counter()
+        contestants[name]()
+        times[name].append(time.perf_counter() - began)
+    return {name: np.array(seconds) for name, seconds in times.items()}, np.array(rates)
 
 
 class Table:
@@ -81,14 +76,12 @@ class Table:
             unit: In which that is counted.
             flops: Floating point operations of a call, for the share of the machine's own rate.
         """
-        times = race(contestants, self.given.rounds)
-        limit = times.pop("products")
+        times, rate = race(contestants, self.given.rounds)
         ours, *others = times
         row = {"row": name, "unit": f"{unit}/s"}
         row |= {who: float(amount / np.median(seconds)) for who, seconds in times.items()}
         line = f"{name:34} {row[ours]:10,.0f} {unit}/s"
         if flops:
-            rate = 5 * 2 * _SIZE**3 / limit
             row["gemm_gflops"] = float(np.median(rate) / 1e9)
             row["share_of_gemm"] = float(np.median(flops / times[ours] / rate))
             line += f", {row['share_of_gemm']:.0%} of {row['gemm_gflops']:.0f} GFLOP/s"
