@@ -237,6 +237,34 @@ def test_a_search_wide_enough_finds_what_trying_all_finds(kind, penalty, stop):
         assert not np.any(found[i, 0, len(best) :])
 
 
+def _followed(model, prompt, length, num_beams, penalty, stop):
+    """What a search finds, the slow way: all continuations by one token, of which the best stay."""
+    alive, ended = [()], []
+    for n in range(1, length + 1):
+        longer = [(*tokens, i) for tokens in alive for i in range(1, model.vocab_size)]
+        scored = sorted(zip(_score(model, prompt, longer), longer, strict=True), reverse=True)
+        going_on = [each for each in scored if each[1][-1] not in stop][:num_beams]
+        over = [each for each in scored if each[1][-1] in stop]
+        over += going_on if n == length else []
+        ended += [(score / ((5 + n) / 6) ** penalty, tokens) for score, tokens in over]
+        alive = [tokens for _, tokens in going_on]
+    return max(ended)[1]
+
+
+@pytest.mark.parametrize("num_beams", [1, 2, 3])
+def test_what_ends_takes_no_place_from_what_goes_on(num_beams):
+    """Tokens that end a sequence are the likeliest here, and a long one is rated higher."""
+    model = _sharp(RNN(6, 8, 8), 3.0)
+    model.dense.bias.assign([0, 0, 3, 0, 3, 0])
+    prompt, stop = [3, 1], (2, 4)
+    found, _ = model.search_tokens(
+        np.int32([prompt]), np.int32([2]), tf.constant(6), num_beams, 8.0, stop
+    )
+    wanted = _followed(model, prompt, 6, num_beams, 8.0, stop)
+    np.testing.assert_array_equal(found[0, 0, : len(wanted)], wanted)
+    assert len(wanted) > 1 and not np.any(found[0, 0, len(wanted) :])
+
+
 def test_a_search_with_one_beam_is_greedy(make):
     model = _sharp(make())
     prompt = [[3, 4, 5], [7, 2, 9]]
