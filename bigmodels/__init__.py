@@ -19,6 +19,7 @@ _MODULES = (
     "export",
     "intervals",
     "layers",
+    "losses",
     "models",
     "pages",
     "plots",

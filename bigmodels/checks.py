@@ -9,6 +9,7 @@ the model sees it. The graph operations are two comparisons and one reduction ov
 
 import contextlib
 import dataclasses
+import functools
 import re
 
 import tensorflow as tf
@@ -74,16 +75,23 @@ def check_static(name, dtype, shape, spec):
         raise ValueError(f"{name}: shape {shape}, expected {expected}.{hint}")
 
 
+def _good(value, spec):
+    """Of every value, whether it is what it must be."""
+    limits = []
+    if spec.low is not None:
+        limits.append(value >= tf.cast(spec.low, value.dtype))
+    if spec.high is not None:
+        limits.append(value <= tf.cast(spec.high, value.dtype))
+    # What lies between two limits is finite.
+    if value.dtype.is_floating and len(limits) < 2:
+        limits.append(tf.math.is_finite(value))
+    return functools.reduce(tf.logical_and, limits) if limits else tf.ones_like(value, "bool")
+
+
 def _fault(name, value, spec, place):
     """A scalar string: what is wrong with the first bad value, or "" when all are good."""
     value = tf.convert_to_tensor(value)
-    bad = tf.zeros(tf.shape(value), "bool")
-    if value.dtype.is_floating:
-        bad |= ~tf.math.is_finite(value)
-    if spec.low is not None:
-        bad |= value < tf.cast(spec.low, value.dtype)
-    if spec.high is not None:
-        bad |= value > tf.cast(spec.high, value.dtype)
+    bad = ~_good(value, spec)
     flat = tf.reshape(bad, [-1])
 
     def describe():
@@ -167,13 +175,21 @@ def guard(dataset, name, specs):
             targets); `None` leaves a part unchecked.
 
     Returns:
-        The same data set; iterate it under `readable_errors`.
+        The same data set, without TensorFlow's autotuning (below) unless its options ask for it;
+        iterate it under `readable_errors`.
 
     Raises:
         ValueError: at once, if a dtype or shape does not fit or the data set is known to be empty.
     """
     if int(dataset.cardinality()) == 0:
         raise ValueError(f"{name}: the data set is empty.")
+    if dataset.options().autotune.enabled is None:
+        # The thread that tunes a pipeline sometimes misses that its iterator is deleted, and looks
+        # again after twice as long as before, up to a minute: so long, `fit` does not return.
+        # Without it AUTOTUNE means as many threads as there are cores, at most 16.
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        dataset = dataset.with_options(options)
     specs = specs if isinstance(specs, tuple) else (specs,)
     element = dataset.element_spec
     parts = element if isinstance(element, tuple) else (element,)
@@ -186,17 +202,24 @@ def guard(dataset, name, specs):
     for index, part_name, spec in checked:
         check_static(part_name, parts[index].dtype, parts[index].shape, spec)
 
-    def check(number, *batch):
-        place = tf.strings.join(["batch ", tf.strings.as_string(number), ", "])
-        for index, part_name, spec in checked:
-            fault = _fault(part_name, batch[index], spec, place)
-            require(tf.equal(fault, ""), fault)
-        return batch if isinstance(element, tuple) else batch[0]
+    @tf.autograph.experimental.do_not_convert  # Only slower to trace.
+    def check(number, batch):
+        values = batch if isinstance(element, tuple) else (batch,)
+        good = [tf.reduce_all(_good(values[index], spec)) for index, _, spec in checked]
+
+        def describe():
+            place = tf.strings.join(["batch ", tf.strings.as_string(number), ", "])
+            faults = [_fault(name, values[index], spec, place) for index, name, spec in checked]
+            faults = tf.stack(faults)
+            return faults[tf.argmax(tf.cast(faults != "", "int32"))]
+
+        fine = tf.reduce_all(good)
+        require(fine, tf.cond(fine, lambda: tf.constant(""), describe))
+        return batch
 
     if not checked:
         return dataset
-    if isinstance(element, tuple):
-        return dataset.enumerate().map(lambda number, batch: check(number, *batch))
+    # Ahead of the step, as an accelerator would have to wait for it.
     return dataset.enumerate().map(check)
 
 
@@ -211,7 +234,8 @@ def require(condition, message):
         ValueError: under `readable_errors`.
     """
     marked = tf.strings.join([_OPEN, message, _CLOSE])
-    tf.debugging.Assert(condition, [marked], summarize=-1)
+    # `tf.debugging.Assert` would put this into a branch of its own, which takes longer.
+    tf.raw_ops.Assert(condition=condition, data=[marked], summarize=-1)
 
 
 @contextlib.contextmanager

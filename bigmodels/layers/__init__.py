@@ -2,6 +2,7 @@
 
 from bigmodels.layers.cached_attention import CachedAttention
 from bigmodels.layers.language_model import LanguageModel
+from bigmodels.layers.layer_normalization import LayerNormalization
 from bigmodels.layers.layer_stack import LayerStack, check_image_shape
 from bigmodels.layers.lstm import LSTM
 from bigmodels.layers.positional_encoding import PositionalEncoding
@@ -12,6 +13,7 @@ __all__ = [
     "LSTM",
     "CachedAttention",
     "LanguageModel",
+    "LayerNormalization",
     "LayerStack",
     "PositionalEncoding",
     "TransformerBlock",

@@ -2,7 +2,8 @@
 
 import keras
 import tensorflow as tf
-from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
+
+from bigmodels import kernels
 
 FUSED = "fused CPU loop"
 CUDNN = "cuDNN"
@@ -25,19 +26,20 @@ class LSTM(keras.layers.LSTM):
         **kwargs: As for `keras.layers.LSTM`.
     """
 
-    def describe_kernel(self, training=True):
+    def describe_kernel(self, training=True, jit_compile=False):
         """Which implementation a call made here and now would take.
 
         Args:
             training: Whether the call is part of training.
+            jit_compile: Whether it is compiled by XLA.
 
         Returns:
             "fused CPU loop", "cuDNN", or "Keras' loop: " and why it is not one of the two.
         """
-        obstacle = self._obstacle(training)
+        obstacle = self._obstacle(training, jit_compile)
         if obstacle is None:
             return FUSED
-        if tf.config.list_logical_devices("GPU"):
+        if kernels.has_gpu():
             obstacle = self._unusual() or (None if self.use_bias else "use_bias=False")
             if self.use_cudnn and obstacle is None:
                 return CUDNN
@@ -54,11 +56,11 @@ class LSTM(keras.layers.LSTM):
             return f"recurrent_dropout={self.recurrent_dropout}"
         return "unroll=True" if self.unroll else None
 
-    def _obstacle(self, training):
+    def _obstacle(self, training, jit_compile=False):
         """Why the fused loop is not taken, or None if it is."""
         if unusual := self._unusual():
             return unusual
-        if tf.config.list_logical_devices("GPU"):
+        if kernels.has_gpu():
             return "a GPU is there"
         if self.use_cudnn is True:
             return "use_cudnn=True"
@@ -68,9 +70,7 @@ class LSTM(keras.layers.LSTM):
             return f"computes in {self.compute_dtype}"
         if not training:  # Nothing would be gained: what is fused is the gradient.
             return "not training"
-        if not tf.executing_eagerly() and GraphOrParentsInXlaContext(
-            tf.compat.v1.get_default_graph()
-        ):
+        if jit_compile or kernels.in_xla():
             return "jit_compile=True"
         return None
 

@@ -2,9 +2,10 @@
 
 import keras
 import tensorflow as tf
-from keras import layers
+from keras import layers, ops
 
 from bigmodels.layers.cached_attention import CachedAttention, folded, normalised
+from bigmodels.layers.layer_normalization import LayerNormalization
 
 
 @keras.saving.register_keras_serializable(package="bigmodels")
@@ -49,7 +50,7 @@ class TransformerBlock(layers.Layer):
         self.dropout_rate = dropout_rate
         self.causal = causal
         dtype = self.dtype_policy
-        self.attention_norm = layers.LayerNormalization(dtype=dtype, name="attention_norm")
+        self.attention_norm = LayerNormalization(dtype=dtype, name="attention_norm")
         self.attention = CachedAttention(
             num_heads,
             key_dim=embedding_dim // num_heads,
@@ -57,7 +58,7 @@ class TransformerBlock(layers.Layer):
             dtype=dtype,
             name="attention",
         )
-        self.feed_forward_norm = layers.LayerNormalization(dtype=dtype, name="feed_forward_norm")
+        self.feed_forward_norm = LayerNormalization(dtype=dtype, name="feed_forward_norm")
         self.feed_forward = layers.Dense(
             feed_forward_dim, activation="relu", dtype=dtype, name="feed_forward"
         )
@@ -86,7 +87,10 @@ class TransformerBlock(layers.Layer):
         )
         x = inputs + self.dropout(x, training=training)
         y = self.feed_forward_norm(x)
-        y = self.projection(self.feed_forward(y))
+        # As one matrix, (batch * length, embedding_dim), TensorFlow adds bias and activation
+        # within the product.
+        y = ops.reshape(y, (-1, self.embedding_dim))
+        y = ops.reshape(self.projection(self.feed_forward(y)), ops.shape(x))
         return x + self.dropout(y, training=training)
 
     def start(self, inputs, padding_mask, capacity):

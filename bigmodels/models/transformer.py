@@ -12,11 +12,12 @@ width (T4), the standard block with residuals and normalisation (T6), causal unl
 
 import keras
 import tensorflow as tf
-from keras import layers
+from keras import layers, ops
 
 from bigmodels.layers import (
     CachedAttention,
     LanguageModel,
+    LayerNormalization,
     PositionalEncoding,
     TransformerBlock,
 )
@@ -98,7 +99,7 @@ class Transformer(LanguageModel):
             )
             for i in range(1, num_layers + 1)
         ]
-        self.norm = layers.LayerNormalization(dtype=dtype, name="norm")
+        self.norm = LayerNormalization(dtype=dtype, name="norm")
         # Logits stay in full precision under a mixed policy.
         self.dense = layers.Dense(vocab_size, dtype=dtype.variable_dtype, name="dense")
 
@@ -120,7 +121,8 @@ class Transformer(LanguageModel):
         x = self.dropout(x, training=training)
         for block in self.blocks:
             x = block(x, padding_mask=padding_mask, training=training)
-        return self.dense(self.norm(x))
+        x = ops.reshape(self.norm(x), (-1, self.embedding_dim))
+        return ops.reshape(self.dense(x), (*ops.shape(inputs), self.vocab_size))
 
     def compute_mask(self, inputs, mask=None):
         return self.token_embedding.compute_mask(inputs)

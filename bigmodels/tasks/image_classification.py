@@ -8,7 +8,6 @@ Measured figures, with seed, machine and time, are in the README.
 
 import dataclasses
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -16,6 +15,7 @@ from bigmodels import intervals, plots
 from bigmodels.data import files, load_images
 from bigmodels.data.images import augmentation_for
 from bigmodels.intervals import Observations
+from bigmodels.losses import SparseCategoricalCrossentropy
 from bigmodels.models import CNN
 from bigmodels.tasks.task import (
     Config,
@@ -121,7 +121,7 @@ def compile_model(model, config, steps):
     """Cross-entropy on logits, accuracy."""
     model.compile(
         config.optimizer.build(steps),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
         jit_compile=config.keras_jit_compile,
     )

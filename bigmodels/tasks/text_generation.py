@@ -10,7 +10,6 @@ Measured figures, with seed, machine and time, are in the README.
 import dataclasses
 import math
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -18,6 +17,7 @@ from bigmodels import intervals
 from bigmodels.data import load_text
 from bigmodels.intervals import Observations
 from bigmodels.layers import Vocabulary
+from bigmodels.losses import SparseCategoricalCrossentropy
 from bigmodels.models import RNN, Transformer
 from bigmodels.tasks.task import (
     Config,
@@ -125,7 +125,7 @@ def compile_model(model, config, steps):
         optimizer = dataclasses.replace(optimizer, learning_rate=rate)
     model.compile(
         optimizer.build(steps),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
         jit_compile=config.keras_jit_compile,
     )

@@ -1,0 +1,47 @@
+"""Layer normalisation with a gradient written by hand."""
+
+import keras
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable(package="bigmodels")
+class LayerNormalization(keras.layers.LayerNormalization):
+    """`keras.layers.LayerNormalization`: the same numbers, faster to train.
+
+    Automatic differentiation goes through some twenty passes over the input; written by hand, the
+    gradient (Ba et al., 2016) takes half of them. Normalisation over several axes, without scale
+    or offset, or by the root mean square is left to Keras.
+    """
+
+    def call(self, inputs):
+        """As `keras.layers.LayerNormalization`."""
+        over_last = self.axis in (-1, [-1], [inputs.shape.rank - 1])
+        if not over_last or self.rms_scaling or self.gamma is None or self.beta is None:
+            return super().call(inputs)
+        wide = tf.cast(inputs, tf.float32) if inputs.dtype.size < 4 else inputs
+        gamma, beta = (tf.cast(v, wide.dtype) for v in (self.gamma, self.beta))
+        outputs = _normalised(wide, gamma, beta, self.epsilon)
+        return tf.cast(outputs, self.compute_dtype)
+
+
+def _normalised(x, gamma, beta, epsilon):
+    """Rows of mean zero and variance one, scaled and shifted."""
+    width = x.shape[-1]
+
+    @tf.custom_gradient
+    def normalise(x, gamma, beta):
+        centred = x - tf.reduce_mean(x, -1, keepdims=True)
+        scale = tf.math.rsqrt(tf.reduce_mean(tf.square(centred), -1, keepdims=True) + epsilon)
+        unit = centred * scale
+
+        def gradient(upstream):
+            weighted = upstream * unit
+            along = tf.linalg.matvec(weighted, gamma / width)[..., None]
+            mean = tf.linalg.matvec(upstream, gamma / width)[..., None]
+            to_x = (upstream * gamma - mean - unit * along) * scale
+            to_gamma = tf.raw_ops.BiasAddGrad(out_backprop=weighted)
+            return to_x, to_gamma, tf.raw_ops.BiasAddGrad(out_backprop=upstream)
+
+        return unit * gamma + beta, gradient
+
+    return normalise(x, gamma, beta)

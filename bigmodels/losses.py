@@ -1,0 +1,63 @@
+"""Losses that are Keras' own, computed faster."""
+
+import keras
+import tensorflow as tf
+
+from bigmodels import kernels
+
+
+@keras.saving.register_keras_serializable(package="bigmodels")
+class SparseCategoricalCrossentropy(keras.losses.SparseCategoricalCrossentropy):
+    """`keras.losses.SparseCategoricalCrossentropy`: the same numbers, faster on a CPU.
+
+    TensorFlow's own operation goes through the logits of many classes three times slower than a
+    softmax does. What is not logits in float32 with the classes last is left to Keras, and so is
+    everything on a GPU or compiled by XLA, where its operation is fast.
+
+    Args and errors are those of `keras.losses.SparseCategoricalCrossentropy`.
+    """
+
+    def call(self, y_true, y_pred):
+        """The loss of every element, as Keras gives it."""
+        if (
+            not self.from_logits
+            or self.ignore_class is not None
+            or self._fn_kwargs["axis"] not in (-1, y_pred.shape.rank - 1)
+            or y_pred.dtype != tf.float32
+            or kernels.has_gpu()
+            or kernels.in_xla()
+        ):
+            return super().call(y_true, y_pred)
+        if y_true.shape.rank == y_pred.shape.rank and y_true.shape[-1] == 1:
+            y_true = y_true[..., 0]
+        logits = tf.reshape(y_pred, (-1, y_pred.shape[-1]))
+        labels = tf.reshape(tf.cast(y_true, tf.int32), [-1])
+        return tf.reshape(_cross_entropy(labels, logits), tf.shape(y_true))
+
+
+@tf.custom_gradient
+def _cross_entropy(labels, logits):
+    """Of `(n,)` and `(n, classes)`, in nats."""
+    probabilities = tf.nn.softmax(logits)
+    chosen = tf.gather(probabilities, labels, batch_dims=1)
+
+    def of_tiny():
+        # log(sum(exp(logits))) is log p of any class less its logit. The likeliest is at least
+        # 1 / classes, where float32 is exact.
+        likeliest = tf.math.log(tf.reduce_max(probabilities, -1))
+        normaliser = tf.reduce_max(logits, -1) - likeliest
+        return normaliser - tf.gather(logits, labels, batch_dims=1)
+
+    # A loss above 80 is of a probability that float32 cannot hold.
+    held = tf.reduce_all(chosen > 1e-35)
+    losses = tf.cond(held, lambda: -tf.math.log(chosen), of_tiny)
+
+    def gradient(upstream):
+        places = tf.stack([tf.range(tf.size(labels)), labels], axis=1)
+        scaled = probabilities * upstream[:, None]
+        # As `tf.tensor_scatter_nd_add`, but without a copy: nobody else holds `scaled`.
+        return None, tf.raw_ops.ScatterNdNonAliasingAdd(
+            input=scaled, indices=places, updates=-upstream
+        )
+
+    return losses, gradient
