@@ -23,10 +23,44 @@ def described(model):
         model: A compiled `keras.Model`.
 
     Returns:
-        `{what: kernel}`: the whole step first, then every layer that has a choice, by its path.
+        `{what: kernel}`: the whole step first, then the layers that have a choice, those alike
+        together, by their paths in the model.
     """
-    found = {"step": "compiled by XLA" if model.jit_compile else "TensorFlow graph, without XLA"}
+    step = "compiled by XLA" if model.jit_compile else "TensorFlow graph, without XLA"
+    alike = {}
     for layer in model._flatten_layers():
         if hasattr(layer, "describe_kernel"):
-            found[layer.path] = layer.describe_kernel(training=True, jit_compile=model.jit_compile)
-    return found
+            kernel = layer.describe_kernel(training=True, jit_compile=model.jit_compile)
+            alike.setdefault(kernel, []).append(layer.path.removeprefix(f"{model.path}/"))
+    return {"step": step} | {", ".join(paths): kernel for kernel, paths in alike.items()}
+
+
+def precision(policy):
+    """The dtype policy behind `auto`.
+
+    A GPU multiplies in half precision many times faster, in bfloat16, which needs no scaled loss,
+    from compute capability 8.0 on. A CPU does so in some models (convolutions 1.5 times faster with
+    AMX), but an LSTM then falls back to a loop that takes 1.3 times as long, and the first digits
+    of every number would change: `tools/bench options`. GPUs were not measured here.
+
+    Args:
+        policy: A Keras dtype policy's name, or "auto".
+
+    Returns:
+        `(policy, why)`.
+    """
+    if policy != "auto":
+        return policy, "you asked for it"
+    if tf.config.list_logical_devices("TPU"):
+        return "mixed_bfloat16", "a TPU multiplies in it"
+    found = [
+        tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
+        for gpu in tf.config.list_physical_devices("GPU")
+    ]
+    if not found:
+        return "float32", "there is no accelerator"
+    slowest = min(found)
+    why = f"the GPU has compute capability {slowest[0]}.{slowest[1]}"
+    if slowest >= (8, 0):
+        return "mixed_bfloat16", why
+    return ("mixed_float16" if slowest >= (7, 0) else "float32"), why

@@ -125,6 +125,7 @@ def render(task, result, history, config, *, describe, examples, drawn, samples,
         "While it was trained": [_row(samples)] if samples else [],
         "Run it again": [shell(command)],
         "Settings": [table(flat_settings(config["config"]))],
+        "Speed": [table(_speed(result))],
         "Environment": [table(config["versions"] | config.get("machine", {}))],
     }
     sections = {name: parts for name, parts in sections.items() if parts}
@@ -139,6 +140,24 @@ def render(task, result, history, config, *, describe, examples, drawn, samples,
             *(section(name, parts) for name, parts in sections.items()),
         ],
     )
+
+
+def _speed(result):
+    """How fast it was and what ran, `{what: value}`; a result of an older version lacks some."""
+    shares = {
+        "waiting for input": "input_wait",
+        "share of the machine's rate of large products": "share_of_limit",
+    }
+    lines = {f"{result['unit']} a second": f"{result['throughput']:,.0f}"}
+    if "first_step_seconds" in result:
+        lines["first step, which traces the model"] = duration(result["first_step_seconds"] or 0)
+    for what, name in shares.items():
+        if result.get(name) is not None:
+            lines[what] = f"{result[name]:.1%}"
+    if "peak_memory" in result:
+        lines["peak memory"] = f"{result['peak_memory'] / 1e9:.2f} GB"
+    kernels = {f"kernel: {what}": kernel for what, kernel in result.get("kernels", {}).items()}
+    return lines | {"precision": result.get("precision", "")} | kernels
 
 
 def render_search(title, result, drawn):

@@ -10,7 +10,7 @@ import tempfile
 import keras
 import tensorflow as tf
 
-from bigmodels import distribute, estimate, intervals, plots, report, tasks
+from bigmodels import distribute, estimate, intervals, kernels, plots, report, tasks
 from bigmodels.callbacks import (
     BackupAndRestore,
     FiniteValues,
@@ -19,6 +19,7 @@ from bigmodels.callbacks import (
     Progress,
     TensorBoardLog,
 )
+from bigmodels.data.waiting import Waiting
 from bigmodels.pages import save_drawn
 from bigmodels.run_directory import RunDirectory, transfer_weights
 from bigmodels.tasks.task import command_line, with_settings
@@ -31,6 +32,8 @@ _LOST = (
     tf.errors.DeadlineExceededError,
     tf.errors.InternalError,
 )
+
+_WORTH_MEASURING = 10.0  # Seconds.
 
 
 def train(
@@ -128,7 +131,7 @@ def _compiled(task, config, data):
 
 def _estimate(task, config, replicas):
     data = task.load_data(config)
-    with _precision(config.precision):
+    with _precision(kernels.precision(config.precision)[0]):
         model, steps_per_epoch = _compiled(task, config, data)
         found = estimate.training(model, data.train, replicas)
     steps = steps_per_epoch * config.last_epoch
@@ -147,7 +150,10 @@ def _train(task, config, run, strategy, chief, say, verbose, stack, profiler):
     data = task.load_data(config)
     say(f"Loaded and checked {config.dataset}.")
     keras.utils.set_random_seed(config.seed)
-    with strategy.scope(), _precision(config.precision):
+    precision, why = kernels.precision(config.precision)
+    if config.precision == "auto":
+        say(f"Precision: {precision}, as {why}.")
+    with strategy.scope(), _precision(precision):
         model, steps_per_epoch = _compiled(task, config, data)
         if source is not None:
             _initialise(model, source, config.init_from, say)
@@ -180,7 +186,10 @@ def _train(task, config, run, strategy, chief, say, verbose, stack, profiler):
             f"{model.name}: {model.count_params():,} parameters. Training on "
             f"{data.sizes['train']:,} {task.unit}, {steps_per_epoch} steps an epoch."
         )
-        keeper = Keeper(run, task, data, config, strategy, epoch)
+        taken = kernels.described(model)
+        say("Kernels: " + "; ".join(f"{what}: {kernel}" for what, kernel in taken.items()) + ".")
+        waiting = Waiting()
+        keeper = Keeper(run, task, data, config, strategy, epoch, waiting)
         finite = FiniteValues(
             config.skip_bad_batches,
             run.path if chief else None,
@@ -195,7 +204,7 @@ def _train(task, config, run, strategy, chief, say, verbose, stack, profiler):
             callbacks.append(Progress(steps_per_epoch, config.last_epoch, epoch, step))
         if epoch < config.last_epoch and not keeper.stops_early():
             model.fit(
-                batches_from(epoch, step),
+                waiting.timed(batches_from(epoch, step)),
                 epochs=config.last_epoch,
                 steps_per_epoch=steps_per_epoch,
                 validation_data=data.validation,
@@ -209,15 +218,22 @@ def _train(task, config, run, strategy, chief, say, verbose, stack, profiler):
         # All workers measure and draw, as predicting needs them all.
         splits, observed = task.measure_splits(model, data, config)
         drawn = task.draw(model, data, config)
-        if not chief:
-            return None
-        result = _result(model, task, data, config, run.history(), steps_per_epoch, splits)
-        result |= {"first_step_seconds": keeper.first_step, "peak_memory": _peak_memory()}
-        if config.skip_bad_batches:
-            result["skipped_batches"] = finite.left_out
-        result |= intervals.summary(observed, config.seed)
-        run.write_observations(observed.get("test", {}))
-        _write_report(task, data, config, run, result, drawn)
+    if not chief:
+        return None
+    result = _result(model, task, data, config, run.history(), steps_per_epoch, splits)
+    result |= {
+        "first_step_seconds": keeper.first_step,
+        "input_wait": keeper.waited,
+        "share_of_limit": _share_of_limit(model, data, keeper, result, strategy),
+        "peak_memory": _peak_memory(),
+        "precision": precision,
+        "kernels": taken,
+    }
+    if config.skip_bad_batches:
+        result["skipped_batches"] = finite.left_out
+    result |= intervals.summary(observed, config.seed)
+    run.write_observations(observed.get("test", {}))
+    _write_report(task, data, config, run, result, drawn)
     run.write_json("result.json", result)
     say(f"Done: {run.path / 'report.html'}")
     return result
@@ -262,7 +278,27 @@ def _result(model, task, data, config, history, steps_per_epoch, splits):
         "steps": steps,
         "seconds": round(seconds, 3),
     }
-    return result | splits | {"throughput": steps * per_step / seconds, "unit": task.unit}
+    return (
+        result
+        | splits
+        | {
+            "throughput": steps * per_step / seconds,
+            "unit": task.unit,
+            "examples_per_second": steps * config.batch_size / seconds,
+        }
+    )
+
+
+def _share_of_limit(model, data, keeper, result, strategy):
+    """Arithmetic a second, in parts of the rate of large products on this machine.
+
+    `None` where it would say nothing: over several replicas, for which products are not measured,
+    and for a training of seconds, of which a good part is the beginning.
+    """
+    if strategy.num_replicas_in_sync > 1 or keeper.stepping < _WORTH_MEASURING:
+        return None
+    flops = estimate.training(model, data.train)["flops_per_step"]
+    return flops * result["steps"] / result["seconds"] / estimate.product_rate()
 
 
 def _peak_memory():

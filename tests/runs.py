@@ -7,7 +7,10 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 from bigmodels.run_directory import RunDirectory
 
-_TIMES = ("seconds", "throughput", "first_step_seconds", "peak_memory")
+_TIMES = (
+    *("seconds", "throughput", "examples_per_second", "first_step_seconds", "peak_memory"),
+    *("input_wait", "share_of_limit"),
+)
 
 
 def assert_same_run(one, other):

@@ -103,3 +103,25 @@ def test_what_users_write_is_escaped():
     assert not any(tag in page for tag in ("<b>Image", "<script", "<u>", "<i>", "<s>"))
     assert "&lt;u&gt;" in page and "a.b" in page
     assert "<b>" in Page(page).text  # The name of the data set.
+
+
+def test_how_fast_it_was():
+    """What an older version did not write down is left out."""
+    assert "waiting for input" not in _page()
+    speed = {
+        "first_step_seconds": 3.21,
+        "input_wait": 0.0123,
+        "share_of_limit": None,
+        "peak_memory": 2_500_000_000,
+        "precision": "float32",
+        "kernels": {"step": "compiled by XLA"},
+    }
+    lines = report._speed(RESULT | speed)
+    assert lines == {
+        "images a second": "1,234",
+        "first step, which traces the model": "3.2 s",
+        "waiting for input": "1.2%",
+        "peak memory": "2.50 GB",
+        "precision": "float32",
+        "kernel: step": "compiled by XLA",
+    }

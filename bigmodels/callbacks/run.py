@@ -23,30 +23,45 @@ class Keeper(keras.callbacks.Callback):
         rows: One dict an epoch.
         seconds: Of the epoch at hand, in the processes before this one.
         first_step: Seconds of this process's first step, in which the model is traced; or `None`.
+        stepping: Seconds of its other steps.
     """
 
-    not_counted = ("_began", "first_step")
+    not_counted = ("_began", "first_step", "stepping", "waiting", "_first_wait")
 
-    def __init__(self, run, task, data, config, strategy, epoch):
+    def __init__(self, run, task, data, config, strategy, epoch, waiting):
         super().__init__()
-        self.run, self.strategy = run, strategy
+        self.run, self.strategy, self.waiting = run, strategy, waiting
         self.task, self.data, self.config = task, data, config
         # A line may have been written whose checkpoint was not.
         self.rows = run.history()[:epoch]
         run.write_history(self.rows)
-        self.seconds, self.first_step = 0.0, None
+        self.seconds, self.first_step, self.stepping = 0.0, None, 0.0
 
     def on_epoch_begin(self, epoch, logs=None):
         self._began = time.perf_counter()
 
     def on_train_batch_end(self, batch, logs=None):
-        now = time.perf_counter()
+        taken = self._taken()
         if self.first_step is None:
-            self.first_step = now - self._began
-        self.seconds, self._began = self.seconds + now - self._began, now
+            self.first_step, self._first_wait = taken, self.waiting.seconds
+        else:
+            self.stepping += taken
+
+    def _taken(self):
+        now = time.perf_counter()
+        taken, self._began = now - self._began, now
+        self.seconds += taken
+        return taken
+
+    @property
+    def waited(self):
+        """The share of `stepping` in which a batch was waited for; `None` where there is none."""
+        if not self.stepping:
+            return None
+        return (self.waiting.seconds - self._first_wait) / self.stepping
 
     def on_epoch_end(self, epoch, logs=None):
-        self.on_train_batch_end(None)  # The validation.
+        self._taken()  # The validation.
         row = {"epoch": epoch + 1} | {name: float(value) for name, value in logs.items()}
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         self.rows.append(row | {"learning_rate": rate, "seconds": self.seconds})

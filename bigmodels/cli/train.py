@@ -29,7 +29,7 @@ flags.DEFINE_list(
 )
 flags.DEFINE_integer("worker", None, "Which of --workers this process is, from 0.")
 flags.DEFINE_string(
-    "precision", None, "float32, mixed_bfloat16 or mixed_float16; float32 by default."
+    "precision", None, "float32, mixed_bfloat16, mixed_float16 or auto; float32 by default."
 )
 flags.DEFINE_string("jit_compile", None, "auto, true or false; auto by default.")
 flags.DEFINE_integer(

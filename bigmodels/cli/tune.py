@@ -45,7 +45,7 @@ flags.DEFINE_integer("batch_size", None, "The global batch; the task's by defaul
 flags.DEFINE_integer("seed", None, "Behind everything random, the search too; 0 by default.")
 flags.DEFINE_string("strategy", None, "auto, one_device, mirrored or tpu; auto by default.")
 flags.DEFINE_string(
-    "precision", None, "float32, mixed_bfloat16 or mixed_float16; float32 by default."
+    "precision", None, "float32, mixed_bfloat16, mixed_float16 or auto; float32 by default."
 )
 flags.DEFINE_string("jit_compile", None, "auto, true or false; auto by default.")
 flags.DEFINE_integer(

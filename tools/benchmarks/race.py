@@ -66,7 +66,7 @@ class Table:
         """Whether a row was asked for."""
         return name.startswith(self.given.only)
 
-    def add(self, name, contestants, amount, unit, flops=None):
+    def add(self, name, contestants, amount, unit, flops=None, **more):
         """Race and print a row.
 
         Args:
@@ -75,6 +75,7 @@ class Table:
             amount: What one call of each works off.
             unit: In which that is counted.
             flops: Floating point operations of a call, for the share of the machine's own rate.
+            **more: Further shares that were measured, for the row.
         """
         times, rate = race(contestants, self.given.rounds)
         ours, *others = times
@@ -85,6 +86,9 @@ class Table:
             row["gemm_gflops"] = float(np.median(rate) / 1e9)
             row["share_of_gemm"] = float(np.median(flops / times[ours] / rate))
             line += f", {row['share_of_gemm']:.0%} of {row['gemm_gflops']:.0f} GFLOP/s"
+        for what, share in more.items():
+            row[what] = share
+            line += f", {what} {share:.2%}"
         for who in others:
             low, middle, high = np.quantile(times[who] / times[ours], (0.25, 0.5, 0.75))
             row[f"ratio_to_{who}"] = [float(low), float(middle), float(high)]

@@ -1,0 +1,87 @@
+"""What a pipeline delivers against what its model consumes, and how long training waits for it.
+
+Both alone: the recipe's batches, drawn without a model; and the recipe's model, trained on one of
+them again and again. Then both together, with the clock of `bigmodels.data.waiting`, from the
+second step on: on a CPU they share the cores.
+"""
+
+import itertools
+import time
+
+import keras
+import race
+import tensorflow as tf
+
+from bigmodels import tasks
+from bigmodels.data.waiting import Waiting
+from bigmodels.tasks.task import with_settings
+
+STEPS = 100
+ROWS = {
+    "images, flipped, turned and zoomed": (
+        "image_classification",
+        {
+            "augmentation.horizontal_flip": True,
+            "augmentation.rotation": 15.0,
+            "augmentation.zoom": 0.1,
+        },
+    ),
+    "text windows, LSTM": ("text_generation", {}),
+    "text windows, Transformer": ("text_generation", {"model.kind": "transformer"}),
+    "images for a GAN": ("image_generation", {}),
+}
+
+
+def main():
+    """Race, print, write."""
+    table = race.Table(race.arguments(__doc__))
+    for name, (task, settings) in ROWS.items():
+        if not table.wants(name):
+            continue
+        task = tasks.get(task)
+        config = with_settings(task.config(), settings)
+        data = task.load_data(config)
+        model = task.build_model(config, data)
+        task.compile_model(model, config, STEPS)
+        options = tf.data.Options()
+        options.autotune.enabled = False  # As `fit` sets it.
+        batches = data.train_from(0).with_options(options)
+        one = tf.data.Dataset.from_tensors(next(iter(batches))).cache().repeat()
+
+        endless = iter(batches)
+
+        def draw(endless=endless):
+            for _ in itertools.islice(endless, STEPS):
+                pass
+
+        def train(model=model, one=one):
+            model.fit(one, steps_per_epoch=STEPS, verbose=0)
+
+        draw()
+        train()
+        table.add(
+            name,
+            {"pipeline": draw, "model": train},
+            STEPS * config.batch_size,
+            "examples",
+            waits=waited(model, batches),
+        )
+    table.finish()
+
+
+def waited(model, batches):
+    """The share of a training in which it waits for its input."""
+    waiting = Waiting()
+    began = []
+
+    def after_first(batch, logs):
+        if not began:  # The first step also starts the pipeline.
+            began.extend([time.perf_counter(), waiting.seconds])
+
+    clock = keras.callbacks.LambdaCallback(on_train_batch_end=after_first)
+    model.fit(waiting.timed(batches), steps_per_epoch=STEPS, verbose=0, callbacks=[clock])
+    return (waiting.seconds - began[1]) / (time.perf_counter() - began[0])
+
+
+if __name__ == "__main__":
+    main()

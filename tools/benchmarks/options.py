@@ -1,0 +1,78 @@
+"""What the options of a training are worth on this machine: what `auto` and the recipes rest on.
+
+The default (float32, no XLA, one step a call) against XLA, mixed_bfloat16 and 16 steps a call, each
+trained by `fit` on a batch that lies in memory.
+"""
+
+import keras
+import numpy as np
+import race
+from training import VOCABULARY, by_fit, compiled
+
+from bigmodels import models
+
+
+def image_batch(batch):
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, (batch, 28, 28, 1)).astype("float32")
+    return x, rng.integers(0, 10, batch).astype("int32")
+
+
+def text_batch(vocabulary, batch, length):
+    x, y = np.random.default_rng(0).integers(1, vocabulary, (2, batch, length)).astype("int32")
+    return x, y
+
+
+def gan():
+    model = models.GAN(models.Generator(), models.Discriminator())
+    model.compile(keras.optimizers.Adam(), keras.optimizers.Adam())
+    return model
+
+
+def main():
+    """Race, print, write."""
+    table = race.Table(race.arguments(__doc__))
+    small, large = VOCABULARY["lstm"], VOCABULARY["transformer"]
+    families = {
+        "CNN, batch 64": (lambda: compiled(models.CNN()), image_batch(64), 96),
+        "LSTM 256, batch 64 x 100": (
+            lambda: compiled(models.RNN(small, 256, 256, mask_zero=False)),
+            text_batch(small, 64, 100),
+            32,
+        ),
+        "Transformer 4 x 128, batch 64 x 64": (
+            lambda: compiled(models.Transformer(large, 128, 4, 512, 0.0, num_layers=4)),
+            text_batch(large, 64, 64),
+            16,
+        ),
+        "Transformer 2 x 64, batch 64 x 64, 65 characters": (
+            lambda: compiled(models.Transformer(small, 64, 4, 256, 0.0, num_layers=2)),
+            text_batch(small, 64, 64),
+            64,
+        ),
+        "GAN, batch 64": (gan, (image_batch(64)[0], None), 96),
+    }
+    for name, (make, (x, y), steps) in families.items():
+        if not table.wants(name):
+            continue
+
+        def trained(policy="float32", make=make, x=x, y=y, steps=steps, **options):
+            keras.config.set_dtype_policy(policy)
+            model = make()
+            keras.config.set_dtype_policy("float32")
+            for option, value in options.items():
+                setattr(model, option, value)
+            return by_fit(model, x, y, steps)
+
+        contestants = {
+            "default": trained(),
+            "XLA": trained(jit_compile=True),
+            "bfloat16": trained("mixed_bfloat16"),
+            "16 steps": trained(steps_per_execution=16),
+        }
+        table.add(name, contestants, steps * len(x), "examples")
+    table.finish()
+
+
+if __name__ == "__main__":
+    main()
