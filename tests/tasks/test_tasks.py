@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shutil
 
 import keras
 import keras_tuner
@@ -17,6 +18,7 @@ from bigmodels.predict import predict
 from bigmodels.run_directory import RunDirectory, transfer_weights
 from bigmodels.tasks.task import Config, Optimizer, flat_settings, with_settings
 from bigmodels.train import train
+from tests.conftest import made_once
 from tests.pages import Page
 from tests.runs import assert_same_run
 
@@ -52,7 +54,10 @@ TINY = {
 @pytest.fixture(scope="session")
 def sets(tmp_path_factory):
     """The user's own files: two classes of 12x12 images, and a text."""
-    root = tmp_path_factory.mktemp("sets")
+    return made_once(tmp_path_factory, "sets_of_tasks", _write_sets)
+
+
+def _write_sets(root):
     rng = np.random.default_rng(0)
     for name, row in (("high", 2), ("low", 8)):
         (root / "images" / name).mkdir(parents=True)
@@ -72,12 +77,17 @@ def sets(tmp_path_factory):
 @pytest.fixture(scope="session")
 def runs(sets, tmp_path_factory):
     """One finished tiny run a task."""
-    root = tmp_path_factory.mktemp("runs")
-    results = {}
-    for name in tasks.NAMES:
-        settings = TINY[name] | {"dataset": sets[name], "seed": 3}
-        results[name] = train(name, root / name, settings, verbose=0)
-    return root, results
+
+    def make(directory):
+        results = {}
+        for name in tasks.NAMES:
+            settings = TINY[name] | {"dataset": sets[name], "seed": 3}
+            results[name] = train(name, directory / name, settings, verbose=0)
+        return directory, results
+
+    made, results = made_once(tmp_path_factory, "runs_of_tasks", make)
+    # Each process has its own copy: none sees what another is about to write.
+    return shutil.copytree(made, tmp_path_factory.mktemp("runs"), dirs_exist_ok=True), results
 
 
 @pytest.fixture(params=tasks.NAMES)
@@ -361,8 +371,6 @@ def test_a_directory_that_is_no_run_is_left_alone(sets, tmp_path):
 
 @pytest.mark.parametrize("damage", ["truncate", "remove", "not json"])
 def test_a_damaged_run_is_named(runs, tmp_path, damage):
-    import shutil
-
     shutil.copytree(runs[0] / "image_classification", tmp_path / "run")
     if damage == "not json":
         (tmp_path / "run" / "config.json").write_text("{")
