@@ -47,6 +47,15 @@ def test_help_does_not_import_tensorflow(command):
     assert defined and sorted(shown) == sorted([*defined, "verbosity", "debug"])
 
 
+def test_models_bring_what_their_files_name():
+    """A model that was trained is loaded by its class and its loss."""
+    done = _python(
+        "import keras, bigmodels.models;"
+        "print(keras.saving.get_registered_object('bigmodels>SparseCategoricalCrossentropy'))"
+    )
+    assert "bigmodels.losses" in done.stdout, done.stderr
+
+
 def test_public_names():
     import bigmodels
 

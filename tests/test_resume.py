@@ -1,9 +1,8 @@
 """Runs whose processes are killed with SIGKILL at random instants end as the untouched one.
 
-In the fast tests three of the four families are killed twice (what a Transformer keeps, weights,
-optimizer and dropout's seeds, the RNN keeps too), in the slow ones all forty times; the instants
-follow from a seed. A process that has imported TensorFlow, and used nothing of it yet, is forked
-for every attempt, so that most of the time is spent in what is to be killed.
+In the fast tests each of the four families is killed twice, in the slow ones forty times; the
+instants follow from a seed. A process that has imported TensorFlow, and used nothing of it yet, is
+forked for every attempt, so that most of the time is spent in what is to be killed.
 """
 
 import contextlib
@@ -152,13 +151,10 @@ def _attempt(nursery, task, run, settings, killed_after=None, in_training=False)
     return None
 
 
-def _kills():
-    for family in FAMILIES:
-        yield pytest.param(family, 2, marks=[pytest.mark.slow] * (family == "transformer"))
-        yield pytest.param(family, 40, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])
-
-
-@pytest.mark.parametrize(("family", "kills"), _kills())
+@pytest.mark.parametrize(
+    "kills", [2, pytest.param(40, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_killed_at_random_instants(family, kills, data, nursery, untouched, tmp_path):
     task, changes = FAMILIES[family]
     settings = COMMON | changes | {"dataset": data[task]}

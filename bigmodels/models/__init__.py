@@ -1,5 +1,6 @@
 """The article's four families, one file each; `dcgan.py` is a second pair for the GAN."""
 
+import bigmodels.losses  # noqa: F401  (registers the loss that a trained model's file names)
 from bigmodels.models.cnn import CNN
 from bigmodels.models.dcgan import ConvDiscriminator, ConvGenerator
 from bigmodels.models.gan import GAN, Discriminator, Generator

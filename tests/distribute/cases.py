@@ -301,7 +301,7 @@ def _crossed():
 CROSSED = dict(_crossed())
 CASES = MODELS | FEATURES | CROSSED
 # Several workers train a group in one start; `FAST_MODELS` without the others, which are slow.
-FAST_MODELS = ("CNN", "RNN", "GAN")
+FAST_MODELS = ("CNN", "RNN", "Transformer", "GAN")
 GROUPS = {
     "models": FAST_MODELS,
     "other models": tuple(name for name in MODELS if name not in FAST_MODELS),

@@ -72,7 +72,7 @@ def _furthest(found, wanted):
 
 FAST = {
     "mirrored 2": (*cases.MODELS, "much at once", "two outputs", "mixed_float16"),
-    # Beside these, and beside two replicas of one process, the other models add little.
+    # Beside these, and beside two replicas of one process, a functional model adds little.
     "2 workers": cases.FAST_MODELS,
 }
 
