@@ -114,6 +114,7 @@ def _line(row):
 def draw(rows, path):
     """Time and memory over each size, on logarithmic axes, and the arithmetic, dotted."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, ScalarFormatter
 
     figure = Figure((14, 6), layout="constrained")
     axes = figure.subplots(2, len(SIZES))
@@ -126,6 +127,11 @@ def draw(rows, path):
                     work = [point["flops"] / row["points"][-1]["flops"] for point in row["points"]]
                     work = [share * values[-1] for share in work]
                     axes[0, column].loglog(row["sizes"], work, ":", color=drawn.get_color())
+        for each in axes[:, column]:
+            each.set_xticks(SIZES[what], SIZES[what])
+            each.minorticks_off()
+            each.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            each.yaxis.set_major_formatter(ScalarFormatter())
         axes[0, column].set_title(f"{what}; dotted: arithmetic")
         axes[1, column].set_xlabel(what)
         axes[0, column].legend()
