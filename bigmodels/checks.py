@@ -175,21 +175,14 @@ def guard(dataset, name, specs):
             targets); `None` leaves a part unchecked.
 
     Returns:
-        The same data set, without TensorFlow's autotuning (below) unless its options ask for it;
-        iterate it under `readable_errors`.
+        The same data set, `untuned`; iterate it under `readable_errors`.
 
     Raises:
         ValueError: at once, if a dtype or shape does not fit or the data set is known to be empty.
     """
     if int(dataset.cardinality()) == 0:
         raise ValueError(f"{name}: the data set is empty.")
-    if dataset.options().autotune.enabled is None:
-        # The thread that tunes a pipeline sometimes misses that its iterator is deleted, and looks
-        # again after twice as long as before, up to a minute: so long, `fit` does not return.
-        # Without it AUTOTUNE means as many threads as there are cores, at most 16.
-        options = tf.data.Options()
-        options.autotune.enabled = False
-        dataset = dataset.with_options(options)
+    dataset = untuned(dataset)
     specs = specs if isinstance(specs, tuple) else (specs,)
     element = dataset.element_spec
     parts = element if isinstance(element, tuple) else (element,)
@@ -219,8 +212,21 @@ def guard(dataset, name, specs):
 
     if not checked:
         return dataset
-    # Ahead of the step, as an accelerator would have to wait for it.
     return dataset.enumerate().map(check)
+
+
+def untuned(dataset):
+    """A data set without TensorFlow's autotuning, unless its options ask for it.
+
+    The thread that tunes a pipeline sometimes misses that its iterator is deleted, and looks again
+    after twice as long as before, up to a minute: so long, `fit` does not return. Without it
+    AUTOTUNE means as many threads as there are cores, at most 16.
+    """
+    if dataset.options().autotune.enabled is not None:
+        return dataset
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
 
 
 def require(condition, message):

@@ -157,7 +157,9 @@ def _speed(result):
     if "peak_memory" in result:
         lines["peak memory"] = f"{result['peak_memory'] / 1e9:.2f} GB"
     kernels = {f"kernel: {what}": kernel for what, kernel in result.get("kernels", {}).items()}
-    return lines | {"precision": result.get("precision", "")} | kernels
+    if "precision" in result:
+        lines["precision"] = result["precision"]
+    return lines | kernels
 
 
 def render_search(title, result, drawn):

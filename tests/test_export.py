@@ -248,7 +248,7 @@ pickle.dump(answers, open(sys.argv[2], "wb"))
 
 @pytest.mark.parametrize(
     "kinds",
-    [("cnn", "rnn", "gan"), pytest.param(("transformer", "dense"), marks=pytest.mark.slow)],
+    [("cnn", "rnn", "transformer", "gan"), pytest.param(("dense",), marks=pytest.mark.slow)],
     ids=" ".join,
 )
 def test_saved_models_need_no_bigmodels(exported, make_run, photos, tmp_path, kinds):

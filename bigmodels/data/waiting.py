@@ -12,9 +12,9 @@ _TAG = "waiting"
 class Waiting:
     """A clock at the end of a pipeline: how long whoever asks for a batch is kept waiting.
 
-    It counts what lies before it, checks, augmentation and prefetching included. TensorFlow has the
-    operations, of which its public surface no longer speaks. The thread that tunes a pipeline has
-    to be off, as `bigmodels.Model` leaves it, for it would put a buffer behind the clock.
+    It counts what lies before it; the checks that `fit` adds come after. TensorFlow has the
+    operations, of which its public surface no longer speaks. The pipeline has to be
+    `bigmodels.checks.untuned`, as `fit` makes it: tuning would put a buffer behind the clock.
     """
 
     def __init__(self):

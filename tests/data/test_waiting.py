@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from bigmodels.checks import untuned
 from bigmodels.data.waiting import Waiting
 
 
@@ -17,9 +18,7 @@ def slow(seconds, count):
         return x
 
     elements = tf.data.Dataset.range(count).map(lambda x: tf.numpy_function(read, [x], tf.int64))
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return elements.prefetch(1).with_options(options)
+    return untuned(elements.prefetch(1))
 
 
 def test_elements_are_the_same():

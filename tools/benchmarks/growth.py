@@ -36,8 +36,7 @@ def flops(model, length, width, batch, vocabulary):
 
 def measure(model, length, width, batch, vocabulary):
     """Seconds of a step, best of three times some, and bytes above those of TensorFlow alone."""
-    import numpy as np
-    from training import by_fit, compiled
+    from training import by_fit, compiled, text_batch
 
     from bigmodels import models
 
@@ -47,7 +46,7 @@ def measure(model, length, width, batch, vocabulary):
         network = models.Transformer(
             vocabulary, width, 4, 4 * width, 0.0, num_layers=2, max_length=length
         )
-    x, y = np.random.default_rng(0).integers(1, vocabulary, (2, batch, length)).astype("int32")
+    x, y = text_batch(vocabulary, batch, length)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     fit = by_fit(compiled(network), x, y, STEPS)
     seconds = []

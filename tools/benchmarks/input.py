@@ -13,6 +13,7 @@ import race
 import tensorflow as tf
 
 from bigmodels import tasks
+from bigmodels.checks import untuned
 from bigmodels.data.waiting import Waiting
 from bigmodels.tasks.task import with_settings
 
@@ -43,9 +44,7 @@ def main():
         data = task.load_data(config)
         model = task.build_model(config, data)
         task.compile_model(model, config, STEPS)
-        options = tf.data.Options()
-        options.autotune.enabled = False  # As `fit` sets it.
-        batches = data.train_from(0).with_options(options)
+        batches = untuned(data.train_from(0))  # As `fit` has it.
         one = tf.data.Dataset.from_tensors(next(iter(batches))).cache().repeat()
 
         endless = iter(batches)

@@ -5,28 +5,10 @@ trained by `fit` on a batch that lies in memory.
 """
 
 import keras
-import numpy as np
 import race
-from training import VOCABULARY, by_fit, compiled
+from training import VOCABULARY, adversaries, by_fit, compiled, image_batch, text_batch
 
 from bigmodels import models
-
-
-def image_batch(batch):
-    rng = np.random.default_rng(0)
-    x = rng.uniform(-1, 1, (batch, 28, 28, 1)).astype("float32")
-    return x, rng.integers(0, 10, batch).astype("int32")
-
-
-def text_batch(vocabulary, batch, length):
-    x, y = np.random.default_rng(0).integers(1, vocabulary, (2, batch, length)).astype("int32")
-    return x, y
-
-
-def gan():
-    model = models.GAN(models.Generator(), models.Discriminator())
-    model.compile(keras.optimizers.Adam(), keras.optimizers.Adam())
-    return model
 
 
 def main():
@@ -50,7 +32,7 @@ def main():
             text_batch(small, 64, 64),
             64,
         ),
-        "GAN, batch 64": (gan, (image_batch(64)[0], None), 96),
+        "GAN, batch 64": (adversaries, (image_batch(64)[0], None), 96),
     }
     for name, (make, (x, y), steps) in families.items():
         if not table.wants(name):

@@ -11,7 +11,7 @@ import numpy as np
 import race
 import tensorflow as tf
 
-from bigmodels import losses, models
+from bigmodels import checks, losses, models
 
 torch = race.optional("torch")
 VOCABULARY = {"lstm": 65, "transformer": 8000}
@@ -20,11 +20,7 @@ VOCABULARY = {"lstm": 65, "transformer": 8000}
 def by_fit(model, x, y, steps):
     """A contestant that trains a compiled model on one batch, again and again."""
     inputs = tf.data.Dataset.from_tensors((x, y) if y is not None else x).cache().repeat()
-    # Ours does so by itself. With it, Keras' `fit` would now and then wait at its end, see
-    # `bigmodels.checks.guard`.
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    inputs = inputs.with_options(options)
+    inputs = checks.untuned(inputs)  # Ours does so by itself; Keras' may wait at its end else.
     fit = lambda: model.fit(inputs, steps_per_epoch=steps, epochs=1, verbose=0)  # noqa: E731
     fit()
     return fit
@@ -56,13 +52,30 @@ def compiled(model):
     return model
 
 
+def image_batch(batch):
+    """Images `(batch, 28, 28, 1)`, from -1 to 1, and labels."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, (batch, 28, 28, 1)).astype("float32")
+    return x, rng.integers(0, 10, batch).astype("int32")
+
+
+def text_batch(vocabulary, batch, length):
+    """Tokens and targets, `(batch, length)` each."""
+    return np.random.default_rng(0).integers(1, vocabulary, (2, batch, length)).astype("int32")
+
+
+def adversaries():
+    """The article's GAN, compiled."""
+    model = models.GAN(models.Generator(), models.Discriminator())
+    model.compile(keras.optimizers.Adam(), keras.optimizers.Adam())
+    return model
+
+
 def cnn(table, batch, steps=200):
     name = f"CNN, batch {batch}"
     if not table.wants(name):
         return
-    rng = np.random.default_rng(0)
-    x = rng.uniform(size=(batch, 28, 28, 1)).astype("float32")
-    y = rng.integers(0, 10, batch).astype("int32")
+    x, y = image_batch(batch)
     layers = keras.layers
     plain = keras.Sequential(
         [
@@ -99,8 +112,7 @@ def lstm(table, units, batch=64, length=100, width=256, steps=20):
     if not table.wants(name):
         return
     vocabulary = VOCABULARY["lstm"]
-    rng = np.random.default_rng(0)
-    x, y = rng.integers(1, vocabulary, (2, batch, length)).astype("int32")
+    x, y = text_batch(vocabulary, batch, length)
     layers = keras.layers
     plain = keras.Sequential(
         [
@@ -137,8 +149,7 @@ def transformer(table, width, length, batch, layers=4, heads=4, steps=8):
     if not table.wants(name):
         return
     vocabulary = VOCABULARY["transformer"]
-    rng = np.random.default_rng(0)
-    x, y = rng.integers(1, vocabulary, (2, batch, length)).astype("int32")
+    x, y = text_batch(vocabulary, batch, length)
     ours = models.Transformer(
         vocabulary, width, heads, 4 * width, 0.0, num_layers=layers, max_length=length
     )
@@ -182,9 +193,8 @@ def gan(table, batch=64, steps=60):
     name = f"GAN, both networks, batch {batch}"
     if not table.wants(name):
         return
-    x = np.random.default_rng(0).uniform(-1, 1, (batch, 28, 28, 1)).astype("float32")
-    ours = models.GAN(models.Generator(), models.Discriminator())
-    ours.compile(keras.optimizers.Adam(), keras.optimizers.Adam())
+    x, _ = image_batch(batch)
+    ours = adversaries()
     contestants = {"ours": by_fit(ours, x, None, steps)}
     if torch:
         contestants["PyTorch"] = _torch_gan(x, steps)
