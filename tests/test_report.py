@@ -125,3 +125,4 @@ def test_how_fast_it_was():
         "precision": "float32",
         "kernel: step": "compiled by XLA",
     }
+    assert report._speed(RESULT | {"input_wait": 0.0})["waiting for input"] == "0.0%"

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from bigmodels.layers import CachedAttention
+from bigmodels.layers.cached_attention import _attention
 
 SHAPE = (3, 7, 12)  # (batch, length, width)
 
@@ -70,6 +71,26 @@ def test_dropout_takes_the_same_weights_in_gradient_and_output(rng):
     np.testing.assert_allclose(jacobian @ x[0].numpy(), y[0], rtol=1e-5, atol=1e-6)
     # Each weight is a sixth, doubled or dropped.
     assert set(np.round(jacobian.ravel() * 6, 4)) == {0.0, 2.0}
+
+
+def test_gradient_goes_through_what_was_dropped(rng):
+    """To queries and keys too, against automatic differentiation of the formula."""
+    shape = (2, 3, 5, 4)  # (batch, heads, length, key_dim)
+    sequences = [tf.constant(rng.normal(size=shape)) for _ in range(3)]
+    upstream = rng.normal(size=shape)
+    kept = 2.0 * (rng.uniform(size=(2, 3, 5, 5)) < 0.5)
+
+    def plain(query, key, value, hidden, kept):
+        return (tf.nn.softmax(query @ tf.linalg.matrix_transpose(key)) * kept) @ value
+
+    found = []
+    for attend in (_attention, plain):
+        with tf.GradientTape() as tape:
+            tape.watch(sequences)
+            y = attend(*sequences, None, kept)
+        found.append([y, *tape.gradient(y, sequences, upstream)])
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
 
 
 def test_dropout_is_off_outside_training(rng):
