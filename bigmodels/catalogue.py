@@ -7,9 +7,10 @@ from bigmodels.data import embedded
 from bigmodels.tasks.task import flat_settings, with_settings
 
 _OTHER_DATASETS = {
-    "NAME": "any image-classification or text set of TensorFlow Datasets, such as fashion_mnist",
+    "NAME": "any set of TensorFlow Datasets of the task's kind, such as fashion_mnist",
     "images:DIR": "your images, one folder per class",
     "text:FILE": "your text, UTF-8",
+    "pairs:FILE": "your pairs, UTF-8: a source, a tabulator and its translation a line",
 }
 
 
@@ -22,7 +23,8 @@ def catalogue():
     return {
         "tasks": {name: tasks.get(name).summary for name in tasks.NAMES},
         "datasets": {
-            name: _first_line(load) for name, load in (embedded.IMAGES | embedded.TEXTS).items()
+            name: _first_line(load)
+            for name, load in (embedded.IMAGES | embedded.TEXTS | embedded.PAIRS).items()
         }
         | _OTHER_DATASETS,
         "models": {name: _first_line(getattr(models, name)) for name in models.__all__},

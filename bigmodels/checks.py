@@ -172,7 +172,7 @@ def guard(dataset, name, specs):
         dataset: A batched `tf.data.Dataset`.
         name: What to call the data set in messages, for example `"x"`.
         specs: A `Spec`, or a tuple of them in the order of the batch's leading parts (inputs,
-            targets); `None` leaves a part unchecked.
+            targets); `None` leaves a part unchecked, and a dict is of a part that is one.
 
     Returns:
         The same data set, `untuned`; iterate it under `readable_errors`.
@@ -188,22 +188,26 @@ def guard(dataset, name, specs):
     parts = element if isinstance(element, tuple) else (element,)
     names = [name] if len(parts) == 1 else [f"{name} (inputs)", f"{name} (targets)"]
     checked = [
-        (index, part_name, spec)
+        (index, *leaf)
         for index, (part, part_name, spec) in enumerate(zip(parts, names, specs, strict=False))
-        if spec is not None and isinstance(part, tf.TensorSpec)
+        for leaf in _leaves(part_name, part, spec)
+        if isinstance(leaf[2], tf.TensorSpec)
     ]
-    for index, part_name, spec in checked:
-        check_static(part_name, parts[index].dtype, parts[index].shape, spec)
+    for *_, part_name, part, spec in checked:
+        check_static(part_name, part.dtype, part.shape, spec)
 
     @tf.autograph.experimental.do_not_convert  # Only slower to trace.
     def check(number, batch):
         values = batch if isinstance(element, tuple) else (batch,)
-        good = [tf.reduce_all(_good(values[index], spec)) for index, _, spec in checked]
+        values = [
+            (name, values[index] if key is None else values[index][key], spec)
+            for index, key, name, _, spec in checked
+        ]
+        good = [tf.reduce_all(_good(value, spec)) for _, value, spec in values]
 
         def describe():
             place = tf.strings.join(["batch ", tf.strings.as_string(number), ", "])
-            faults = [_fault(name, values[index], spec, place) for index, name, spec in checked]
-            faults = tf.stack(faults)
+            faults = tf.stack([_fault(name, value, spec, place) for name, value, spec in values])
             return faults[tf.argmax(tf.cast(faults != "", "int32"))]
 
         fine = tf.reduce_all(good)
@@ -213,6 +217,38 @@ def guard(dataset, name, specs):
     if not checked:
         return dataset
     return dataset.enumerate().map(check)
+
+
+def check_arrays(name, value, spec):
+    """`check_array` for a part of a batch, which may be a dict of arrays or something unknown.
+
+    Args:
+        name: How the user knows it.
+        value: An array, a dict of them, or anything, which is then left alone.
+        spec: A `Spec`, a dict of them, or `None`, which leaves it unchecked.
+
+    Raises:
+        ValueError: naming the array, the element and its value, or what the dict lacks.
+    """
+    for _, part_name, part, part_spec in _leaves(name, value, spec):
+        if hasattr(part, "dtype") and hasattr(part, "shape"):
+            check_array(part_name, part, part_spec)
+
+
+def _leaves(name, part, spec):
+    """`(key, name, part, spec)` of all that is to be checked; the key is that of a dict's part."""
+    if spec is None:
+        return []
+    if not isinstance(spec, dict):
+        return [(None, name, part, spec)]
+    if not isinstance(part, dict) or part.keys() != spec.keys():
+        given = f"a dict of {sorted(part)}" if isinstance(part, dict) else type(part).__name__
+        raise ValueError(f"{name}: {given}, expected a dict of {sorted(spec)}")
+    inside = name.endswith(")")
+    return [
+        (key, f"{name[:-1]}, {key})" if inside else f"{name}[{key!r}]", part[key], each)
+        for key, each in spec.items()
+    ]
 
 
 def untuned(dataset):

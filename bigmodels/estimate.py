@@ -94,8 +94,8 @@ def training(model, batches, replicas=1):
     specs = tf.nest.map_structure(
         lambda x: tf.TensorSpec((-(-len(x) // replicas), *x.shape[1:]), x.dtype), batch
     )
+    called_with = specs[0] if isinstance(specs, tuple) else specs
     inputs = tf.nest.flatten(specs)[0]
-    called_with = inputs
     if hasattr(model, "latent_dim"):  # A GAN is trained on images, and called with noise.
         called_with = tf.TensorSpec((inputs.shape[0], model.latent_dim), "float32")
     steps = inputs.shape[1] if len(inputs.shape) == 2 else 1  # Layers only loop over time.

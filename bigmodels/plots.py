@@ -215,6 +215,27 @@ def image_grid(images, titles=None, columns=8, scale=(0.0, 1.0)):
     return figure
 
 
+def attention_map(weights, sources, targets):
+    """How much each token that is written looks at each that is read.
+
+    Args:
+        weights: `(targets, sources)`, shares.
+        sources: Names of the tokens read.
+        targets: Names of the tokens written.
+
+    Returns:
+        A matplotlib `Figure`.
+    """
+    size = (2 + 0.3 * len(sources), 1.6 + 0.3 * len(targets))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(weights, cmap="Blues", vmin=0, aspect="auto")
+    axes.set_xticks(range(len(sources)), sources, rotation="vertical")
+    axes.set_yticks(range(len(targets)), targets)
+    axes.set(xlabel="read", ylabel="written")
+    return figure
+
+
 def parallel_coordinates(settings, scores, names, objective, higher_is_better):
     """A line a trial through its settings to its score.
 

@@ -2,6 +2,7 @@
 
     bigmodels-predict --workdir=runs/digits --input=photo.png
     bigmodels-predict --workdir=runs/lstm --prompt="ROMEO:" --length=300 --temperature=0.8
+    bigmodels-predict --workdir=runs/spanish --prompt="Where is the station?" --num_beams=4
     bigmodels-predict --workdir=runs/gan --count=64 --output=samples.png
 
 Text goes to stdout as it is, everything else as one line of JSON an item.
@@ -12,8 +13,8 @@ from absl import flags
 from bigmodels.cli import command
 
 flags.DEFINE_string("workdir", None, "A trained run's directory.")
-flags.DEFINE_string("input", None, "An image, or a directory of images.")
-flags.DEFINE_string("prompt", None, "The text to continue.")
+flags.DEFINE_string("input", None, "An image, or a directory of images; a text file to translate.")
+flags.DEFINE_string("prompt", None, "The text to continue or to translate.")
 flags.DEFINE_integer("length", None, "Characters to add; 300 by default.")
 flags.DEFINE_float("temperature", None, "0 is greedy; 1 by default.")
 flags.DEFINE_integer("top_k", None, "Draw from so many of the likeliest characters alone.")
@@ -45,6 +46,7 @@ _TOPICS = {
     "What": ("workdir", "seed"),
     "Image classification": ("input",),
     "Text generation": _TEXT,
+    "Translation": ("prompt", "input", "num_beams", "length_penalty"),
     "Image generation": ("count", "output"),
 }
 

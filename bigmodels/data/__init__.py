@@ -6,16 +6,20 @@ and every pipeline ends in `pipeline`.
 """
 
 from bigmodels.data.images import ImageData, load_images
+from bigmodels.data.pairs import PairData, load_pairs
 from bigmodels.data.pipeline import Augmentation
 from bigmodels.data.text import TextData, clean_text, load_text
-from bigmodels.layers import Vocabulary
+from bigmodels.layers import Subwords, Vocabulary
 
 __all__ = [
     "Augmentation",
     "ImageData",
+    "PairData",
+    "Subwords",
     "TextData",
     "Vocabulary",
     "clean_text",
     "load_images",
+    "load_pairs",
     "load_text",
 ]

@@ -1,5 +1,7 @@
 """Real data that installed packages carry, so that everything runs without a network."""
 
+import datetime
+import importlib
 import importlib.resources
 
 import numpy as np
@@ -8,6 +10,8 @@ from sklearn.model_selection import train_test_split
 
 # The split is part of the data set: the same whatever the seed of a training.
 _SPLIT_SEED = 0
+# Of the dates.
+_LANGUAGES = ("de", "en", "es", "fr", "it", "nl", "pt", "sv")
 
 
 def digits():
@@ -61,5 +65,59 @@ def python_docs():
     return "\n\n".join(topics.topics[name] for name in sorted(topics.topics))
 
 
+def dates():
+    """Dates of 1900 to 2099, written out in eight languages, and the same in Chinese, from Babel.
+
+    Returns:
+        `{split: list of (source, target)}` with 20,000, 1,000 and 2,000 pairs; no day is in two of
+        them.
+
+    Raises:
+        ValueError: if Babel is not installed.
+    """
+    format_date = _babel("dates").format_date
+    rng = np.random.default_rng(_SPLIT_SEED)
+    first, last = (datetime.date(year, 1, 1).toordinal() for year in (1900, 2100))
+    days = rng.permutation(np.arange(first, last))
+    splits, begun = {}, 0
+    for split, size in (("train", 20_000), ("validation", 1_000), ("test", 2_000)):
+        splits[split] = []
+        for day in days[begun : begun + size]:
+            date = datetime.date.fromordinal(day)
+            form, language = rng.choice(["full", "long"]), rng.choice(_LANGUAGES)
+            splits[split].append(
+                tuple(format_date(date, form, locale=name) for name in (language, "zh"))
+            )
+        begun += size
+    return splits
+
+
+def names():
+    """Names of languages, countries and currencies in English and in Chinese, from Babel.
+
+    Returns:
+        List of about 1,100 `(source, target)`.
+
+    Raises:
+        ValueError: if Babel is not installed.
+    """
+    english, chinese = (_babel("core").Locale(name) for name in ("en", "zh"))
+    pairs = []
+    for kind in ("languages", "territories", "currencies"):
+        ours, theirs = getattr(english, kind), getattr(chinese, kind)
+        pairs += [(ours[code], theirs[code]) for code in sorted(ours) if code in theirs]
+    return pairs
+
+
+def _babel(module):
+    try:
+        return importlib.import_module(f"babel.{module}")
+    except ImportError:
+        raise ValueError(
+            'dataset: dates and names come from Babel: pip install "bigmodels[translation]"'
+        ) from None
+
+
 IMAGES = {"digits": digits}
 TEXTS = {"python_docs": python_docs}
+PAIRS = {"dates": dates, "names": names}

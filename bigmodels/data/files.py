@@ -1,4 +1,4 @@
-"""The user's own files: a folder of images by class, a text file."""
+"""The user's own files: a folder of images by class, a text, pairs of texts."""
 
 import codecs
 import os
@@ -10,6 +10,7 @@ import unicodedata
 import numpy as np
 import tensorflow as tf
 
+from bigmodels.checks import shown
 from bigmodels.data.embedded import stratified_split
 from bigmodels.data.image_header import check_image
 
@@ -308,11 +309,12 @@ def _common_shape(shapes, image_size):
     return (*(image_size or size), 3 if colour else 1)
 
 
-def text_file(path):
+def text_file(path, kind="text"):
     """A text file in UTF-8, with or without a byte order mark.
 
     Args:
         path: Path; symbolic links are followed.
+        kind: What the user calls it, for messages.
 
     Returns:
         A string.
@@ -323,33 +325,62 @@ def text_file(path):
     path = pathlib.Path(path)
     try:
         if not path.is_file():
-            raise ValueError(f"text: {str(path)!r} is not a file")
+            raise ValueError(f"{kind}: {str(path)!r} is not a file")
         raw = path.read_bytes()
     except OSError as error:
-        raise ValueError(f"text: {str(path)!r} cannot be read: {error.strerror}") from None
+        raise ValueError(f"{kind}: {str(path)!r} cannot be read: {error.strerror}") from None
     for mark, encoding in _OTHER_ENCODINGS.items():
         if raw.startswith(mark):
-            raise ValueError(f"text: {str(path)!r} is {encoding}, expected UTF-8; convert it first")
+            raise ValueError(
+                f"{kind}: {str(path)!r} is {encoding}, expected UTF-8; convert it first"
+            )
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"text: {str(path)!r}, line {_line(raw, error.start)}: byte 0x{raw[error.start]:02x} "
+            f"{kind}: {str(path)!r}, line {_line(raw, error.start)}: byte 0x{raw[error.start]:02x} "
             f"is not UTF-8 (offset {error.start})"
         ) from None
     text = text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")  # As a byte order mark.
     if "\0" in text:
         where = text.index("\0")
-        raise ValueError(f"text: {str(path)!r}, line {_line(text, where)}: NUL character")
+        raise ValueError(f"{kind}: {str(path)!r}, line {_line(text, where)}: NUL character")
     marks = "".join(c for c in set(text) if unicodedata.combining(c))
     if marks and (run := re.search(f"[{re.escape(marks)}]{{{_MAX_MARKS}}}", text)):
         raise ValueError(
-            f"text: {str(path)!r}, line {_line(text, run.start())}: more than {_MAX_MARKS} "
+            f"{kind}: {str(path)!r}, line {_line(text, run.start())}: more than {_MAX_MARKS} "
             "combining marks in a row are no text"
         )
     if not text.strip():
-        raise ValueError(f"text: {str(path)!r} is empty")
+        raise ValueError(f"{kind}: {str(path)!r} is empty")
     return text
+
+
+def pair_file(path):
+    """Pairs of texts, one a line, divided by a tabulator; further columns are left alone.
+
+    Args:
+        path: Path of a file in UTF-8; symbolic links are followed.
+
+    Returns:
+        List of `(source, target)`.
+
+    Raises:
+        ValueError: naming the file, and the line if it is no pair.
+    """
+    pairs = []
+    text = text_file(path, "pairs").replace("\r\n", "\n").replace("\r", "\n")
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        pair = tuple(part.strip() for part in line.split("\t")[:2])
+        if len(pair) < 2 or not all(pair):
+            raise ValueError(
+                f"pairs: {str(path)!r}, line {number}: {shown(line)}, expected a source, a "
+                "tabulator and a target"
+            )
+        pairs.append(pair)
+    return pairs
 
 
 def _line(content, place):

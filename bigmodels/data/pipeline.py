@@ -14,6 +14,8 @@ from keras import ops
 
 # Beyond this many elements the shuffle keeps a window, not the whole set.
 SHUFFLE_WINDOW = 200_000
+# Among how many batches elements that are alike find each other: more leave less to chance.
+_POOL = 50
 # Batches made ahead. tf.data's own choice doubles whenever it was too small once, up to half of
 # the machine's memory: an epoch of a large set that ends and begins anew drains it every time.
 _AHEAD = 4
@@ -66,7 +68,9 @@ class Augmentation:
         return ops.image.affine_transform(images, transform, "bilinear", "nearest")
 
 
-def training_batches(elements, size, batch_size, seed, prepare, *, read=None, window=None):
+def training_batches(
+    elements, size, batch_size, seed, prepare, *, read=None, window=None, alike=None
+):
     """Endlessly varied epochs of shuffled batches.
 
     Args:
@@ -81,6 +85,9 @@ def training_batches(elements, size, batch_size, seed, prepare, *, read=None, wi
             where the data lies; without it, the elements themselves.
         window: Among how many elements the next one is drawn, at most; `SHUFFLE_WINDOW` when left
             out.
+        alike: Function from a batch of elements to a number for each, their length for instance:
+            the elements of fifty batches at a time are put in this order, so that those of a batch
+            need little padding, and the batches then mixed.
 
     Returns:
         `(train, train_from)`: a `tf.data.Dataset` of known length, each iteration over which is
@@ -96,7 +103,13 @@ def training_batches(elements, size, batch_size, seed, prepare, *, read=None, wi
         order = order.shuffle(min(size, window or SHUFFLE_WINDOW), seed=epoch_seed)
         if read is not None:
             order = order.map(read, num_parallel_calls=tf.data.AUTOTUNE)
-        numbered = order.batch(batch_size).enumerate()
+        if alike is not None:
+            order = order.batch(batch_size * _POOL)
+            order = order.map(lambda pool: tf.gather(pool, tf.argsort(alike(pool), stable=True)))
+            order = order.unbatch().batch(batch_size).shuffle(_POOL, seed=epoch_seed)
+        else:
+            order = order.batch(batch_size)
+        numbered = order.enumerate()
         return numbered.map(
             lambda number, batch: prepare(batch, tf.stack([epoch_seed, number])),
             num_parallel_calls=tf.data.AUTOTUNE,

@@ -109,6 +109,42 @@ def text_dataset(name, data_dir=None):
     return result
 
 
+def pair_dataset(name, data_dir=None):
+    """A set of TFDS with sentences in two languages.
+
+    Args:
+        name: For example `tatoeba/tatoeba_es`, `ted_hrlr_translate/pt_to_en`.
+        data_dir: As for `image_dataset`.
+
+    Returns:
+        `{split: list of (source, target)}` for train, validation and test, or the list alone if the
+        set is not split.
+
+    Raises:
+        ValueError: if the name is unknown, the set cannot be had, or it has no such pairs.
+    """
+    builder = _prepared(name, data_dir)
+    features = builder.info.features
+    if isinstance(features, tfds.features.Translation):
+        keys = builder.info.supervised_keys or tuple(features)
+    elif {"source_sentence", "target_sentence"} <= features.keys():
+        keys = ("source_sentence", "target_sentence")
+    else:
+        raise ValueError(
+            f"dataset: {name!r} has no sentences in two languages, but {sorted(features)}"
+        )
+
+    def read(where):
+        rows = builder.as_dataset(split=where, read_config=_READING).as_numpy_iterator()
+        decoded = ([row[key].decode("utf-8", "replace").strip() for key in keys] for row in rows)
+        return [(source, target) for source, target in decoded if source and target]
+
+    splits = builder.info.splits
+    if len(splits) == 1:
+        return read(*splits)
+    return {split: read(where) for split, where in _three_splits(builder).items()}
+
+
 def _prepared(name, data_dir):
     try:
         builder = tfds.builder(name, data_dir=data_dir)
@@ -116,6 +152,7 @@ def _prepared(name, data_dir):
         known = [
             *embedded.IMAGES,
             *embedded.TEXTS,
+            *embedded.PAIRS,
             *tfds.list_builders(with_community_datasets=False),
         ]
         near = difflib.get_close_matches(name, known)

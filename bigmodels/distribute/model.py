@@ -88,8 +88,8 @@ class Model(keras.Model):
         """What inputs and targets must be.
 
         Returns:
-            Two `bigmodels.checks.Spec` or `None` (inputs, targets). The default only asks that
-            floating-point values be finite.
+            Two `bigmodels.checks.Spec` or `None` (inputs, targets), or a dict of them where the
+            model takes a dict. The default only asks that floating-point values be finite.
         """
         return checks.Spec(), checks.Spec()
 
@@ -375,8 +375,7 @@ class Model(keras.Model):
         if isinstance(x, tf.data.Dataset):
             return checks.guard(x, x_name, specs), y
         for name, value, spec in zip((x_name, y_name), (x, y), specs, strict=True):
-            if spec is not None and hasattr(value, "dtype") and hasattr(value, "shape"):
-                checks.check_array(name, value, spec)
+            checks.check_arrays(name, value, spec)
         return x, y
 
 

@@ -6,6 +6,7 @@ from bigmodels.layers.layer_normalization import LayerNormalization
 from bigmodels.layers.layer_stack import LayerStack, check_image_shape
 from bigmodels.layers.lstm import LSTM
 from bigmodels.layers.positional_encoding import PositionalEncoding
+from bigmodels.layers.subwords import Subwords
 from bigmodels.layers.transformer_block import TransformerBlock
 from bigmodels.layers.vocabulary import Vocabulary
 
@@ -16,6 +17,7 @@ __all__ = [
     "LayerNormalization",
     "LayerStack",
     "PositionalEncoding",
+    "Subwords",
     "TransformerBlock",
     "Vocabulary",
     "check_image_shape",

@@ -1,4 +1,4 @@
-"""Self-attention that remembers what it has read."""
+"""Attention that remembers what it has read."""
 
 import keras
 import tensorflow as tf
@@ -7,14 +7,15 @@ from keras import layers, ops
 
 @keras.saving.register_keras_serializable(package="bigmodels")
 class CachedAttention(layers.MultiHeadAttention):
-    """`keras.layers.MultiHeadAttention` of a sequence over itself, which can go on token by token.
+    """`keras.layers.MultiHeadAttention` which can go on token by token.
 
     A cache holds the keys `(batch, heads, key_dim, capacity)` and the values `(batch, heads,
     capacity, key_dim)` of all tokens that were read. Keys lie that way round as the product with
     one query is the fastest then.
 
     What it computes is what `MultiHeadAttention` does, but for one product that gives queries, keys
-    and values where Keras has three, and products of plain matrices where it has `einsum`.
+    and values of a sequence over itself (keys and values of another sequence) where Keras has
+    three, and products of plain matrices where it has `einsum`.
     """
 
     def call(
@@ -38,8 +39,8 @@ class CachedAttention(layers.MultiHeadAttention):
             "attention_mask": attention_mask,
             "use_causal_mask": use_causal_mask,
         }
-        of_itself = query is value and (key is None or key is value) and query.shape.rank == 3
-        if not of_itself or return_attention_scores or self._unusual():
+        of_one = (key is None or key is value) and query.shape.rank == value.shape.rank == 3
+        if not of_one or return_attention_scores or self._unusual():
             return super().call(
                 query,
                 value,
@@ -50,17 +51,17 @@ class CachedAttention(layers.MultiHeadAttention):
             )
         seen = self._compute_attention_mask(query, value, **masks)
         heads, dim = self.num_heads, self.key_dim
-        batch, length, width = ops.shape(query)
-        kernel, bias = self._projection(width)
-        x = ops.reshape(query, (-1, width))
-        x = ops.reshape(ops.add(ops.matmul(x, kernel), bias), (batch, length, 3, heads, dim))
-        # 3 x (batch, heads, length, dim)
-        query, key, value = ops.unstack(ops.transpose(x, (2, 0, 3, 1, 4)), 3)
+        batch, length = ops.shape(query)[:2]
+        if query is value:
+            query, key, value = self._projected(query, "query", "key", "value")
+        else:
+            (query,) = self._projected(query, "query")
+            key, value = self._projected(value, "key", "value")
         if seen is not None:
-            seen = tf.where(seen, tf.constant(0, x.dtype), x.dtype.min)[:, None]
+            seen = tf.where(seen, tf.constant(0, query.dtype), query.dtype.min)[:, None]
         kept = None
         if training and self._dropout:
-            kept = tf.ones((batch, heads, length, length), x.dtype)
+            kept = tf.ones((batch, heads, length, ops.shape(key)[2]), query.dtype)
             kept = self._dropout_layer(kept, training=True)
         x = _attention(query, key, value, seen, kept)
         x = ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (-1, heads * dim))
@@ -72,7 +73,7 @@ class CachedAttention(layers.MultiHeadAttention):
         return x
 
     def describe_kernel(self, training=True, jit_compile=False):
-        """Which implementation a call on a sequence itself takes.
+        """Which implementation a call takes.
 
         Args:
             training: Whether the call is part of training; makes no difference.
@@ -94,17 +95,26 @@ class CachedAttention(layers.MultiHeadAttention):
             return f"sliding_window={self._sliding_window}"
         return None if self._use_bias else "use_bias=False"
 
-    def _projection(self, width):
-        """Kernel `(width, 3 * heads * key_dim)` and bias of queries, keys and values.
+    def _projected(self, x, *parts):
+        """Parts of `(batch, length, width)`, each `(batch, heads, length, key_dim)`."""
+        batch, length, width = ops.shape(x)
+        kernel, bias = self._projection(width, parts)
+        x = ops.add(ops.matmul(ops.reshape(x, (-1, width)), kernel), bias)
+        x = ops.reshape(x, (batch, length, len(parts), self.num_heads, self.key_dim))
+        return ops.unstack(ops.transpose(x, (2, 0, 3, 1, 4)), len(parts))
+
+    def _projection(self, width, parts=("query", "key", "value")):
+        """Kernel `(width, n * heads * key_dim)` and bias of n parts.
 
         The queries' hold the scale of the scores.
         """
         units = self.num_heads * self.key_dim
-        parts = [self.query_dense, self.key_dense, self.value_dense]
-        kernels = [ops.reshape(part.kernel, (width, units)) for part in parts]
-        biases = [ops.reshape(part.bias, (units,)) for part in parts]
-        scale = self.key_dim**-0.5
-        kernels[0], biases[0] = kernels[0] * scale, biases[0] * scale
+        kernels, biases = [], []
+        for part in parts:
+            dense = getattr(self, f"{part}_dense")
+            scale = self.key_dim**-0.5 if part == "query" else 1.0
+            kernels.append(ops.reshape(dense.kernel, (width, units)) * scale)
+            biases.append(ops.reshape(dense.bias, (units,)) * scale)
         return ops.concatenate(kernels, 1), ops.concatenate(biases, 0)
 
     def start(self, x, capacity):
@@ -135,25 +145,62 @@ class CachedAttention(layers.MultiHeadAttention):
             little for what is not), and a cache from `start` or from the last step, which is
             overwritten. It gives what `call` does for that token, and the cache with it.
         """
-        width, heads, dim = norm.gamma.shape[0], self.num_heads, self.key_dim
-        dtype = self.compute_dtype
-        kernel, bias = folded(norm, *self._projection(width), dtype)
-        output_kernel = tf.cast(tf.reshape(self.output_dense.kernel, (heads * dim, width)), dtype)
-        output_bias = tf.cast(self.output_dense.bias, dtype)
+        project = self._projector(norm, "query", "key", "value")
+        look_up = self._look_up()
 
         def step(x, places, hidden, cache):
             keys, values = cache
-            projected = tf.matmul(normalised(x, norm.epsilon), kernel) + bias
-            query, key, value = tf.unstack(tf.reshape(projected, (-1, 3, heads, dim)), axis=1)
+            query, key, value = project(x)
             keys = _written(keys, key, places[0], 1)
-            values = _written(values, value, places[1], dim)
+            values = _written(values, value, places[1], self.key_dim)
+            return look_up(query, hidden, keys, values), (keys, values)
+
+        return step
+
+    def reader(self, norm):
+        """A function that looks one more token up in another sequence, which stays as it is.
+
+        Args:
+            norm: As for `stepper`.
+
+        Returns:
+            A function of `x` and `hidden` as `stepper` has them, and the cache that `start` gave
+            for the other sequence.
+        """
+        project, look_up = self._projector(norm, "query"), self._look_up()
+
+        def read(x, hidden, cache):
+            (query,) = project(x)
+            return look_up(query, hidden, *cache)
+
+        return read
+
+    def _projector(self, norm, *parts):
+        """A function of `(batch, embedding_dim)` that gives `(batch, heads, key_dim)` of each."""
+        kernel, bias = self._projection(norm.gamma.shape[0], parts)
+        kernel, bias = folded(norm, kernel, bias, self.compute_dtype)
+        shape = (-1, len(parts), self.num_heads, self.key_dim)
+
+        def project(x):
+            projected = tf.matmul(normalised(x, norm.epsilon), kernel) + bias
+            return tf.unstack(tf.reshape(projected, shape), axis=1)
+
+        return project
+
+    def _look_up(self):
+        """A function of a query `(batch, heads, key_dim)`, what is hidden, keys and values."""
+        units = self.num_heads * self.key_dim
+        kernel = tf.reshape(self.output_dense.kernel, (units, -1))
+        kernel = tf.cast(kernel, self.compute_dtype)
+        bias = tf.cast(self.output_dense.bias, self.compute_dtype)
+
+        def look_up(query, hidden, keys, values):
             scores = tf.matmul(query[:, :, None], keys)[:, :, 0]  # (batch, heads, capacity)
             weights = tf.nn.softmax(scores + hidden)
             found = tf.matmul(weights[:, :, None], values)  # (batch, heads, 1, key_dim)
-            found = tf.reshape(found, (-1, heads * dim))
-            return tf.matmul(found, output_kernel) + output_bias, (keys, values)
+            return tf.matmul(tf.reshape(found, (-1, units)), kernel) + bias
 
-        return step
+        return look_up
 
     @staticmethod
     def places(cache, slot):

@@ -22,11 +22,17 @@ class TransformerBlock(layers.Layer):
         feed_forward_dim: Width between the two feed-forward layers.
         dropout_rate: Share of units dropped after each half and of attention weights.
         causal: Whether a position may only look at itself and earlier ones.
+        cross_attention: Whether each position also looks at another sequence, as those of a decoder
+            do at what was encoded (Vaswani et al., 2017, section 3.2.3): normalised and added
+            between the two halves.
         **kwargs: As for every `keras.layers.Layer`.
 
     Call arguments:
         inputs: `(batch, length, embedding_dim)`.
         padding_mask: `(batch, length)`, true for real tokens; hidden from all others.
+        context: The other sequence, `(batch, context_length, embedding_dim)`, with
+            `cross_attention`.
+        context_mask: `(batch, context_length)`, true for its real tokens.
         training: Whether dropout is on.
 
     Returns:
@@ -37,7 +43,14 @@ class TransformerBlock(layers.Layer):
     """
 
     def __init__(
-        self, embedding_dim, num_heads, feed_forward_dim, dropout_rate=0.0, causal=True, **kwargs
+        self,
+        embedding_dim,
+        num_heads,
+        feed_forward_dim,
+        dropout_rate=0.0,
+        causal=True,
+        cross_attention=False,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         if embedding_dim % num_heads:
@@ -49,15 +62,15 @@ class TransformerBlock(layers.Layer):
         self.feed_forward_dim = feed_forward_dim
         self.dropout_rate = dropout_rate
         self.causal = causal
+        self.cross_attention = cross_attention
         dtype = self.dtype_policy
+        heads = {"num_heads": num_heads, "key_dim": embedding_dim // num_heads}
+        heads |= {"dropout": dropout_rate, "dtype": dtype}
         self.attention_norm = LayerNormalization(dtype=dtype, name="attention_norm")
-        self.attention = CachedAttention(
-            num_heads,
-            key_dim=embedding_dim // num_heads,
-            dropout=dropout_rate,
-            dtype=dtype,
-            name="attention",
-        )
+        self.attention = CachedAttention(**heads, name="attention")
+        if cross_attention:
+            self.context_norm = LayerNormalization(dtype=dtype, name="context_norm")
+            self.context_attention = CachedAttention(**heads, name="context_attention")
         self.feed_forward_norm = LayerNormalization(dtype=dtype, name="feed_forward_norm")
         self.feed_forward = layers.Dense(
             feed_forward_dim, activation="relu", dtype=dtype, name="feed_forward"
@@ -68,12 +81,15 @@ class TransformerBlock(layers.Layer):
     def build(self, input_shape):
         self.attention_norm.build(input_shape)
         self.attention.build(input_shape, input_shape)
+        if self.cross_attention:
+            self.context_norm.build(input_shape)
+            self.context_attention.build(input_shape, input_shape)
         self.feed_forward_norm.build(input_shape)
         self.feed_forward.build(input_shape)
         self.projection.build((*input_shape[:-1], self.feed_forward_dim))
         self.built = True
 
-    def call(self, inputs, padding_mask=None, training=None):
+    def call(self, inputs, padding_mask=None, context=None, context_mask=None, training=None):
         if padding_mask is not None:
             padding_mask = padding_mask[:, None, :]  # (batch, 1, length): over the keys
         x = self.attention_norm(inputs)
@@ -86,6 +102,9 @@ class TransformerBlock(layers.Layer):
             training=training,
         )
         x = inputs + self.dropout(x, training=training)
+        if self.cross_attention:
+            y = self.look_up(x, context, context_mask, training=training)
+            x += self.dropout(y, training=training)
         y = self.feed_forward_norm(x)
         # As one matrix, (batch * length, embedding_dim), TensorFlow adds bias and activation
         # within the product.
@@ -93,23 +112,64 @@ class TransformerBlock(layers.Layer):
         y = ops.reshape(self.projection(self.feed_forward(y)), ops.shape(x))
         return x + self.dropout(y, training=training)
 
-    def start(self, inputs, padding_mask, capacity):
+    def look_up(self, x, context, context_mask, training=None, return_attention_scores=False):
+        """What each position finds in the other sequence.
+
+        Args:
+            x: `(batch, length, embedding_dim)`.
+            context: As for `call`.
+            context_mask: As for `call`.
+            training: As for `call`.
+            return_attention_scores: Whether to give the weights with it.
+
+        Returns:
+            The shape of `x`; and with `return_attention_scores` also `(batch, heads, length,
+            context_length)`.
+        """
+        if context_mask is not None:
+            context_mask = context_mask[:, None, :]  # (batch, 1, context_length): over the keys
+        return self.context_attention(
+            query=self.context_norm(x),
+            value=context,
+            attention_mask=context_mask,
+            training=training,
+            return_attention_scores=return_attention_scores,
+        )
+
+    def start(self, inputs, padding_mask, capacity, context=None, context_mask=None):
         """What `call` gives, with a cache to go on from token by token.
 
         Args:
             inputs: `(batch, length, embedding_dim)`.
             padding_mask: As for `call`.
             capacity: As for `CachedAttention.start`.
+            context: As for `call`.
+            context_mask: As for `call`.
 
         Returns:
             `(output, cache)`.
         """
         cache = self.attention.start(self.attention_norm(inputs), capacity)
-        return self(inputs, padding_mask=padding_mask, training=False), cache
+        if self.cross_attention:
+            cache = cache, self.context_attention.start(context, tf.shape(context)[1])
+        output = self(
+            inputs,
+            padding_mask=padding_mask,
+            context=context,
+            context_mask=context_mask,
+            training=False,
+        )
+        return output, cache
 
     def stepper(self):
-        """A function that reads one more token, see `CachedAttention.stepper`."""
+        """A function that reads one more token, see `CachedAttention.stepper`.
+
+        With `cross_attention` its last argument is what is hidden of the other sequence, `(batch,
+        1, context_length)`.
+        """
         attend = self.attention.stepper(self.attention_norm)
+        if self.cross_attention:
+            look_up = self.context_attention.reader(self.context_norm)
         dtype = self.compute_dtype
         kernel, bias = folded(
             self.feed_forward_norm, self.feed_forward.kernel, self.feed_forward.bias, dtype
@@ -117,9 +177,14 @@ class TransformerBlock(layers.Layer):
         projection = tf.cast(self.projection.kernel, dtype)
         projection_bias = tf.cast(self.projection.bias, dtype)
 
-        def step(x, places, hidden, cache):
+        def step(x, places, hidden, cache, hidden_context=None):
+            if self.cross_attention:
+                cache, context = cache
             y, cache = attend(x, places, hidden, cache)
             x += y
+            if self.cross_attention:
+                x += look_up(x, hidden_context, context)
+                cache = cache, context
             y = tf.matmul(normalised(x, self.feed_forward_norm.epsilon), kernel) + bias
             return x + tf.matmul(tf.nn.relu(y), projection) + projection_bias, cache
 
@@ -136,5 +201,6 @@ class TransformerBlock(layers.Layer):
             feed_forward_dim=self.feed_forward_dim,
             dropout_rate=self.dropout_rate,
             causal=self.causal,
+            cross_attention=self.cross_attention,
         )
         return config

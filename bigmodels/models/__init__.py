@@ -1,10 +1,11 @@
-"""The article's four families, one file each; `dcgan.py` is a second pair for the GAN."""
+"""The article's four families, one file each, and what its applications need beside them."""
 
 import bigmodels.losses  # noqa: F401  (registers the loss that a trained model's file names)
 from bigmodels.models.cnn import CNN
 from bigmodels.models.dcgan import ConvDiscriminator, ConvGenerator
 from bigmodels.models.gan import GAN, Discriminator, Generator
 from bigmodels.models.rnn import RNN
+from bigmodels.models.seq2seq_transformer import Seq2SeqTransformer
 from bigmodels.models.transformer import Transformer
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "ConvGenerator",
     "Discriminator",
     "Generator",
+    "Seq2SeqTransformer",
     "Transformer",
 ]

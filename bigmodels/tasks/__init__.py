@@ -7,6 +7,7 @@ import importlib
 _MODULES = {
     "image_classification": "bigmodels.tasks.image_classification",
     "text_generation": "bigmodels.tasks.text_generation",
+    "translation": "bigmodels.tasks.translation",
     "image_generation": "bigmodels.tasks.image_generation",
 }
 

@@ -23,18 +23,19 @@ def pair(rng, **kwargs):
     return layers
 
 
-def measured(layer, x, upstream, **kwargs):
-    """The output, and the gradients of input and weights."""
+def measured(layer, x, upstream, other=None, **kwargs):
+    """The output, and the gradients of inputs and weights."""
+    inputs = [tf.constant(x)] if other is None else [tf.constant(x), tf.constant(other)]
 
     @tf.function
-    def run(x):
+    def run(*inputs):
         with tf.GradientTape() as tape:
-            tape.watch(x)
-            y = layer(x, x, **kwargs)
+            tape.watch(inputs)
+            y = layer(inputs[0], inputs[-1], **kwargs)
             loss = tf.reduce_sum(y * upstream)
-        return y, tape.gradient(loss, [x, *layer.trainable_variables])
+        return y, tape.gradient(loss, [*inputs, *layer.trainable_variables])
 
-    return run(tf.constant(x))
+    return run(*inputs)
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -113,12 +114,19 @@ def test_what_keras_does(rng, kwargs, why):
     tf.nest.map_structure(np.testing.assert_array_equal, ours, theirs)
 
 
-def test_of_two_sequences_it_is_keras(rng):
-    query, value = rng.normal(size=(2, *SHAPE)).astype("float32")
-    ours, theirs = (layer(query, value[:, :5]) for layer in pair(rng))
-    np.testing.assert_array_equal(ours, theirs)
-    (ours, weights), _ = (layer(query, query, return_attention_scores=True) for layer in pair(rng))
-    assert weights.shape == (3, 3, 7, 7)
+@pytest.mark.parametrize("masked", [False, True])
+def test_of_two_sequences_it_is_keras(rng, masked):
+    query, value, upstream = rng.normal(size=(3, *SHAPE)).astype("float32")
+    value = value[:, :5]
+    seen = np.arange(5)[None, None] < np.array([5, 3, 1])[:, None, None] if masked else None
+    ours, theirs = (
+        measured(layer, query, upstream, value, attention_mask=seen) for layer in pair(rng)
+    )
+    np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-4, atol=1e-5)
+    for a, b in zip(ours[1], theirs[1], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+    (_, weights), _ = (layer(query, value, return_attention_scores=True) for layer in pair(rng))
+    assert weights.shape == (3, 3, 7, 5)
 
 
 def test_says_what_it_does():

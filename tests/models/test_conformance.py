@@ -45,6 +45,20 @@ def _shifted(rng, count):
     return tokens[:, :-1], tokens[:, 1:]
 
 
+def _pairs(rng, count):
+    """The target is the source in reverse; both are padded."""
+    sizes = rng.integers(1, 5, count)
+    source, target = np.zeros((2, count, 6), "int32")
+    target[:, 0] = 2
+    for i, size in enumerate(sizes):
+        source[i, :size] = rng.integers(4, 12, size)
+        target[i, 1 : size + 1] = source[i, :size][::-1]
+    following = np.roll(target, -1, 1)
+    following[:, -1] = 0
+    following[np.arange(count), sizes] = 3
+    return {"source": source, "target": target}, following
+
+
 def _noise(rng, count):
     return rng.normal(size=(count, 5)).astype("float32")
 
@@ -99,6 +113,14 @@ CASES = {
         lambda **k: bigmodels.models.Transformer(12, 8, 2, 16, 0.1, num_layers=2, **k),
         _tokens,
         _shifted,
+        _classify,
+    ),
+    "Seq2SeqTransformer": Case(
+        lambda **k: bigmodels.models.Seq2SeqTransformer(
+            12, 8, 2, 16, 0.1, num_layers=2, max_length=8, **k
+        ),
+        lambda rng, n: _pairs(rng, n)[0],
+        _pairs,
         _classify,
     ),
     "Generator": Case(
@@ -168,8 +190,8 @@ def test_constructor_arguments_are_attributes_and_config(case):
 
 def test_built_only_once_and_by_shape(case, rng):
     model = case.make()
-    shape = case.inputs(rng, 1).shape
-    model.build((None, *shape[1:]))
+    shape = keras.tree.map_structure(lambda x: (None, *x.shape[1:]), case.inputs(rng, 1))
+    model.build(shape)
     built = [v.path for v in model.variables]
     model.predict(case.inputs(rng, 2), verbose=0)
     assert [v.path for v in model.variables] == built
@@ -232,13 +254,14 @@ folder = pathlib.Path(sys.argv[1])
 for path in sorted(folder.glob("*.keras")):
     model = keras.models.load_model(path)
     data = np.load(path.with_suffix(".npz"))
-    found = {"output": model.predict(data["x"], verbose=0)}
+    x = {name.partition("/")[2]: data[name] for name in data.files if name.startswith("x")}
+    found = {"output": model.predict(x.get("", x), verbose=0)}
     for name in ("optimizer", "d_optimizer", "g_optimizer"):
         optimizer = getattr(model, name, None)
         if optimizer is not None:
             for i, variable in enumerate(optimizer.variables):
                 found[f"{name}{i}"] = np.asarray(variable)
-    expected = {name: data[name] for name in data.files if name != "x"}
+    expected = {name: data[name] for name in data.files if not name.startswith("x")}
     assert found.keys() == expected.keys(), (path.name, found.keys() ^ expected.keys())
     for name in expected:
         assert np.array_equal(found[name], expected[name]), (path.name, name)
@@ -255,7 +278,8 @@ def test_keras_file_is_exact_in_a_new_process(rng, tmp_path):
         path = tmp_path / f"{name}.keras"
         model.save(path)
         x = case.inputs(rng, 4)
-        state = {"x": x, "output": model.predict(x, verbose=0)}
+        state = {f"x/{key}": x[key] for key in x} if isinstance(x, dict) else {"x/": x}
+        state["output"] = model.predict(x, verbose=0)
         for attribute in ("optimizer", "d_optimizer", "g_optimizer"):
             optimizer = getattr(model, attribute, None)
             if optimizer is not None:

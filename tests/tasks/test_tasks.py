@@ -41,6 +41,17 @@ TINY = {
         "batch_size": 16,
         "epochs": 2,
     },
+    "translation": {
+        "strategy": "one_device",
+        "model.embedding_dim": 8,
+        "model.num_heads": 2,
+        "model.feed_forward_dim": 8,
+        "model.num_layers": 1,
+        "data.vocab_size": 40,
+        "data.max_length": 24,
+        "batch_size": 16,
+        "epochs": 2,
+    },
     "image_generation": {
         "strategy": "one_device",
         "model.latent_dim": 4,
@@ -53,7 +64,7 @@ TINY = {
 
 @pytest.fixture(scope="session")
 def sets(tmp_path_factory):
-    """The user's own files: two classes of 12x12 images, and a text."""
+    """The user's own files: two classes of 12x12 images, a text, pairs of texts."""
     return made_once(tmp_path_factory, "sets_of_tasks", _write_sets)
 
 
@@ -67,7 +78,11 @@ def _write_sets(root):
             png = tf.io.encode_png(pixels).numpy()
             (root / "images" / name / f"{i}.png").write_bytes(png)
     (root / "text.txt").write_text(TEXT)
+    words = ["one", "two", "three", "four"]
+    pairs = [(f"{a} {i} {b}.", f"{b} {i} {a}!") for i in range(5) for a in words for b in words]
+    (root / "pairs.tsv").write_text("\n".join(map("\t".join, pairs)))
     return {
+        "translation": f"pairs:{root / 'pairs.tsv'}",
         "image_classification": f"images:{root / 'images'}",
         "text_generation": f"text:{root / 'text.txt'}",
         "image_generation": f"images:{root / 'images'}",
@@ -278,6 +293,38 @@ def test_predict_text(runs):
         list(predict(root / "text_generation", prompt="the 好"))
     with pytest.raises(ValueError, match="prompt: give a text"):
         list(predict(root / "text_generation"))
+
+
+def test_predict_translations(runs, tmp_path):
+    run = runs[0] / "translation"
+    (text,) = predict(run, prompt="one 2 two.")
+    (tmp_path / "lines.txt").write_text("one 2 two.\n\nfour 1 one.\n")
+    lines = list(predict(run, input=str(tmp_path / "lines.txt")))
+    assert len(lines) == 2 and lines[0] == text
+    assert len(list(predict(run, prompt="one 2 two.", num_beams=3, length_penalty=0.5))) == 1
+    with pytest.raises(ValueError, match="prompt: give a text to translate, or input"):
+        list(predict(run))
+    with pytest.raises(ValueError, match=r"input: .* is not a file"):
+        list(predict(run, input="/nowhere"))
+
+
+def test_translations_are_rated_as_sacrebleu_and_by_hand_would():
+    import sacrebleu
+
+    from bigmodels.tasks.translation import rate
+
+    wanted = ["The cat sat on the mat.", "A dog barks in the night.", "Hello there, my friend!"]
+    found = ["The cat sat on a mat.", "A dog barks in the night.", "hello"]
+    rated = rate(found, wanted)
+    bleu = sacrebleu.corpus_bleu(found, [wanted]).score
+    assert rated["bleu"].figure() == pytest.approx(bleu) and 20 < bleu < 90
+    assert rated["chrf"] == pytest.approx(sacrebleu.corpus_chrf(found, [wanted]).score)
+    assert rated["exact_match"].figure() == pytest.approx(1 / 3)
+    # Words in common: 5 of 6 and 6, all, 1 of 1 and 4.
+    f1 = [10 / 12, 1, 2 * 1 * 0.25 / 1.25]
+    assert rated["rouge1"].figure() == pytest.approx(np.mean(f1))
+    chinese = rate(["今天天气很好"], ["今天天气很好"])
+    assert chinese["bleu"].figure() == pytest.approx(100) and "rouge1" not in chinese
 
 
 def test_predict_new_images(runs, tmp_path):

@@ -1,0 +1,220 @@
+"""Pairs of texts, a source and its translation, for encoder-decoder models."""
+
+import dataclasses
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from bigmodels.data import embedded, files, tfds
+from bigmodels.data.pipeline import evaluation_batches, training_batches
+from bigmodels.data.text import clean_text
+from bigmodels.layers import Subwords
+
+# Of pairs that come unsplit: what validation and test get each, but no more.
+_HELD_OUT_SHARE, _HELD_OUT_MOST = 0.1, 2500
+# Token ids where the user does not say: of sentences; dates are best spelt.
+_VOCAB_SIZE, _VOCAB_SIZES = 8000, {"dates": 5, "names": 1000}
+# Lengths of batches are multiples of this, so that XLA compiles for few of them.
+_STEP = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class PairData:
+    """Pairs of texts ready for `fit`: `({"source": ..., "target": ...}, targets)`.
+
+    All are token ids, int32 `(batch, length)`, padded with 0 at their ends. `target` begins with
+    the start; `targets` is the same moved on by one, and ends with the end.
+
+    Attributes:
+        name: What was loaded.
+        train: Shuffled batches of pairs of about the same length; each iteration is another epoch.
+        train_from: Function from an epoch's number to the endless stream of epochs from there on,
+            the same every time: for `fit(data.train_from(0), steps_per_epoch=...)`.
+        train_sample: As many training pairs as there are for validation, as evaluation sees them.
+        validation: Batches in order.
+        test: Batches in order.
+        sizes: Number of pairs of each split.
+        texts: `{split: list of (source, target)}`, as they were before they became tokens.
+        subwords: `Subwords` fitted on the training pairs only, on both languages.
+        left_out: Number of pairs that were left out of each split, as one side has more than
+            `max_length` tokens.
+    """
+
+    name: str
+    train: tf.data.Dataset
+    train_from: Callable
+    train_sample: tf.data.Dataset
+    validation: tf.data.Dataset
+    test: tf.data.Dataset
+    sizes: dict
+    texts: dict
+    subwords: Subwords
+    left_out: dict
+
+
+def load_pairs(
+    name="dates",
+    batch_size=64,
+    *,
+    vocab_size=None,
+    max_length=64,
+    reverse=False,
+    data_dir=None,
+    seed=0,
+):
+    """Load pairs by name, clean them, split them, turn them into token ids.
+
+    No source of validation and test is in training, whatever its case and punctuation; of the same
+    source with several targets, validation and test keep the first.
+
+    Args:
+        name: `dates` or `names` (embedded), `pairs:FILE` (UTF-8, a source, a tabulator and a target
+            a line), or a TFDS name.
+        batch_size: Pairs a batch.
+        vocab_size: Token ids of both languages together, at most, see `Subwords.fit`; when left out
+            8000, for `names` 1000, for `dates` one for each character.
+        max_length: Tokens a text at most, start and end included; longer pairs are left out.
+        reverse: Whether to translate the other way round.
+        data_dir: Where TFDS finds prepared sets.
+        seed: Decides the order of training, nothing else.
+
+    Returns:
+        A `PairData`.
+
+    Raises:
+        ValueError: naming the argument or file that does not fit.
+    """
+    if vocab_size is None:
+        vocab_size = _VOCAB_SIZES.get(name, _VOCAB_SIZE)
+    least = {"batch_size": 1, "vocab_size": 5, "max_length": 3}
+    for argument, value in zip(least, (batch_size, vocab_size, max_length), strict=True):
+        if value < least[argument]:
+            raise ValueError(f"{argument}: {value!r}, expected at least {least[argument]}")
+    splits = _source(name, data_dir)
+    cleaned = _split(splits) if isinstance(splits, list) else splits
+    cleaned = {
+        split: [tuple(map(clean_text, pair[::-1] if reverse else pair)) for pair in pairs]
+        for split, pairs in cleaned.items()
+    }
+    cleaned = _apart(cleaned)
+    texts = [text for pair in cleaned["train"] for text in pair]
+    if not texts:
+        raise ValueError(f"dataset: {name!r} has no pair for train")
+    subwords = Subwords.fit(texts, vocab_size)
+    tokens, kept, left_out = {}, {}, {}
+    for split, pairs in cleaned.items():
+        tokens[split], rows = _tokens(subwords, pairs, max_length)
+        kept[split] = [pairs[row] for row in rows]
+        left_out[split] = len(pairs) - len(rows)
+        if not kept[split]:
+            why = f"all {len(pairs)} are longer than max_length={max_length}"
+            raise ValueError(
+                f"dataset: {name!r} has no pair for {split}" + (f": {why}" if pairs else "")
+            )
+    sizes = {split: len(pairs) for split, pairs in kept.items()}
+    numbers = {split: tf.data.Dataset.range(size) for split, size in sizes.items()}
+    prepare = {split: _prepare(*tokens[split], max_length) for split in tokens}
+    sources, targets = tokens["train"]
+    lengths = tf.constant(sources.row_lengths() * max_length + targets.row_lengths())
+    train, train_from = training_batches(
+        numbers["train"],
+        sizes["train"],
+        batch_size,
+        seed,
+        prepare["train"],
+        alike=lambda rows: tf.gather(lengths, rows),
+    )
+    sample = numbers["train"].take(sizes["validation"])
+    return PairData(
+        name=name,
+        train=train,
+        train_from=train_from,
+        train_sample=evaluation_batches(sample, batch_size, prepare["train"]),
+        validation=evaluation_batches(numbers["validation"], batch_size, prepare["validation"]),
+        test=evaluation_batches(numbers["test"], batch_size, prepare["test"]),
+        sizes=sizes,
+        texts=kept,
+        subwords=subwords,
+        left_out=left_out,
+    )
+
+
+def _source(name, data_dir):
+    kind, _, where = name.partition(":")
+    if name in embedded.PAIRS:
+        return embedded.PAIRS[name]()
+    if kind == "pairs":
+        return files.pair_file(where)
+    if kind in ("images", "text", "audio", "csv", "tub") or name in (
+        *embedded.IMAGES,
+        *embedded.TEXTS,
+    ):
+        raise ValueError(f"dataset: {name!r} is not pairs of texts; give pairs:FILE or a name")
+    return tfds.pair_dataset(name, data_dir)
+
+
+def _key(text):
+    """What two sources share that are the same but for case, punctuation and white space."""
+    return "".join(c for c in text.casefold() if c.isalnum()) or text
+
+
+def _split(pairs):
+    """Train, validation and test: a source is always where its check sum puts it."""
+    groups = {}
+    for pair in pairs:
+        groups.setdefault(_key(pair[0]), []).append(pair)
+    order = sorted(groups, key=lambda key: (zlib.crc32(key.encode()), key))
+    size = min(int(len(order) * _HELD_OUT_SHARE), _HELD_OUT_MOST)
+    parts = {"validation": order[:size], "test": order[size : 2 * size]}
+    held_out = {key for part in parts.values() for key in part}
+    splits = {"train": [pair for pair in pairs if _key(pair[0]) not in held_out]}
+    return splits | {split: [groups[key][0] for key in part] for split, part in parts.items()}
+
+
+def _apart(splits):
+    """Splits without what an earlier one of test, validation and train has as a source."""
+    seen, kept = set(), {}
+    for split in ("test", "validation", "train"):
+        keys = [_key(source) for source, _ in splits[split]]
+        kept[split], here = [], set()
+        for key, pair in zip(keys, splits[split], strict=True):
+            if key in seen or (split != "train" and key in here):
+                continue
+            kept[split].append(pair)
+            here.add(key)
+        seen |= here
+    # One pair several times would only weigh more.
+    kept["train"] = list(dict.fromkeys(kept["train"]))
+    return {split: kept[split] for split in ("train", "validation", "test")}
+
+
+def _tokens(subwords, pairs, max_length):
+    """Ids of sources and targets, ragged, the latter with start and end, and which pairs fit."""
+    if not pairs:
+        return None, []
+    sources, targets = (subwords.encode(list(side)) for side in zip(*pairs, strict=True))
+    size = tf.size(targets.row_lengths())
+    start, end = (tf.fill((size, 1), i) for i in (subwords.START, subwords.END))
+    targets = tf.concat([start, targets, end], 1)
+    lengths = tf.maximum(sources.row_lengths(), targets.row_lengths())
+    rows = np.flatnonzero((lengths <= max_length) & (sources.row_lengths() > 0))
+    return (tf.gather(sources, rows), tf.gather(targets, rows)), rows
+
+
+def _prepare(sources, targets, max_length):
+    def padded(ragged, rows, more):
+        ragged = tf.gather(ragged, rows)
+        longest = tf.reduce_max(ragged.row_lengths()) - more
+        length = tf.minimum((longest + _STEP - 1) // _STEP * _STEP + more, max_length)
+        return ragged.to_tensor(shape=tf.stack([tf.size(rows, tf.int64), length]))
+
+    def prepare(rows, _):
+        target = padded(targets, rows, 1)
+        following = target[:, 1:]
+        # The end is predicted, but nothing from it.
+        target = tf.where(following != 0, target[:, :-1], 0)
+        return {"source": padded(sources, rows, 0), "target": target}, following
+
+    return prepare
