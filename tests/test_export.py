@@ -45,6 +45,17 @@ KINDS = {
             "data.length": 12,
         },
     ),
+    "translation": (
+        "translation",
+        {
+            "model.num_layers": 1,
+            "model.num_heads": 2,
+            "model.embedding_dim": 8,
+            "model.feed_forward_dim": 8,
+            "data.vocab_size": 60,
+            "data.max_length": 12,
+        },
+    ),
     "gan": ("image_generation", {"model.latent_dim": 4}),
     "dense": ("image_generation", {"model.kind": "dense", "model.latent_dim": 4}),
 }
@@ -57,7 +68,7 @@ EACH = [
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory):
-    """Two classes of 12x12 images, and a text."""
+    """Two classes of 12x12 images, a text, and pairs of texts."""
     root = tmp_path_factory.mktemp("sets")
     rng = np.random.default_rng(0)
     for name, row in (("high 高", 2), ("low 低", 8)):
@@ -67,8 +78,16 @@ def sets(tmp_path_factory):
             pixels[row : row + 2] = 250
             (root / "images" / name / f"{i}.png").write_bytes(tf.io.encode_png(pixels).numpy())
     (root / "text.txt").write_text(TEXT, encoding="utf-8")
+    words = ["the", "fox", "敏捷", "狐狸", "🦊"]
+    pairs = [f"{a} {b}\t{b} {a} {c}\n" for a in words for b in words for c in words]
+    (root / "pairs.tsv").write_text("".join(pairs), encoding="utf-8")
     images, text = f"images:{root / 'images'}", f"text:{root / 'text.txt'}"
-    return {"image_classification": images, "image_generation": images, "text_generation": text}
+    return {
+        "image_classification": images,
+        "image_generation": images,
+        "text_generation": text,
+        "translation": f"pairs:{root / 'pairs.tsv'}",
+    }
 
 
 @pytest.fixture(scope="module")
@@ -206,6 +225,31 @@ def text_questions(model):
     ]
 
 
+def translation_questions(model):
+    texts = ["the fox", "狐狸 🦊🦊", "?é fox"]
+    greedy, searched = model.translate(texts), model.translate(texts, 4, 0.5)
+    inputs = {"text": np.array([text.encode() for text in texts])}
+
+    def are(translations):
+        def check(found):
+            assert [text.decode() for text in found["translation"]] == translations
+
+        return check
+
+    random = np.random.default_rng(5)
+    ids = {
+        name: random.integers(1, model.vocab_size, (3, size), "int32")
+        for name, size in (("source", 7), ("target", 5))
+    }
+    logits = model.predict(ids, verbose=0)
+    return [
+        ("translate", inputs, are(greedy)),
+        ("serving_default", inputs, are(greedy)),
+        ("search", inputs | {"length_penalty": np.float32(0.5)}, are(searched)),
+        ("logits", ids, lambda found: close(found["logits"], logits)),
+    ]
+
+
 def noise_questions(model):
     of_seed = model.generate(3, seed=7)
     noise = np.random.default_rng(4).normal(size=(5, model.latent_dim)).astype("float32")
@@ -228,6 +272,8 @@ def noise_questions(model):
 def questions(kind, run, model, photos):
     if kind == "cnn":
         return image_questions(run, model, photos)
+    if kind == "translation":
+        return translation_questions(model)
     return text_questions(model) if kind in ("rnn", "transformer") else noise_questions(model)
 
 
@@ -248,7 +294,10 @@ pickle.dump(answers, open(sys.argv[2], "wb"))
 
 @pytest.mark.parametrize(
     "kinds",
-    [("cnn", "rnn", "transformer", "gan"), pytest.param(("dense",), marks=pytest.mark.slow)],
+    [
+        ("cnn", "rnn", "transformer", "translation", "gan"),
+        pytest.param(("dense",), marks=pytest.mark.slow),
+    ],
     ids=" ".join,
 )
 def test_saved_models_need_no_bigmodels(exported, make_run, photos, tmp_path, kinds):
@@ -298,7 +347,11 @@ def test_litert(exported, kind, make_run, photos):
     assert result["path"] == str(make_run(kind) / "export" / "model.tflite")
     (name,) = result["signatures"]
     run = Interpreter(result["path"]).get_signature_runner(name)
-    if name == "logits":
+    if kind == "translation":
+        sizes = {name: i["shape"] for name, i in result["signatures"]["logits"]["inputs"].items()}
+        ids = {name: np.full(shape, 5, "int32") for name, shape in sizes.items()}
+        close(run(**ids)["logits"], model.predict(ids, verbose=0))
+    elif name == "logits":
         # One text of one length; a shorter one is padded at its end, which it does not see.
         length = {"rnn": 10, "transformer": 12}[kind]
         assert result["signatures"]["logits"]["inputs"]["tokens"]["shape"] == [1, length]
@@ -317,6 +370,8 @@ def check_metadata(kind, model, metadata):
     assert metadata["task"] == KINDS[kind][0]
     if kind == "cnn":
         assert metadata["class_names"] == ["high 高", "low 低"]
+    if kind == "translation":
+        assert metadata["pieces"][4:] == model.pieces
     if KINDS[kind][0] == "text_generation":
         ids = Vocabulary(model.vocabulary).encode("the 狐")
         assert "".join(metadata["vocabulary"][i] for i in ids) == "the 狐"

@@ -37,8 +37,8 @@ from bigmodels import distribute, tasks
 from bigmodels.checkpoint import Checkpoints
 from bigmodels.cli import command
 from bigmodels.compare import compare
-from bigmodels.data import load_text
-from bigmodels.data.files import read_image, text_file
+from bigmodels.data import load_pairs, load_text
+from bigmodels.data.files import pair_file, read_image, text_file
 from bigmodels.data.image_header import MAX_PIXELS
 from bigmodels.intervals import Observations
 from bigmodels.models import CNN
@@ -215,6 +215,26 @@ def test_texts(where, content, start):
         inputs, targets = next(iter(data.train))
         assert inputs.shape == targets.shape == (4, 5) or len(text) < 50
         assert 0 < int(tf.reduce_max(targets)) < len(data.vocabulary)
+
+
+PAIRS = "".join(f"{i} Zeile\t{i} строка, 行\tmore\r\n" for i in range(60))
+
+
+@fuzz(
+    60,
+    content=mutated(PAIRS.encode(), PAIRS.replace("\r", "").encode("utf-16"))
+    | st.text("a\t\n\x1f\u2581\u2028 ", max_size=60).map(lambda t: (9 * t).encode()),
+)
+def test_pairs(where, content):
+    path = where / "a.tsv"
+    path.write_bytes(content)
+    with contextlib.suppress(Refused):
+        ask(pair_file, path, naming=repr(str(path)))
+        named = (str(path), "dataset: ")
+        data = ask(load_pairs, f"pairs:{path}", 4, vocab_size=5, naming=named)
+        inputs, targets = next(iter(data.train))
+        assert inputs["target"].shape == targets.shape
+        assert 0 < int(tf.reduce_max(targets)) < len(data.subwords)
 
 
 # Settings.

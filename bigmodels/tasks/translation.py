@@ -22,7 +22,8 @@ from bigmodels.models import Seq2SeqTransformer
 from bigmodels.tasks.task import Config, Metric, Optimizer, Signature, Task, check_sizes
 
 _NUM_BEAMS = 4
-_SHOWN = 12
+# In pictures: pairs among which the worst are looked for, and pairs shown.
+_SEARCHED, _SHOWN = 500, 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,7 +216,7 @@ def draw(model, data, config):
     """What it looks at while it writes, and where it goes wrong."""
     import sacrebleu
 
-    pairs = data.texts["test"]
+    pairs = data.texts["test"][:_SEARCHED]
     drawn = {}
     for number in (0, 1):
         x, _ = next(iter(data.test.unbatch().skip(number).batch(1)))
