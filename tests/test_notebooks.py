@@ -17,7 +17,7 @@ SMALL = {
     "gan": {"EPOCHS": 2, "FILTERS": (8, 4)},
     "lstm": {"UNITS": 16, "EPOCHS": 1},
     "scale_it_up": {"EPOCHS": 1, "STEPS": 2, "LAUNCHED_STEPS": 2},
-    "transformer": {"EPOCHS": 1},
+    "transformer": {"EPOCHS": 1, "TRANSLATION_STEPS": 30},
 }
 # A notebook shows what a user may rely on: nothing behind an underscore, no inner module of Keras.
 _PRIVATE = re.compile(r"bigmodels(\.\w+)*\._|keras\.src|tensorflow\.python")

@@ -91,6 +91,12 @@ def _tokens(rng):
     return tokens[:, :-1], tokens[:, 1:]
 
 
+def _pairs(rng):
+    """Sources of other lengths than their targets."""
+    target, following = _tokens(rng)
+    return {"source": _tokens(rng)[0], "target": target}, following
+
+
 def _gan():
     latent = 5
     generator = models.Generator(latent, (4, 4, 1), units=(8, 6))
@@ -170,6 +176,11 @@ MODELS = {
         predict=_PREDICT_NOISE,
     ),
     "functional": _case(optimizer=lambda: optimizers.Adam(1e-2)),
+    "Seq2SeqTransformer": Case(
+        lambda: models.Seq2SeqTransformer(7, 8, 2, 12, 0.0, num_layers=1, max_length=6),
+        _pairs,
+        _classify(lambda: optimizers.Adam(1e-2, epsilon=1e-3)),
+    ),
 }
 
 FEATURES = {

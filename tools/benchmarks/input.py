@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from bigmodels import tasks
 from bigmodels.checks import untuned
+from bigmodels.data import pipeline
 from bigmodels.data.waiting import Waiting
 from bigmodels.tasks.task import with_settings
 
@@ -29,8 +30,10 @@ ROWS = {
     ),
     "text windows, LSTM": ("text_generation", {}),
     "text windows, Transformer": ("text_generation", {"model.kind": "transformer"}),
+    "pairs of texts, padded": ("translation", {}),
     "images for a GAN": ("image_generation", {}),
 }
+ALIKE = "pairs of like length in a batch, against any"
 
 
 def main():
@@ -65,7 +68,30 @@ def main():
             "examples",
             waits=waited(model, batches),
         )
+    if table.wants(ALIKE):
+        table.add(ALIKE, alike(), STEPS, "batches")
     table.finish()
+
+
+def alike():
+    """A training step on pairs of English and Chinese names, with and without that order."""
+
+    def trained(among):
+        pipeline._POOL = among  # Of one batch alone, it changes nothing.
+        task = tasks.get("translation")
+        config = with_settings(task.config(), {"dataset": "names"})
+        data = task.load_data(config)
+        model = task.build_model(config, data)
+        task.compile_model(model, config, STEPS)
+        batches = data.train_from(0)
+
+        def train():
+            model.fit(batches, steps_per_epoch=STEPS, verbose=0)
+
+        train()
+        return train
+
+    return {"alike": trained(pipeline._POOL), "any": trained(1)}
 
 
 def waited(model, batches):
