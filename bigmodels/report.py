@@ -68,6 +68,8 @@ def verdict(history, result, overfits=True):
         f"After training, the loss without dropout or augmentation is {train:.4g} on training "
         f"data and {validation:.4g} on validation data ({gap:+.0%})."
     )
+    if len(curve) > 2 and curve[-1] < 1e-3 * curve[0]:
+        return f"It fits: validation loss is next to nothing of what it was at first. {losses}"
     if len(curve) > 2 and curve[-1] > 1.1 * curve[best]:
         return (
             f"It overfits: validation loss was lowest after epoch {best + 1} ({curve[best]:.4g}) "

@@ -20,6 +20,7 @@ def _history(values):
         ([2.0, 1.0, 1.0], 0.4, 1.0, "It fits the training data clearly better"),
         ([2.0, 1.0, 1.0], 0.99, 1.0, "It does not overfit; a larger model"),
         ([2.0, 1.0, 1.0], 0.8, 1.0, "It fits well"),
+        ([2.0, 2e-3, 1e-3], 1e-6, 1e-3, "It fits: validation loss is next to nothing"),
     ],
 )
 def test_verdict_says_how_it_knows(curve, train, validation, begins):

@@ -22,8 +22,8 @@ from bigmodels.models import Seq2SeqTransformer
 from bigmodels.tasks.task import Config, Metric, Optimizer, Signature, Task, check_sizes
 
 _NUM_BEAMS = 4
-# In pictures: pairs among which the worst are looked for, and pairs shown.
-_SEARCHED, _SHOWN = 500, 12
+# In the report: pairs among which the worst are looked for, shown, and shown after each epoch.
+_SEARCHED, _SHOWN, _SAMPLED = 500, 12, 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,7 +208,7 @@ def examples(data):
 
 def sample(model, data, config):
     """A few translations."""
-    pairs = data.texts["validation"][:_SHOWN]
+    pairs = data.texts["validation"][:_SAMPLED]
     return _translated(pairs, model.translate([source for source, _ in pairs]))
 
 
@@ -232,11 +232,12 @@ def draw(model, data, config):
     scores = [
         sacrebleu.sentence_chrf(t, [r]).score for t, (_, r) in zip(translations, pairs, strict=True)
     ]
-    worst = np.argsort(scores, kind="stable")[:_SHOWN]
     drawn["Translations (test, beam search)"] = _translated(pairs[:_SHOWN], translations)
-    drawn["Worst translations (test, by chrF)"] = _translated(
-        [pairs[i] for i in worst], [translations[i] for i in worst]
-    )
+    order = np.argsort(scores, kind="stable")
+    if worst := [i for i in order if translations[i] != pairs[i][1]][:_SHOWN]:
+        drawn["Worst translations (test, by chrF)"] = _translated(
+            [pairs[i] for i in worst], [translations[i] for i in worst]
+        )
     return drawn
 
 
