@@ -16,6 +16,11 @@ def in_xla():
     )
 
 
+def on_one_cpu():
+    """Whether what is made here and now runs on one CPU device, where XLA is not Keras' choice."""
+    return not has_gpu() and tf.distribute.get_strategy().num_replicas_in_sync == 1
+
+
 def described(model):
     """Which implementation each layer of a model takes in training, and why not a faster one.
 

@@ -187,6 +187,32 @@ def confusion_matrix(labels, predicted, class_names):
     return figure
 
 
+def reliability(confidence, right, bins):
+    """How often an answer is right, against the probability that was given to it.
+
+    Args:
+        confidence: Highest probability of each answer.
+        right: Whether it was right.
+        bins: Number of equal intervals of the probability.
+
+    Returns:
+        A matplotlib `Figure`.
+    """
+    from sklearn.calibration import calibration_curve
+
+    figure = Figure(figsize=(4.6, 4.6), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    share, mean = calibration_curve(right, confidence, n_bins=bins)
+    upper.plot([0, 1], [0, 1], _GREY, linestyle=":", label="as probable as right")
+    upper.plot(mean, share, _COLOURS[0], marker="o", label="measured")
+    upper.set(ylabel="share of right answers")
+    _finish(upper, whole_numbers=False)
+    lower.hist(confidence, bins, (0, 1), color=_COLOURS[0])
+    lower.set(xlabel="probability of the answer", ylabel="answers", yscale="log")
+    lower.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
 def image_grid(images, titles=None, columns=8, scale=(0.0, 1.0)):
     """Images side by side.
 

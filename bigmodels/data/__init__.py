@@ -6,6 +6,7 @@ and every pipeline ends in `pipeline`.
 """
 
 from bigmodels.data.images import ImageData, load_images
+from bigmodels.data.mixing import Mixing
 from bigmodels.data.pairs import PairData, load_pairs
 from bigmodels.data.pipeline import Augmentation
 from bigmodels.data.text import TextData, clean_text, load_text
@@ -14,6 +15,7 @@ from bigmodels.layers import Subwords, Vocabulary
 __all__ = [
     "Augmentation",
     "ImageData",
+    "Mixing",
     "PairData",
     "Subwords",
     "TextData",

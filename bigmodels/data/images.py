@@ -80,6 +80,8 @@ def load_images(
     augmentation=None,
     scale=(0.0, 1.0),
     with_labels=True,
+    mixing=None,
+    balance_classes=False,
     skip_bad_files=False,
     seed=0,
 ):
@@ -93,6 +95,10 @@ def load_images(
         augmentation: An `Augmentation` for training, or `None`.
         scale: Range the pixel values 0..255 are mapped to.
         with_labels: Whether batches are `(images, labels)`, or images alone.
+        mixing: A `Mixing` for training, or `None`. Where it makes soft targets, the labels of all
+            splits are float32 `(batch, classes)`; else they are integers `(batch,)`.
+        balance_classes: Whether training batches have a third part, weights with which every class
+            counts alike, however many images it has.
         skip_bad_files: Whether files of `images:DIR` that cannot be read are left out, counted and
             named on stderr; else the first of them is an error.
         seed: Decides the order and the augmentation of training, nothing else.
@@ -131,13 +137,27 @@ def load_images(
     }
     sizes = {split: int(counts.sum()) for split, counts in class_counts.items()}
     low, high = scale
+    soft = mixing is not None and mixing.soft
+    # With them the mean weight of an image is 1.
+    weights = sizes["train"] / (len(class_names) * np.maximum(class_counts["train"], 1))
+    weights = tf.constant(weights, "float32")
 
     def prepare(batch, batch_seed):
         images, labels = batch
         images = tf.cast(images, "float32") * ((high - low) / 255) + low
         if augmentation is not None and batch_seed is not None:
             images = augmentation(images, batch_seed)
-        return (images, labels) if with_labels else images
+        if not with_labels:
+            return images
+        shares = tf.one_hot(labels, len(class_names)) if soft or balance_classes else None
+        if batch_seed is None:
+            return images, shares if soft else labels
+        if soft:
+            images, shares = mixing(images, shares, batch_seed)
+            labels = mixing.smoothed(shares)
+        if not balance_classes:
+            return images, labels
+        return images, labels, tf.linalg.matvec(shares, weights)
 
     sample = splits["train"].take(sizes["validation"])
     elements, reading = splits["train"], {}

@@ -8,12 +8,14 @@ Measured figures, with seed, machine and time, are in the README.
 
 import dataclasses
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from bigmodels import intervals, plots
-from bigmodels.data import files, load_images
+from bigmodels.data import Mixing, files, load_images
 from bigmodels.data.images import augmentation_for
+from bigmodels.data.mixing import KINDS
 from bigmodels.intervals import Observations
 from bigmodels.losses import SparseCategoricalCrossentropy
 from bigmodels.models import CNN
@@ -25,11 +27,16 @@ from bigmodels.tasks.task import (
     Task,
     check_choice,
     check_not_negative,
+    check_positive,
+    check_share,
     check_sizes,
     each_prediction,
 )
 
 _EXAMPLES = 30
+# Of the calibration error.
+_BINS = 15
+_TOP = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,11 +64,13 @@ class DataConfig:
     """How images are read.
 
     `image_size` (height, width) is what they are resized to; empty keeps them as they are.
-    `skip_bad_files` leaves out files of `images:DIR` that cannot be read.
+    `skip_bad_files` leaves out files of `images:DIR` that cannot be read. `balance_classes` makes
+    every class count alike in training, however many images it has.
     """
 
     image_size: tuple[int, ...] = ()
     skip_bad_files: bool = False
+    balance_classes: bool = False
 
     def __post_init__(self):
         check_sizes(self, "image_size", where="data")
@@ -85,6 +94,20 @@ class AugmentationConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class MixingConfig:
+    """Arguments of `bigmodels.data.Mixing`: MixUp or CutMix, and label smoothing."""
+
+    kind: str = "none"
+    alpha: float = 0.2
+    label_smoothing: float = 0.0
+
+    def __post_init__(self):
+        check_choice("mixing.kind", self.kind, KINDS)
+        check_positive("mixing.alpha", self.alpha)
+        check_share("mixing.label_smoothing", self.label_smoothing)
+
+
+@dataclasses.dataclass(frozen=True)
 class ImageClassification(Config):
     """The recipe."""
 
@@ -93,6 +116,7 @@ class ImageClassification(Config):
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
+    mixing: MixingConfig = MixingConfig()
     optimizer: Optimizer = Optimizer(learning_rate=2e-3, weight_decay=0.05)
 
 
@@ -105,8 +129,14 @@ def load_data(config):
         image_size=config.data.image_size or None,
         skip_bad_files=config.data.skip_bad_files,
         augmentation=augmentation_for(config.dataset, **dataclasses.asdict(config.augmentation)),
+        mixing=_mixing(config),
+        balance_classes=config.data.balance_classes,
         seed=config.seed,
     )
+
+
+def _mixing(config):
+    return Mixing(**dataclasses.asdict(config.mixing))
 
 
 def build_model(config, data):
@@ -119,9 +149,13 @@ def build_model(config, data):
 
 def compile_model(model, config, steps):
     """Cross-entropy on logits, accuracy."""
+    if _mixing(config).soft:
+        loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    else:
+        loss = SparseCategoricalCrossentropy(from_logits=True)
     model.compile(
         config.optimizer.build(steps),
-        SparseCategoricalCrossentropy(from_logits=True),
+        loss,
         metrics=["accuracy"],
         jit_compile=config.keras_jit_compile,
     )
@@ -139,15 +173,42 @@ def search_space(hp):
 
 
 def measure(model, data, config, measured):
-    """What the test figures rest on, image by image."""
+    """What the test figures rest on, image by image; and how far the probabilities are true.
+
+    `calibration_error` is the expected one (Guo et al., 2017): how far the highest probability and
+    the share of right answers lie apart, in the mean over 15 equal intervals of the former. Where
+    there are more than five classes, `top_5_accuracy` counts an answer as right that is among the
+    five likeliest.
+    """
     losses, correct = each_prediction(model, data.test)
+    probabilities, labels = _answers(model, data)
     keys = intervals.keys(image for images, _ in data.test for image in images.numpy())
-    return {
-        "test": {
-            "loss": Observations(losses, "images", keys=keys),
-            "accuracy": Observations(correct, "images", keys=keys),
-        }
+
+    def calibration_error(rows):
+        confidence, right = probabilities[rows.astype(int)].max(-1), correct[rows.astype(int)]
+        bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+        return np.abs(np.bincount(bins, right - confidence)).sum() / len(rows)
+
+    found = {
+        "loss": Observations(losses, "images", keys=keys),
+        "accuracy": Observations(correct, "images", keys=keys),
+        "calibration_error": Observations(
+            np.arange(len(labels)), "images", statistic=calibration_error
+        ),
     }
+    if len(data.class_names) > _TOP:
+        likeliest = np.argsort(-probabilities, -1)[:, :_TOP]
+        among = (likeliest == labels[:, None]).any(-1)
+        found[f"top_{_TOP}_accuracy"] = Observations(among.astype(float), "images", keys=keys)
+    return {"test": found}
+
+
+def _answers(model, data):
+    """Probabilities `(n, classes)` and true class numbers `(n,)` of the test split."""
+    labels = np.concatenate([y for _, y in data.test.as_numpy_iterator()])
+    if labels.ndim > 1:
+        labels = labels.argmax(-1)
+    return model.predict_proba(data.test, verbose=0), labels
 
 
 def examples(data):
@@ -155,6 +216,7 @@ def examples(data):
     names = data.class_names
     each, chosen = max(1, _EXAMPLES // len(names)), {label: [] for label in range(len(names))}
     for image, label in data.train_sample.unbatch().as_numpy_iterator():
+        label = int(label.argmax() if label.ndim else label)
         if len(chosen[label]) < each:
             chosen[label].append(image)
     pairs = [(image, names[label]) for label in chosen for image in chosen[label]][:_EXAMPLES]
@@ -166,12 +228,16 @@ def examples(data):
 
 
 def draw(model, data, config):
-    """Confusion matrix and worst mistakes on the test split."""
-    labels = np.concatenate([y for _, y in data.test.as_numpy_iterator()])
-    probabilities = model.predict_proba(data.test, verbose=0)
+    """Confusion matrix, how true the probabilities are, and worst mistakes on the test split."""
+    probabilities, labels = _answers(model, data)
     predicted = probabilities.argmax(-1)
     names = data.class_names
-    drawn = {"Confusion matrix (test)": plots.confusion_matrix(labels, predicted, names)}
+    drawn = {
+        "Confusion matrix (test)": plots.confusion_matrix(labels, predicted, names),
+        "How true its probabilities are (test)": plots.reliability(
+            probabilities.max(-1), predicted == labels, _BINS
+        ),
+    }
     wrong = np.flatnonzero(predicted != labels)
     if len(wrong):
         # The surest mistakes first.
@@ -286,5 +352,10 @@ TASK = Task(
     predict=predict,
     serving=serving,
     examples=examples,
-    metrics={"accuracy": Metric("%", "max"), "loss": Metric("nats", "min")},
+    metrics={
+        "accuracy": Metric("%", "max"),
+        "top_5_accuracy": Metric("%", "max"),
+        "calibration_error": Metric("%", "min"),
+        "loss": Metric("nats", "min"),
+    },
 )

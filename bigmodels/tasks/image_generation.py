@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bigmodels import plots
+from bigmodels import kernels, plots
 from bigmodels.data import load_images
 from bigmodels.data.images import augmentation_for
 from bigmodels.intervals import Observations
@@ -132,7 +132,10 @@ def build_model(config, data):
 def compile_model(model, config, steps):
     """An Adam for each network."""
     pair = [keras.optimizers.Adam(**dataclasses.asdict(config.optimizer)) for _ in range(2)]
-    model.compile(*pair, jit_compile=config.keras_jit_compile)
+    jit_compile = config.keras_jit_compile
+    if jit_compile == "auto" and config.model.kind == "dense" and kernels.on_one_cpu():
+        jit_compile = True  # Half as fast again (`tools/bench options`); no other model gains.
+    model.compile(*pair, jit_compile=jit_compile)
 
 
 def search_space(hp):

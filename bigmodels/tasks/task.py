@@ -155,7 +155,8 @@ class Config:
         seed: Behind initial weights, order, augmentation, dropout and noise.
         precision: Keras dtype policy: float32, mixed_bfloat16 or mixed_float16; `auto` looks at the
             machine, see `bigmodels.kernels.precision`.
-        jit_compile: Whether XLA compiles the step; `auto` does so on one GPU only, as Keras does.
+        jit_compile: Whether XLA compiles the step; `auto` does so on one GPU, as Keras does, and
+            for the dense GAN on one CPU, which is the only model to gain there.
         strategy: Where to train, see `bigmodels.distribute`.
         init_from: Another run's directory, to start from its weights.
         optimizer: See `Optimizer`.
@@ -342,7 +343,8 @@ def each_prediction(model, batches):
 
     Args:
         model: Gives logits `(..., classes)`.
-        batches: A `tf.data.Dataset` of `(inputs, targets)`, integer class numbers `(...)`.
+        batches: A `tf.data.Dataset` of `(inputs, targets)`, integer class numbers `(...)` or
+            one-hot vectors of them `(..., classes)`.
 
     Returns:
         `(losses, correct)`: float32 arrays of the shape of all targets; nats, and 1.0 or 0.0.
@@ -351,6 +353,8 @@ def each_prediction(model, batches):
     @tf.function(reduce_retracing=True)
     def rate(inputs, targets):
         logits = ops.cast(model(inputs, training=False), "float32")
+        if targets.dtype.is_floating:
+            targets = ops.argmax(targets, -1)
         losses = ops.sparse_categorical_crossentropy(targets, logits, from_logits=True)
         return losses, ops.cast(ops.equal(ops.argmax(logits, -1), targets), "float32")
 

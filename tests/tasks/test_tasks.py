@@ -366,6 +366,41 @@ def test_precision_is_the_runs_own(sets, tmp_path):
     assert model.conv1.compute_dtype == "float16" and model.dense2.compute_dtype == "float32"
 
 
+def test_soft_targets_and_weights_train_and_are_measured_as_hard_ones(sets, tmp_path):
+    settings = TINY["image_classification"] | {
+        "dataset": sets["image_classification"],
+        "mixing.kind": "cutmix",
+        "mixing.label_smoothing": 0.1,
+        "data.balance_classes": True,
+        "epochs": 1,
+    }
+    result = train("image_classification", tmp_path / "run", settings, verbose=0)
+    test = result["test"]
+    # A model that has learnt next to nothing: as sure as right, within what eight images can say.
+    assert 0 <= test["calibration_error"] <= 1 and "top_5_accuracy" not in test
+    again = evaluate(tmp_path / "run")
+    assert again["test"] == pytest.approx(test, rel=1e-5)
+    assert "How true its probabilities are" in Page((tmp_path / "run/report.html").read_text()).text
+
+
+def test_calibration_error_by_hand(sets):
+    task = tasks.get("image_classification")
+    data = task.load_data(task.config(dataset=sets["image_classification"], batch_size=4))
+
+    class Sure:
+        """Three quarters sure of the first class, always."""
+
+        def __call__(self, images, training):
+            return tf.tile(tf.math.log([[0.75, 0.25]]), (tf.shape(images)[0], 1))
+
+        def predict_proba(self, batches, verbose):
+            return np.tile([0.75, 0.25], (sum(len(x) for x, _ in batches), 1))
+
+    test = task.measure(Sure(), data, task.config(), {})["test"]
+    assert test["accuracy"].figure() == 0.5  # The classes have as many images.
+    assert test["calibration_error"].figure() == pytest.approx(0.25)
+
+
 def test_dense_kind_is_the_articles(sets, tmp_path):
     task = tasks.get("image_generation")
     config = with_settings(task.config(), {"model.kind": "dense"})
@@ -373,6 +408,13 @@ def test_dense_kind_is_the_articles(sets, tmp_path):
     model = task.build_model(config, data)
     assert type(model.generator).__name__ == "Generator"
     assert model.image_shape == (12, 12, 1)
+    task.compile_model(model, config, 10)
+    assert model.jit_compile is True  # On one CPU, where it is half as fast again.
+    for changes in ({"jit_compile": "false"}, {"model.kind": "conv"}):
+        changed = with_settings(config, changes)
+        model = task.build_model(changed, data)
+        task.compile_model(model, changed, 10)
+        assert model.jit_compile is False
 
 
 def test_a_loss_that_is_no_number_stops_and_leaves_no_model(sets, tmp_path):
