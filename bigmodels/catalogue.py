@@ -4,6 +4,7 @@ import inspect
 
 from bigmodels import models, tasks
 from bigmodels.data import embedded
+from bigmodels.data.driving import RECORDINGS
 from bigmodels.tasks.task import flat_settings, with_settings
 
 _OTHER_DATASETS = {
@@ -11,6 +12,7 @@ _OTHER_DATASETS = {
     "images:DIR": "your images, one folder per class",
     "text:FILE": "your text, UTF-8",
     "pairs:FILE": "your pairs, UTF-8: a source, a tabulator and its translation a line",
+    "tub:DIR": "your recording of driving, a Donkeycar tub, version 2",
 }
 
 
@@ -24,7 +26,9 @@ def catalogue():
         "tasks": {name: tasks.get(name).summary for name in tasks.NAMES},
         "datasets": {
             name: _first_line(load)
-            for name, load in (embedded.IMAGES | embedded.TEXTS | embedded.PAIRS).items()
+            for name, load in (
+                embedded.IMAGES | embedded.TEXTS | embedded.PAIRS | RECORDINGS
+            ).items()
         }
         | _OTHER_DATASETS,
         "models": {name: _first_line(getattr(models, name)) for name in models.__all__},

@@ -1,4 +1,4 @@
-"""Use a trained run: classify images, continue a text, make images."""
+"""Use a trained run: classify images, steer, continue a text, make images."""
 
 import inspect
 
@@ -10,8 +10,8 @@ def predict(workdir, **options):
 
     Args:
         workdir: A trained run's directory.
-        **options: What the task's `predict` takes: `input` for image_classification; `prompt`,
-            `length`, `temperature`, `seed` for text_generation; `prompt` or `input` for
+        **options: What the task's `predict` takes: `input` for image_classification and driving;
+            `prompt`, `length`, `temperature`, `seed` for text_generation; `prompt` or `input` for
             translation; `count`, `seed`, `output` for image_generation. `None` leaves an option at
             its default.
 

@@ -34,7 +34,7 @@ def _command(name, *arguments, **kwargs):
             "train",
             ("--task=image_clasification", "--workdir=x"),
             "task: 'image_clasification' is not one of image_classification, text_generation, "
-            "image_generation; did you mean image_classification?",
+            "image_generation, driving; did you mean image_classification?",
         ),
         (
             "train",

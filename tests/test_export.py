@@ -22,6 +22,7 @@ from bigmodels.layers import Vocabulary
 from bigmodels.predict import predict
 from bigmodels.run_directory import RunDirectory
 from bigmodels.tasks.task import with_settings
+from tests.tubs import write_tub
 
 # Characters of one to four bytes.
 TEXT = "the quick brown fox jumps over the lazy dog. 敏捷的狐狸 🦊. " * 60
@@ -58,17 +59,27 @@ KINDS = {
     ),
     "gan": ("image_generation", {"model.latent_dim": 4}),
     "dense": ("image_generation", {"model.kind": "dense", "model.latent_dim": 4}),
+    "pilot": (
+        "driving",
+        {
+            "model.strided_filters": (2,),
+            "model.filters": (2,),
+            "model.dense_units": (4,),
+            "data.image_size": (12, 16),
+            "data.gap": 2,
+        },
+    ),
 }
 # Beside these the others add little, and a Transformer's conversion to ONNX takes 8 s.
 EACH = [
-    kind if kind in ("cnn", "rnn", "gan") else pytest.param(kind, marks=pytest.mark.slow)
+    kind if kind in ("cnn", "rnn", "gan", "pilot") else pytest.param(kind, marks=pytest.mark.slow)
     for kind in KINDS
 ]
 
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory):
-    """Two classes of 12x12 images, a text, and pairs of texts."""
+    """Two classes of 12x12 images, a text, pairs of texts, and a drive."""
     root = tmp_path_factory.mktemp("sets")
     rng = np.random.default_rng(0)
     for name, row in (("high 高", 2), ("low 低", 8)):
@@ -82,11 +93,13 @@ def sets(tmp_path_factory):
     pairs = [f"{a} {b}\t{b} {a} {c}\n" for a in words for b in words for c in words]
     (root / "pairs.tsv").write_text("".join(pairs), encoding="utf-8")
     images, text = f"images:{root / 'images'}", f"text:{root / 'text.txt'}"
+    write_tub(root / "tub", 60)
     return {
         "image_classification": images,
         "image_generation": images,
         "text_generation": text,
         "translation": f"pairs:{root / 'pairs.tsv'}",
+        "driving": f"tub:{root / 'tub'}",
     }
 
 
@@ -269,11 +282,34 @@ def noise_questions(model):
     ]
 
 
+def frame_questions(run, model, photos):
+    rows = list(predict(run, input=str(photos)))
+    files = sorted(photos.iterdir())
+    pixels = np.random.default_rng(2).integers(0, 256, (3, 12, 16, 3), "uint8")
+    of_pixels = model.predict(pixels.astype("float32"), verbose=0)[:, 0]
+    (colour,) = (i for i, file in enumerate(files) if file.name == "colour.png")
+    other_size = tf.io.decode_png(files[colour].read_bytes()).numpy()[None]
+
+    def are(angles):
+        return lambda found: close(found["angle"], angles)
+
+    contents = np.array([file.read_bytes() for file in files])
+    return [
+        ("steer_bytes", {"frame_bytes": contents}, are([row["angle"] for row in rows])),
+        ("steer", {"frames": other_size}, are([rows[colour]["angle"]])),
+        ("steer", {"frames": pixels}, are(of_pixels)),
+        ("angle", {"frames": pixels}, are(of_pixels)),
+        ("serving_default", {"frames": pixels}, are(of_pixels)),
+    ]
+
+
 def questions(kind, run, model, photos):
     if kind == "cnn":
         return image_questions(run, model, photos)
     if kind == "translation":
         return translation_questions(model)
+    if kind == "pilot":
+        return frame_questions(run, model, photos)
     return text_questions(model) if kind in ("rnn", "transformer") else noise_questions(model)
 
 
@@ -295,7 +331,7 @@ pickle.dump(answers, open(sys.argv[2], "wb"))
 @pytest.mark.parametrize(
     "kinds",
     [
-        ("cnn", "rnn", "transformer", "translation", "gan"),
+        ("cnn", "rnn", "transformer", "translation", "gan", "pilot"),
         pytest.param(("dense",), marks=pytest.mark.slow),
     ],
     ids=" ".join,

@@ -1,6 +1,7 @@
 """bigmodels-predict: use a trained run.
 
     bigmodels-predict --workdir=runs/digits --input=photo.png
+    bigmodels-predict --workdir=runs/road --input=my_tub
     bigmodels-predict --workdir=runs/lstm --prompt="ROMEO:" --length=300 --temperature=0.8
     bigmodels-predict --workdir=runs/spanish --prompt="Where is the station?" --num_beams=4
     bigmodels-predict --workdir=runs/gan --count=64 --output=samples.png
@@ -13,7 +14,9 @@ from absl import flags
 from bigmodels.cli import command
 
 flags.DEFINE_string("workdir", None, "A trained run's directory.")
-flags.DEFINE_string("input", None, "An image, or a directory of images; a text file to translate.")
+flags.DEFINE_string(
+    "input", None, "An image, a directory of images, or a tub; a text file to translate."
+)
 flags.DEFINE_string("prompt", None, "The text to continue or to translate.")
 flags.DEFINE_integer("length", None, "Characters to add; 300 by default.")
 flags.DEFINE_float("temperature", None, "0 is greedy; 1 by default.")
@@ -44,7 +47,7 @@ _OPTIONS = ("input", *_TEXT, "count", "output", "seed")
 
 _TOPICS = {
     "What": ("workdir", "seed"),
-    "Image classification": ("input",),
+    "Image classification, driving": ("input",),
     "Text generation": _TEXT,
     "Translation": ("prompt", "input", "num_beams", "length_penalty"),
     "Image generation": ("count", "output"),

@@ -5,6 +5,7 @@ checks of `bigmodels.checks`, splitting is done by each source, augmentation is 
 and every pipeline ends in `pipeline`.
 """
 
+from bigmodels.data.driving import DrivingData, SteeringAugmentation, load_driving
 from bigmodels.data.images import ImageData, load_images
 from bigmodels.data.mixing import Mixing
 from bigmodels.data.pairs import PairData, load_pairs
@@ -14,13 +15,16 @@ from bigmodels.layers import Subwords, Vocabulary
 
 __all__ = [
     "Augmentation",
+    "DrivingData",
     "ImageData",
     "Mixing",
     "PairData",
+    "SteeringAugmentation",
     "Subwords",
     "TextData",
     "Vocabulary",
     "clean_text",
+    "load_driving",
     "load_images",
     "load_pairs",
     "load_text",

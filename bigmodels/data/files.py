@@ -116,8 +116,13 @@ def list_images(path):
     return found
 
 
-def read_image(path, channels):
+def read_image(path, channels, argument="input"):
     """One image file with as many channels as wanted, grey (1) or colour (3).
+
+    Args:
+        path: Path.
+        channels: As for `decode_image`.
+        argument: What messages begin with.
 
     Returns:
         uint8 tensor `(height, width, channels)`.
@@ -125,7 +130,7 @@ def read_image(path, channels):
     Raises:
         ValueError: naming the file, and why it is not an image.
     """
-    return _read_image("input", path, lambda contents: decode_image(contents, channels))
+    return _read_image(argument, path, lambda contents: decode_image(contents, channels))
 
 
 def decode_image(contents, channels):

@@ -4,6 +4,7 @@ import bigmodels.losses  # noqa: F401  (registers the loss that a trained model'
 from bigmodels.models.cnn import CNN
 from bigmodels.models.dcgan import ConvDiscriminator, ConvGenerator
 from bigmodels.models.gan import GAN, Discriminator, Generator
+from bigmodels.models.pilot_net import PilotNet
 from bigmodels.models.rnn import RNN
 from bigmodels.models.seq2seq_transformer import Seq2SeqTransformer
 from bigmodels.models.transformer import Transformer
@@ -16,6 +17,7 @@ __all__ = [
     "ConvGenerator",
     "Discriminator",
     "Generator",
+    "PilotNet",
     "Seq2SeqTransformer",
     "Transformer",
 ]

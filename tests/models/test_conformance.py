@@ -94,6 +94,15 @@ def _mse(model):
     model.compile(keras.optimizers.Adam(1e-2), "mse")
 
 
+def _frames(rng, count):
+    return striped_images(rng, count, channels=3)[0] * 255
+
+
+def _drive(rng, count):
+    images, stripes = striped_images(rng, count, channels=3)
+    return images * 255, stripes[:, None].astype("float32") - 1
+
+
 CASES = {
     "CNN": Case(
         lambda **k: bigmodels.models.CNN(
@@ -122,6 +131,12 @@ CASES = {
         lambda rng, n: _pairs(rng, n)[0],
         _pairs,
         _classify,
+    ),
+    "PilotNet": Case(
+        lambda **k: bigmodels.models.PilotNet((4,), (6,), (8,), dropout_rate=0.1, **k),
+        _frames,
+        _drive,
+        _mse,
     ),
     "Generator": Case(
         lambda **k: bigmodels.models.Generator(5, (12, 12, 1), units=(16, 8, 6), **k),
@@ -167,9 +182,9 @@ def test_every_public_model_is_covered():
 
 
 def test_summary_counts_parameters_before_any_data(case, rng):
-    if case.make().__class__.__name__ == "CNN":
-        model = bigmodels.models.CNN()  # Its own shape: the article's 28x28x1.
-        later = model
+    kind = type(case.make())
+    if kind in (bigmodels.models.CNN, bigmodels.models.PilotNet):
+        model = later = kind()  # Its own shape: the article's 28x28x1, the paper's 66x200x3.
     else:
         model, later = case.make(), _built(case, rng)
     lines = []

@@ -21,6 +21,7 @@ from bigmodels.train import train
 from tests.conftest import made_once
 from tests.pages import Page
 from tests.runs import assert_same_run
+from tests.tubs import write_tub
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 60
 TINY = {
@@ -59,12 +60,22 @@ TINY = {
         "batch_size": 16,
         "epochs": 2,
     },
+    "driving": {
+        "strategy": "one_device",
+        "model.strided_filters": (2,),
+        "model.filters": (2,),
+        "model.dense_units": (4,),
+        "data.image_size": (12, 16),
+        "data.gap": 2,
+        "batch_size": 16,
+        "epochs": 2,
+    },
 }
 
 
 @pytest.fixture(scope="session")
 def sets(tmp_path_factory):
-    """The user's own files: two classes of 12x12 images, a text, pairs of texts."""
+    """The user's own files: two classes of 12x12 images, a text, pairs of texts, a drive."""
     return made_once(tmp_path_factory, "sets_of_tasks", _write_sets)
 
 
@@ -81,11 +92,13 @@ def _write_sets(root):
     words = ["one", "two", "three", "four"]
     pairs = [(f"{a} {i} {b}.", f"{b} {i} {a}!") for i in range(5) for a in words for b in words]
     (root / "pairs.tsv").write_text("\n".join(map("\t".join, pairs)))
+    write_tub(root / "tub", 70)
     return {
         "translation": f"pairs:{root / 'pairs.tsv'}",
         "image_classification": f"images:{root / 'images'}",
         "text_generation": f"text:{root / 'text.txt'}",
         "image_generation": f"images:{root / 'images'}",
+        "driving": f"tub:{root / 'tub'}",
     }
 
 
@@ -332,6 +345,37 @@ def test_predict_new_images(runs, tmp_path):
     (row,) = predict(runs[0] / "image_generation", count=5, output=str(output))
     assert row == {"file": str(output), "images": 5}
     assert tf.io.decode_png(output.read_bytes()).shape[-1] in (3, 4)
+
+
+def test_predict_steering(runs, sets):
+    run, tub = runs[0] / "driving", sets["driving"].removeprefix("tub:")
+    rows = list(predict(run, input=tub))
+    assert len(rows) == 70 and all(math.isfinite(row["angle"]) for row in rows)
+    np.testing.assert_allclose([row["user_angle"] for row in rows], np.sin(np.arange(70) / 5))
+    (row,) = predict(run, input=rows[7]["file"])  # A file alone has no driver.
+    assert row == {"file": rows[7]["file"], "angle": pytest.approx(rows[7]["angle"], abs=1e-5)}
+    images = {row["file"]: row["angle"] for row in predict(run, input=f"{tub}/images")}
+    assert images == pytest.approx({row["file"]: row["angle"] for row in rows}, abs=1e-5)
+    with pytest.raises(ValueError, match="input: give an image file, a directory of them, or a"):
+        list(predict(run))
+
+
+def test_steering_is_measured_beside_the_baselines(runs, sets):
+    run, measured = runs[0] / "driving", runs[1]["driving"]["test"]
+    config = RunDirectory(run).load_config()[1]
+    data = tasks.get("driving").load_data(config)
+    true, places = data.angles["test"], data.places["test"]
+    rows = list(predict(run, input=sets["driving"].removeprefix("tub:")))
+    answers = {
+        "": np.array([rows[place]["angle"] for place in places]),
+        "_training_mean": np.full(len(true), data.angles["train"].mean()),
+        "_previous_frame": np.sin((places - 1) / 5),
+    }
+    for name, answer in answers.items():
+        error = true - answer
+        assert measured[f"mae{name}"] == pytest.approx(np.abs(error).mean(), abs=1e-5)
+        wanted = 1 - (error**2).mean() / true.var()
+        assert measured[f"r2{name}"] == pytest.approx(wanted, abs=1e-4)
 
 
 def test_transformer_kind(sets, tmp_path):
