@@ -1,4 +1,5 @@
 import itertools
+import os
 
 import numpy as np
 import pytest
@@ -140,6 +141,18 @@ def test_the_synthetic_road_is_the_same_every_time_and_steers_by_what_it_shows()
     columns = (yellow * np.arange(88)).sum((1, 2))[seen] / yellow.sum((1, 2))[seen] - 43.5
     assert seen.sum() > 50
     assert np.corrcoef(columns, angles[1600:][seen])[0, 1] > 0.95
+
+
+@pytest.mark.real_data
+def test_a_real_tub_is_read_and_split():
+    directory = os.environ.get("BIGMODELS_RAW_DIR")
+    if not directory:
+        pytest.skip("BIGMODELS_RAW_DIR is not set")
+    data = load_driving(f"tub:{directory}/driving/tub", image_size=(66, 88))
+    assert data.sizes == {"train": 544, "validation": 148, "test": 148}
+    assert data.between == 160 and data.drives == 1 and data.deleted == 0
+    # Neighbours do nearly the same, so the frame before is hard to beat.
+    assert np.abs(data.angles["test"] - data.previous["test"]).mean() < 0.05
 
 
 def test_what_is_no_recording_is_refused(tub):
