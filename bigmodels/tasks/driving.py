@@ -35,7 +35,7 @@ from bigmodels.tasks.task import (
 )
 
 # Frames. Neighbours are not independent; the errors of two that lie this far apart nearly are.
-_BLOCK = 10
+_BLOCK = 15
 _SHOWN = 12
 # Frames of the picture over time.
 _LONGEST = 400
