@@ -11,6 +11,7 @@ _OTHER_DATASETS = {
     "images:DIR": "your images, one folder per class",
     "text:FILE": "your text, UTF-8",
     "pairs:FILE": "your pairs, UTF-8: a source, a tabulator and its translation a line",
+    "csv:FILE": "your measurements, a column of times and columns of numbers",
 }
 
 
@@ -20,12 +21,10 @@ def catalogue():
     Returns:
         `{"tasks": {name: line}, "datasets": {name: line}, "models": {name: line}}`.
     """
+    embedded_sets = embedded.IMAGES | embedded.TEXTS | embedded.PAIRS | embedded.SERIES
     return {
         "tasks": {name: tasks.get(name).summary for name in tasks.NAMES},
-        "datasets": {
-            name: _first_line(load)
-            for name, load in (embedded.IMAGES | embedded.TEXTS | embedded.PAIRS).items()
-        }
+        "datasets": {name: _first_line(load) for name, load in embedded_sets.items()}
         | _OTHER_DATASETS,
         "models": {name: _first_line(getattr(models, name)) for name in models.__all__},
     }

@@ -9,6 +9,7 @@ from bigmodels.data.images import ImageData, load_images
 from bigmodels.data.mixing import Mixing
 from bigmodels.data.pairs import PairData, load_pairs
 from bigmodels.data.pipeline import Augmentation
+from bigmodels.data.series import SeriesData, load_series
 from bigmodels.data.text import TextData, clean_text, load_text
 from bigmodels.layers import Subwords, Vocabulary
 
@@ -17,11 +18,13 @@ __all__ = [
     "ImageData",
     "Mixing",
     "PairData",
+    "SeriesData",
     "Subwords",
     "TextData",
     "Vocabulary",
     "clean_text",
     "load_images",
     "load_pairs",
+    "load_series",
     "load_text",
 ]

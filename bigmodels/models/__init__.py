@@ -3,6 +3,7 @@
 import bigmodels.losses  # noqa: F401  (registers the loss that a trained model's file names)
 from bigmodels.models.cnn import CNN
 from bigmodels.models.dcgan import ConvDiscriminator, ConvGenerator
+from bigmodels.models.forecaster import Forecaster
 from bigmodels.models.gan import GAN, Discriminator, Generator
 from bigmodels.models.rnn import RNN
 from bigmodels.models.seq2seq_transformer import Seq2SeqTransformer
@@ -15,6 +16,7 @@ __all__ = [
     "ConvDiscriminator",
     "ConvGenerator",
     "Discriminator",
+    "Forecaster",
     "Generator",
     "Seq2SeqTransformer",
     "Transformer",
