@@ -4,6 +4,7 @@
     bigmodels-predict --workdir=runs/lstm --prompt="ROMEO:" --length=300 --temperature=0.8
     bigmodels-predict --workdir=runs/spanish --prompt="Where is the station?" --num_beams=4
     bigmodels-predict --workdir=runs/gan --count=64 --output=samples.png
+    bigmodels-predict --workdir=runs/etth1 --input=ETTh1.csv
 
 Text goes to stdout as it is, everything else as one line of JSON an item.
 """
@@ -13,7 +14,11 @@ from absl import flags
 from bigmodels.cli import command
 
 flags.DEFINE_string("workdir", None, "A trained run's directory.")
-flags.DEFINE_string("input", None, "An image, or a directory of images; a text file to translate.")
+flags.DEFINE_string(
+    "input",
+    None,
+    "An image, or a directory of images; a text file to translate; a CSV file to go on from.",
+)
 flags.DEFINE_string("prompt", None, "The text to continue or to translate.")
 flags.DEFINE_integer("length", None, "Characters to add; 300 by default.")
 flags.DEFINE_float("temperature", None, "0 is greedy; 1 by default.")
@@ -44,7 +49,7 @@ _OPTIONS = ("input", *_TEXT, "count", "output", "seed")
 
 _TOPICS = {
     "What": ("workdir", "seed"),
-    "Image classification": ("input",),
+    "Image classification, time series": ("input",),
     "Text generation": _TEXT,
     "Translation": ("prompt", "input", "num_beams", "length_penalty"),
     "Image generation": ("count", "output"),

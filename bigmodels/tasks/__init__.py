@@ -9,6 +9,7 @@ _MODULES = {
     "text_generation": "bigmodels.tasks.text_generation",
     "translation": "bigmodels.tasks.translation",
     "image_generation": "bigmodels.tasks.image_generation",
+    "time_series": "bigmodels.tasks.time_series",
 }
 
 NAMES = tuple(_MODULES)
