@@ -1,6 +1,7 @@
 """Forecasts that need no network: what a trained one is held against."""
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -79,6 +80,12 @@ class LinearMap:
         return y.transpose(0, 2, 1) + means
 
 
+@functools.lru_cache(maxsize=1)
+def linear_map(data):
+    """The `LinearMap` of a `SeriesData`, solved once."""
+    return LinearMap(data)
+
+
 def _centred(data, starts):
     """Windows and targets less the window's mean, some at a time, a row for each variable."""
     for begin in range(0, len(starts), _AT_ONCE):
@@ -108,12 +115,14 @@ class Rating:
     """What became of forecasts.
 
     Attributes:
-        squared: Squared errors, `(n, horizon)`, means over the variables.
+        by_step: Squared errors, `(horizon,)`, means over windows and variables.
+        squared: Squared errors, `(n,)`, means over steps and variables.
         absolute: Absolute errors, `(n, variables)`, means over the steps.
         held: The share that lay within the bounds, `(n,)`; `None` where there are none.
         width: The mean distance between the bounds, `(n,)`, likewise.
     """
 
+    by_step: np.ndarray
     squared: np.ndarray
     absolute: np.ndarray
     held: np.ndarray | None
@@ -133,18 +142,20 @@ def rate(forecast, data, split):
         A `Rating`, in the units of `data.values`.
     """
     starts = data.starts(split)
-    rows = []
+    rows, by_step = [], np.zeros(data.horizon)
     for begin in range(0, len(starts), _AT_ONCE):
         x, y = data.windows(starts[begin : begin + _AT_ONCE])
         found = {name: np.asarray(each) for name, each in forecast(x).items()}
-        error, row = found["forecast"] - y, []
-        row += [np.square(error).mean(2), np.abs(error).mean(1)]
+        error = found["forecast"] - y
+        squared = np.square(error).mean(2)  # (n, horizon)
+        by_step += squared.sum(0) / len(starts)
+        row = [squared.mean(1), np.abs(error).mean(1)]
         if "lower" in found:
             within = (found["lower"] <= y) & (y <= found["upper"])
             row += [within.mean((1, 2)), (found["upper"] - found["lower"]).mean((1, 2))]
         rows.append(row)
     columns = [np.concatenate(column) for column in zip(*rows, strict=True)]
-    return Rating(*columns, *[None] * (4 - len(columns)))
+    return Rating(by_step, *columns, *[None] * (4 - len(columns)))
 
 
 def baselines(data):
@@ -156,7 +167,7 @@ def baselines(data):
     Returns:
         `{name: function}` as for `rate`; the seasonal one only where a window holds a season.
     """
-    linear = LinearMap(data)
+    linear = linear_map(data)
     found = {"last_value": lambda x: {"forecast": last_value(x, data.horizon)}}
     if 1 < data.season <= data.length:
         found["seasonal_naive"] = lambda x: {

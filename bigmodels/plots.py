@@ -307,8 +307,8 @@ def forecasts(panels, variables, coverage):
         steps = np.arange(1, len(panel["after"]) + 1)
         past = np.arange(1 - len(panel["before"]), 1)
         for i, axes in enumerate(grid[:, column]):
-            axes.plot(past, panel["before"][:, i], color=_GREY, linewidth=1, label="before")
-            axes.plot(steps, panel["after"][:, i], color=_COLOURS[5], linewidth=1, label="came")
+            axes.plot(past, panel["before"][:, i], color=_GREY, label="before")
+            axes.plot(steps, panel["after"][:, i], color=_COLOURS[0], label="what came")
             axes.plot(steps, panel["forecast"][:, i], "--", color=_COLOURS[1], label="forecast")
             axes.fill_between(
                 steps,

@@ -58,17 +58,21 @@ KINDS = {
     ),
     "gan": ("image_generation", {"model.latent_dim": 4}),
     "dense": ("image_generation", {"model.kind": "dense", "model.latent_dim": 4}),
+    "series": (
+        "time_series",
+        {"model.rnn_units": 4, "model.segment": 3, "data.length": 10, "data.horizon": 4},
+    ),
 }
 # Beside these the others add little, and a Transformer's conversion to ONNX takes 8 s.
 EACH = [
-    kind if kind in ("cnn", "rnn", "gan") else pytest.param(kind, marks=pytest.mark.slow)
+    kind if kind in ("cnn", "rnn", "gan", "series") else pytest.param(kind, marks=pytest.mark.slow)
     for kind in KINDS
 ]
 
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory):
-    """Two classes of 12x12 images, a text, and pairs of texts."""
+    """Two classes of 12x12 images, a text, pairs of texts, a series."""
     root = tmp_path_factory.mktemp("sets")
     rng = np.random.default_rng(0)
     for name, row in (("high 高", 2), ("low 低", 8)):
@@ -81,12 +85,16 @@ def sets(tmp_path_factory):
     words = ["the", "fox", "敏捷", "狐狸", "🦊"]
     pairs = [f"{a} {b}\t{b} {a} {c}\n" for a in words for b in words for c in words]
     (root / "pairs.tsv").write_text("".join(pairs), encoding="utf-8")
+    series = rng.normal(100, 5, (120, 2)).round(2)
+    rows = [f"{i},{a},{b}" for i, (a, b) in enumerate(series)]
+    (root / "series.csv").write_text("\n".join(["time,气温,b", *rows]), encoding="utf-8")
     images, text = f"images:{root / 'images'}", f"text:{root / 'text.txt'}"
     return {
         "image_classification": images,
         "image_generation": images,
         "text_generation": text,
         "translation": f"pairs:{root / 'pairs.tsv'}",
+        "time_series": f"csv:{root / 'series.csv'}",
     }
 
 
@@ -269,11 +277,35 @@ def noise_questions(model):
     ]
 
 
+def series_questions(run, model):
+    file = RunDirectory(run).load_config()[1].dataset.removeprefix("csv:")
+    rows = list(predict(run, input=file))
+    window = np.loadtxt(file, skiprows=1, delimiter=",")[-10:, 1:]
+    others = np.random.default_rng(5).normal(80, 9, (3, 10, 2))
+    wanted = model.forecast(others)
+
+    def goes_on(found):
+        for name, key in (("forecast", "value"), ("lower", "lower"), ("upper", "upper")):
+            close(found[name].ravel(), [row[key] for row in rows])
+
+    def are_others(found):
+        for name, each in wanted.items():
+            close(found[name], each)
+
+    return [
+        ("forecast", {"windows": window[None].astype("float32")}, goes_on),
+        ("forecast", {"windows": others.astype("float32")}, are_others),
+        ("serving_default", {"windows": others.astype("float32")}, are_others),
+    ]
+
+
 def questions(kind, run, model, photos):
     if kind == "cnn":
         return image_questions(run, model, photos)
     if kind == "translation":
         return translation_questions(model)
+    if kind == "series":
+        return series_questions(run, model)
     return text_questions(model) if kind in ("rnn", "transformer") else noise_questions(model)
 
 
@@ -295,7 +327,7 @@ pickle.dump(answers, open(sys.argv[2], "wb"))
 @pytest.mark.parametrize(
     "kinds",
     [
-        ("cnn", "rnn", "transformer", "translation", "gan"),
+        ("cnn", "rnn", "transformer", "translation", "gan", "series"),
         pytest.param(("dense",), marks=pytest.mark.slow),
     ],
     ids=" ".join,
@@ -360,7 +392,8 @@ def test_litert(exported, kind, make_run, photos):
         close(run(tokens=padded)["logits"][:, :4], model.predict(tokens, verbose=0))
     else:
         for signature, inputs, check in questions(kind, make_run(kind), model, photos):
-            if signature == name:
+            one = len(next(iter(inputs.values()))) == 1
+            if signature == name and (one or kind != "series"):  # Which takes one window.
                 check(run(**inputs))
     with zipfile.ZipFile(result["path"]) as archive:
         check_metadata(kind, model, json.loads(archive.read("metadata.json")))
@@ -372,6 +405,9 @@ def check_metadata(kind, model, metadata):
         assert metadata["class_names"] == ["high 高", "low 低"]
     if kind == "translation":
         assert metadata["pieces"][4:] == model.pieces
+    if kind == "series":
+        assert metadata["variables"] == ["气温", "b"] and metadata["step"] == "1"
+        assert metadata["coverage"] == 0.9
     if KINDS[kind][0] == "text_generation":
         ids = Vocabulary(model.vocabulary).encode("the 狐")
         assert "".join(metadata["vocabulary"][i] for i in ids) == "the 狐"

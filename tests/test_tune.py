@@ -113,6 +113,7 @@ SMALL_GRIDS = {
         "model.dropout_rate": 0.1,
     },
     "image_generation": {"model.latent_dim": 4},
+    "time_series": {"model.rnn_units": 4},
 }
 
 

@@ -132,7 +132,8 @@ def co2():
     """
     from bigmodels.data import csv_series  # Which reads files as `files` does, above this.
 
-    return csv_series.read_csv(_statsmodels("co2"), time_format="%Y%m%d")
+    table = csv_series.read_csv(_statsmodels("co2"), time_format="%Y%m%d")
+    return dataclasses.replace(table, timeline=dataclasses.replace(table.timeline, form=""))
 
 
 def sunspots():

@@ -16,7 +16,7 @@ FILLS = ("none", "linear", "previous")
 _MAX_BYTES = 1 << 30
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class SeriesData:
     """Windows of a series, in units of its spread, and the values that follow each.
 

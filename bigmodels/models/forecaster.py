@@ -101,11 +101,14 @@ class Forecaster(Model):
         full = dtype.variable_dtype  # Forecasts stay in full precision under a mixed policy.
         self.normalization = ReversibleNormalization(dtype=full, name="normalization")
         if linear_path:
-            self.linear = layers.Dense(horizon, dtype=full, name="linear")
+            # From zero: what windows do not tell apart keeps no random weights.
+            self.linear = layers.Dense(horizon, None, True, "zeros", dtype=full, name="linear")
         self.embedding = layers.Dense(rnn_units, activation="relu", dtype=dtype, name="embedding")
         self.rnn = LSTM(rnn_units, return_state=True, dtype=dtype, name="rnn")
         self.dropout = layers.Dropout(dropout_rate, dtype=dtype, name="dropout")
-        self.dense = layers.Dense(segment, dtype=full, name="dense")
+        # A correction begins with none.
+        start = "zeros" if linear_path else "glorot_uniform"
+        self.dense = layers.Dense(segment, None, True, start, dtype=full, name="dense")
 
     def build(self, input_shape):
         if tuple(input_shape[1:]) != self.natural_input_shape[1:]:

@@ -116,7 +116,10 @@ def load_data(config):
 
 
 def build_model(config, data):
-    """A built forecaster that carries names and statistics of the training rows."""
+    """A built forecaster that carries names and statistics of the training rows.
+
+    Its linear map begins as that of `forecasts.LinearMap`.
+    """
     settings = dataclasses.asdict(config.model)
     segment = settings.pop("segment") or max(1, data.length // _SEGMENTS)
     if segment > data.length:
@@ -133,6 +136,9 @@ def build_model(config, data):
         **settings,
     )
     model.build(model.natural_input_shape)
+    if model.linear_path:
+        # Where least squares end: what is left to learn is the LSTM's correction.
+        model.linear.kernel.assign(forecasts.linear_map(data).coefficients[:-1])
     return model
 
 
@@ -199,7 +205,7 @@ def measure(model, data, config, measured):
     more = {"test": {"nominal_coverage": model.coverage}, "validation": {}}
     for name, rating in _rated(model, data, "test").items():
         found = {
-            "mse": rating.squared.mean(1),
+            "mse": rating.squared,
             "mae": rating.absolute.mean(1),
             "mase": (rating.absolute / naive).mean(1),
         }
@@ -263,7 +269,7 @@ def draw(model, data, config):
     chosen = starts[np.linspace(0, len(starts) - 1, min(_DRAWN_WINDOWS, len(starts))).astype(int)]
     rated = _rated(model, data, "test")
     steps = list(range(1, data.horizon + 1))
-    curves = {name or "LSTM": (steps, r.squared.mean(0)) for name, r in rated.items()}
+    curves = {name or "LSTM": (steps, r.by_step) for name, r in rated.items()}
     names = [name or "LSTM" for name in rated]
     lines = [f"{'':24}" + "".join(f"{name:>16}" for name in names)]
     for i, variable in enumerate(data.variables):
