@@ -9,6 +9,8 @@ import time
 
 import pytest
 
+from bigmodels import tasks
+
 TINY = ("--batch_size=50", "--set", "model.filters=2,2", "--set", "model.dense_units=4")
 
 
@@ -33,8 +35,8 @@ def _command(name, *arguments, **kwargs):
         (
             "train",
             ("--task=image_clasification", "--workdir=x"),
-            "task: 'image_clasification' is not one of image_classification, text_generation, "
-            "image_generation, time_series; did you mean image_classification?",
+            f"task: 'image_clasification' is not one of {', '.join(tasks.NAMES)}; did you mean "
+            "image_classification?",
         ),
         (
             "train",
