@@ -189,8 +189,9 @@ def measure(model, data, config, measured):
         their names, for the baselines: `mse` and `mae`, standardised; `mase`, absolute error over
         that of the seasonal naive forecast of one step in training. For the model also `coverage`,
         the share of values within the bounds, `nominal_coverage`, what it was to be, and
-        `interval_width`, between the bounds, standardised. `mse` and `mae` of the baselines under
-        "validation" as well.
+        `interval_width`, between the bounds, standardised; and `mse_less_linear`, by how much its
+        `mse` is above that of the linear map. `mse` and `mae` of the baselines under "validation"
+        as well.
 
     Raises:
         ValueError: if the model was trained for other variables.
@@ -203,7 +204,8 @@ def measure(model, data, config, measured):
     begin, end = data.borders["train"]
     naive = forecasts.naive_error(data.values[begin:end], min(data.season, end - begin - 1))
     more = {"test": {"nominal_coverage": model.coverage}, "validation": {}}
-    for name, rating in _rated(model, data, "test").items():
+    rated = _rated(model, data, "test")
+    for name, rating in rated.items():
         found = {
             "mse": rating.squared,
             "mae": rating.absolute.mean(1),
@@ -213,6 +215,9 @@ def measure(model, data, config, measured):
             found |= {"coverage": rating.held, "interval_width": rating.width}
         mark = f"_{name}" if name else ""
         more["test"] |= {f"{what}{mark}": _blocks(each, data) for what, each in found.items()}
+    # Window by window, so that what makes some hard for both falls out of the interval.
+    less = rated[""].squared - rated["linear"].squared
+    more["test"]["mse_less_linear"] = _blocks(less, data)
     for name, rating in _rated(model, data, "validation").items():
         if name:
             more["validation"] |= {
@@ -379,6 +384,7 @@ TASK = Task(
     metrics={
         "mse": Metric("", "min"),
         "mse_linear": Metric("", "min"),
+        "mse_less_linear": Metric("", "min"),
         "mse_seasonal_naive": Metric("", "min"),
         "mse_last_value": Metric("", "min"),
         "mae": Metric("", "min"),

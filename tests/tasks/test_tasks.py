@@ -393,6 +393,7 @@ def test_errors_of_forecasts_are_those_of_their_definitions(runs, sets):
     assert found["coverage"] == pytest.approx(held.mean(), abs=2e-3)
     assert found["nominal_coverage"] == 0.9 and 0.5 < found["coverage"] <= 1
     assert found["mse_linear"] < 0.5 * found["mse_last_value"]
+    assert found["mse_less_linear"] == pytest.approx(found["mse"] - found["mse_linear"], abs=1e-6)
 
 
 def test_a_run_is_measured_on_its_own_variables_alone(runs, tmp_path):
