@@ -173,7 +173,7 @@ def search_space(hp):
 def _rated(model, data, split):
     """Of the model, as "", and of each baseline: `{name: Rating}`."""
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(input_signature=[tf.TensorSpec(model.natural_input_shape)])
     def bounds(windows):
         return model.bounds(windows)
 
