@@ -80,9 +80,8 @@ def test_level_and_size_of_a_window_come_back(rng):
     np.testing.assert_allclose(model(1000 + 50 * x), 1000 + 50 * model(x), rtol=1e-3)
 
 
-@pytest.mark.parametrize("linear_path", [True, False])
-def test_either_path_learns(rng, linear_path):
-    model = _forecaster(linear_path=linear_path, rnn_units=16)
+def test_the_lstm_learns_without_the_linear_map(rng):
+    model = _forecaster(linear_path=False, rnn_units=16)
     model.compile(keras.optimizers.Adam(1e-2), "mse")
     waves = _waves(rng, 300)
     x, y = waves[:, :14], waves[:, 14:]
