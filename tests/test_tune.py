@@ -114,6 +114,7 @@ SMALL_GRIDS = {
     },
     "image_generation": {"model.latent_dim": 4},
     "time_series": {"model.rnn_units": 4},
+    "translation": {"model.embedding_dim": 64},
 }
 
 

@@ -48,10 +48,8 @@ _TEXT = (
 _OPTIONS = ("input", *_TEXT, "count", "output", "seed")
 
 _TOPICS = {
-    "What": ("workdir", "seed"),
-    "Image classification, time series": ("input",),
-    "Text generation": _TEXT,
-    "Translation": ("prompt", "input", "num_beams", "length_penalty"),
+    "What": ("workdir", "input", "seed"),
+    "Text generation and translation": _TEXT,
     "Image generation": ("count", "output"),
 }
 
