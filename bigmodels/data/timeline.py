@@ -14,7 +14,7 @@ _EPOCH = datetime.datetime(1970, 1, 1)
 # Of a step: how far a time may lie from where it should.
 _SLACK = 1e-3
 _MOST = 1 << 40
-# How many rows of a step, in microseconds or months, go into a week, a year.
+# How many steps, in microseconds or months, go into a week, a year.
 _SEASONS = {_DAY: 7, 7 * _DAY: 52}
 _MONTHLY_SEASONS = {1: 12, 3: 4}
 

@@ -2,7 +2,7 @@
 
     bigmodels-train --task=time_series --workdir=runs/co2
     bigmodels-train --task=time_series --dataset=csv:ETTh1.csv --workdir=runs/etth1 \\
-        --set data.length=720 --set data.horizon=96 --set data.split=8640,2880,2880
+        --set data.length=336 --set data.horizon=96 --set data.split=8640,2880,2880
     bigmodels-predict --workdir=runs/etth1 --input=ETTh1.csv
 
 Measured figures, with seed, machine and time, are in the README.
