@@ -262,6 +262,72 @@ def attention_map(weights, sources, targets):
     return figure
 
 
+def series(times, values, variables, borders):
+    """Measurements over time, the splits told apart by colour.
+
+    Args:
+        times: `(rows,)` numbers or dates.
+        values: `(rows, variables)`.
+        variables: Their names; beyond twelve they are left out.
+        borders: `{split: (first row, row after the last)}`.
+
+    Returns:
+        A matplotlib `Figure`.
+    """
+    variables = variables[:12]
+    figure = Figure(figsize=(9, 1 + 1.3 * len(variables)), layout="constrained")
+    panels = figure.subplots(len(variables), 1, sharex=True, squeeze=False)[:, 0]
+    for i, (axes, variable) in enumerate(zip(panels, variables, strict=True)):
+        axes.plot(times, values[:, i], color=_GREY, linewidth=0.6, alpha=0.5)
+        for (split, (begin, end)), colour in zip(borders.items(), _COLOURS, strict=False):
+            part = slice(begin, end)
+            axes.plot(times[part], values[part, i], color=colour, linewidth=0.8, label=split)
+        axes.set_ylabel(variable)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
+    return figure
+
+
+def forecasts(panels, variables, coverage):
+    """Forecasts with their bounds, and what came.
+
+    Args:
+        panels: One dict a window: `title`, and arrays `(steps, variables)`: `before`, of any
+            number of steps; `after`, `forecast`, `lower` and `upper`, of the horizon.
+        variables: Names of those to draw, a row each.
+        coverage: The share that the bounds are to hold.
+
+    Returns:
+        A matplotlib `Figure`.
+    """
+    size = (max(4.6, 3.4 * len(panels)), 0.9 + 1.7 * len(variables))
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(len(variables), len(panels), sharex=True, squeeze=False)
+    for column, panel in enumerate(panels):
+        steps = np.arange(1, len(panel["after"]) + 1)
+        past = np.arange(1 - len(panel["before"]), 1)
+        for i, axes in enumerate(grid[:, column]):
+            axes.plot(past, panel["before"][:, i], color=_GREY, label="before")
+            axes.plot(steps, panel["after"][:, i], color=_COLOURS[0], label="what came")
+            axes.plot(steps, panel["forecast"][:, i], "--", color=_COLOURS[1], label="forecast")
+            axes.fill_between(
+                steps,
+                panel["lower"][:, i],
+                panel["upper"][:, i],
+                color=_COLOURS[1],
+                alpha=0.2,
+                linewidth=0,
+                label=f"{coverage:.0%} bounds",
+            )
+            axes.spines[["top", "right"]].set_visible(False)
+            if column == 0:
+                axes.set_ylabel(variables[i])
+        grid[0, column].set_title(panel["title"], fontsize=9)
+        grid[-1, column].set_xlabel("steps ahead")
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure
+
+
 def parallel_coordinates(settings, scores, names, objective, higher_is_better):
     """A line a trial through its settings to its score.
 

@@ -10,10 +10,9 @@ def predict(workdir, **options):
 
     Args:
         workdir: A trained run's directory.
-        **options: What the task's `predict` takes: `input` for image_classification and driving;
-            `prompt`, `length`, `temperature`, `seed` for text_generation; `prompt` or `input` for
-            translation; `count`, `seed`, `output` for image_generation. `None` leaves an option at
-            its default.
+        **options: What the task's `predict` takes, `input` for most; `prompt`, `length`,
+            `temperature`, `seed` for text_generation; `prompt` or `input` for translation; `count`,
+            `seed`, `output` for image_generation. `None` leaves an option at its default.
 
     Returns:
         An iterator: strings for text, dicts for the others.

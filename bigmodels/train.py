@@ -213,6 +213,8 @@ def _train(task, config, run, strategy, chief, say, verbose, stack, profiler):
             )
         else:
             backup.restore(model)
+        if task.calibrate:
+            task.calibrate(model, data, config)
         run.save_model(model)
         say("Measuring on held-out data ...")
         # All workers measure and draw, as predicting needs them all.

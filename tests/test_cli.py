@@ -58,7 +58,7 @@ def test_a_mistake_costs_one_line_and_status_2(name, arguments, message, tmp_pat
 def test_list_shows_what_there_is():
     done = _command("train", "--list")
     assert done.returncode == 0, done.stderr
-    for name in ("image_generation", "digits", "images:DIR", "Transformer"):
+    for name in ("image_generation", "digits", "images:DIR", "co2", "csv:FILE", "Transformer"):
         assert f"  {name}  " in done.stdout
     done = _command("train", "--list", "--task=text_generation", "--set=model.kind=transformer")
     assert "  model.num_heads=4\n" in done.stdout and "model.rnn_units" not in done.stdout

@@ -69,17 +69,21 @@ KINDS = {
             "data.gap": 2,
         },
     ),
+    "series": (
+        "time_series",
+        {"model.rnn_units": 4, "model.segment": 3, "data.length": 10, "data.horizon": 4},
+    ),
 }
 # Beside these the others add little, and a Transformer's conversion to ONNX takes 8 s.
 EACH = [
-    kind if kind in ("cnn", "rnn", "gan", "pilot") else pytest.param(kind, marks=pytest.mark.slow)
+    kind if kind in ("cnn", "rnn", "gan") else pytest.param(kind, marks=pytest.mark.slow)
     for kind in KINDS
 ]
 
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory):
-    """Two classes of 12x12 images, a text, pairs of texts, and a drive."""
+    """Files for every task."""
     root = tmp_path_factory.mktemp("sets")
     rng = np.random.default_rng(0)
     for name, row in (("high 高", 2), ("low 低", 8)):
@@ -92,6 +96,9 @@ def sets(tmp_path_factory):
     words = ["the", "fox", "敏捷", "狐狸", "🦊"]
     pairs = [f"{a} {b}\t{b} {a} {c}\n" for a in words for b in words for c in words]
     (root / "pairs.tsv").write_text("".join(pairs), encoding="utf-8")
+    series = rng.normal(100, 5, (120, 2)).round(2)
+    rows = [f"{i},{a},{b}" for i, (a, b) in enumerate(series)]
+    (root / "series.csv").write_text("\n".join(["time,气温,b", *rows]), encoding="utf-8")
     images, text = f"images:{root / 'images'}", f"text:{root / 'text.txt'}"
     write_tub(root / "tub", 60)
     return {
@@ -100,6 +107,7 @@ def sets(tmp_path_factory):
         "text_generation": text,
         "translation": f"pairs:{root / 'pairs.tsv'}",
         "driving": f"tub:{root / 'tub'}",
+        "time_series": f"csv:{root / 'series.csv'}",
     }
 
 
@@ -303,6 +311,28 @@ def frame_questions(run, model, photos):
     ]
 
 
+def series_questions(run, model):
+    file = RunDirectory(run).load_config()[1].dataset.removeprefix("csv:")
+    rows = list(predict(run, input=file))
+    window = np.loadtxt(file, skiprows=1, delimiter=",")[-10:, 1:]
+    others = np.random.default_rng(5).normal(80, 9, (3, 10, 2))
+    wanted = model.forecast(others)
+
+    def goes_on(found):
+        for name, key in (("forecast", "value"), ("lower", "lower"), ("upper", "upper")):
+            close(found[name].ravel(), [row[key] for row in rows])
+
+    def are_others(found):
+        for name, each in wanted.items():
+            close(found[name], each)
+
+    return [
+        ("forecast", {"windows": window[None].astype("float32")}, goes_on),
+        ("forecast", {"windows": others.astype("float32")}, are_others),
+        ("serving_default", {"windows": others.astype("float32")}, are_others),
+    ]
+
+
 def questions(kind, run, model, photos):
     if kind == "cnn":
         return image_questions(run, model, photos)
@@ -310,6 +340,8 @@ def questions(kind, run, model, photos):
         return translation_questions(model)
     if kind == "pilot":
         return frame_questions(run, model, photos)
+    if kind == "series":
+        return series_questions(run, model)
     return text_questions(model) if kind in ("rnn", "transformer") else noise_questions(model)
 
 
@@ -331,7 +363,7 @@ pickle.dump(answers, open(sys.argv[2], "wb"))
 @pytest.mark.parametrize(
     "kinds",
     [
-        ("cnn", "rnn", "transformer", "translation", "gan", "pilot"),
+        ("cnn", "rnn", "transformer", "translation", "gan", "pilot", "series"),
         pytest.param(("dense",), marks=pytest.mark.slow),
     ],
     ids=" ".join,
@@ -396,7 +428,8 @@ def test_litert(exported, kind, make_run, photos):
         close(run(tokens=padded)["logits"][:, :4], model.predict(tokens, verbose=0))
     else:
         for signature, inputs, check in questions(kind, make_run(kind), model, photos):
-            if signature == name:
+            one = len(next(iter(inputs.values()))) == 1
+            if signature == name and (one or kind != "series"):  # Which takes one window.
                 check(run(**inputs))
     with zipfile.ZipFile(result["path"]) as archive:
         check_metadata(kind, model, json.loads(archive.read("metadata.json")))
@@ -408,6 +441,9 @@ def check_metadata(kind, model, metadata):
         assert metadata["class_names"] == ["high 高", "low 低"]
     if kind == "translation":
         assert metadata["pieces"][4:] == model.pieces
+    if kind == "series":
+        assert metadata["variables"] == ["气温", "b"] and metadata["step"] == "1"
+        assert metadata["coverage"] == 0.9
     if KINDS[kind][0] == "text_generation":
         ids = Vocabulary(model.vocabulary).encode("the 狐")
         assert "".join(metadata["vocabulary"][i] for i in ids) == "the 狐"

@@ -284,7 +284,8 @@ def assert_sound(config):
         if dataclasses.is_dataclass(value):
             assert_sound(value)
         elif isinstance(value, tuple):
-            assert all(type(item) is int for item in value)
+            (kind, _) = typing.get_args(next(o for o in options if typing.get_origin(o) is tuple))
+            assert all(type(item) is kind for item in value)
         elif isinstance(value, float):
             assert math.isfinite(value)
 
@@ -318,7 +319,10 @@ def test_set(where, pairs):
 def fitting(hint):
     """Values of a setting's type, most of which it takes."""
     if typing.get_origin(hint) is tuple:
-        return st.lists(st.integers(1, 99), max_size=3).map(tuple)
+        kind, _ = typing.get_args(hint)
+        words = st.text("ab é", min_size=1).map(str.strip)
+        items = {int: st.integers(1, 99), float: st.floats(0, 1), str: words}[kind]
+        return st.lists(items, max_size=3).map(tuple)
     options = typing.get_args(hint) or (hint,)
     one = {
         bool: st.booleans(),

@@ -114,6 +114,8 @@ SMALL_GRIDS = {
     },
     "image_generation": {"model.latent_dim": 4},
     "driving": {"model.dense_units": "4", "optimizer.weight_decay": 0.1},
+    "time_series": {"model.rnn_units": 4},
+    "translation": {"model.embedding_dim": 64},
 }
 
 

@@ -5,6 +5,7 @@
     bigmodels-predict --workdir=runs/lstm --prompt="ROMEO:" --length=300 --temperature=0.8
     bigmodels-predict --workdir=runs/spanish --prompt="Where is the station?" --num_beams=4
     bigmodels-predict --workdir=runs/gan --count=64 --output=samples.png
+    bigmodels-predict --workdir=runs/etth1 --input=ETTh1.csv
 
 Text goes to stdout as it is, everything else as one line of JSON an item.
 """
@@ -15,7 +16,10 @@ from bigmodels.cli import command
 
 flags.DEFINE_string("workdir", None, "A trained run's directory.")
 flags.DEFINE_string(
-    "input", None, "An image, a directory of images, or a tub; a text file to translate."
+    "input",
+    None,
+    "An image or a directory of images, a tub, a text to translate line by line, a CSV file to go "
+    "on from.",
 )
 flags.DEFINE_string("prompt", None, "The text to continue or to translate.")
 flags.DEFINE_integer("length", None, "Characters to add; 300 by default.")
@@ -46,10 +50,8 @@ _TEXT = (
 _OPTIONS = ("input", *_TEXT, "count", "output", "seed")
 
 _TOPICS = {
-    "What": ("workdir", "seed"),
-    "Image classification, driving": ("input",),
-    "Text generation": _TEXT,
-    "Translation": ("prompt", "input", "num_beams", "length_penalty"),
+    "What": ("workdir", "input", "seed"),
+    "Text generation and translation": _TEXT,
     "Image generation": ("count", "output"),
 }
 

@@ -10,6 +10,7 @@ from bigmodels.data.images import ImageData, load_images
 from bigmodels.data.mixing import Mixing
 from bigmodels.data.pairs import PairData, load_pairs
 from bigmodels.data.pipeline import Augmentation
+from bigmodels.data.series import SeriesData, load_series
 from bigmodels.data.text import TextData, clean_text, load_text
 from bigmodels.layers import Subwords, Vocabulary
 
@@ -19,6 +20,7 @@ __all__ = [
     "ImageData",
     "Mixing",
     "PairData",
+    "SeriesData",
     "SteeringAugmentation",
     "Subwords",
     "TextData",
@@ -27,5 +29,6 @@ __all__ = [
     "load_driving",
     "load_images",
     "load_pairs",
+    "load_series",
     "load_text",
 ]

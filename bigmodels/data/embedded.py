@@ -1,5 +1,6 @@
 """Real data that installed packages carry, so that everything runs without a network."""
 
+import dataclasses
 import datetime
 import importlib
 import importlib.resources
@@ -118,6 +119,60 @@ def _babel(module):
         ) from None
 
 
+def co2():
+    """CO2 in the air at Mauna Loa, weekly from 1958 to 2001, from statsmodels (public domain).
+
+    The longest of the three, with a trend, a season, and 59 of 2,284 weeks without a value.
+
+    Returns:
+        A `bigmodels.data.csv_series.Table`.
+
+    Raises:
+        ValueError: if statsmodels is not installed.
+    """
+    from bigmodels.data import csv_series  # Which reads files as `files` does, above this.
+
+    table = csv_series.read_csv(_statsmodels("co2"), time_format="%Y%m%d")
+    return dataclasses.replace(table, timeline=dataclasses.replace(table.timeline, form=""))
+
+
+def sunspots():
+    """Spots on the sun, yearly from 1700 to 2008, from statsmodels (public domain).
+
+    Returns and raises: as `co2`.
+    """
+    from bigmodels.data import csv_series
+
+    table = csv_series.read_csv(_statsmodels("sunspots"))
+    return dataclasses.replace(table, season=11)  # The step does not say so.
+
+
+def elnino():
+    """The sea's temperature off Peru, monthly from 1950 to 2010, from statsmodels (public domain).
+
+    Returns and raises: as `co2`.
+    """
+    from bigmodels.data.csv_series import Table
+    from bigmodels.data.timeline import Timeline
+
+    years = np.loadtxt(_statsmodels("elnino"), skiprows=1, delimiter=",")  # Months are columns.
+    values = years[:, 1:].reshape(-1, 1)
+    line = Timeline("month", 12 * int(years[0, 0]), 1)
+    return Table(line, ("temperature",), values, len(values))
+
+
+def _statsmodels(name):
+    try:
+        package = importlib.resources.files("statsmodels")
+    except ModuleNotFoundError:
+        raise ValueError(
+            f"dataset: {name!r} comes with statsmodels, which is not installed; "
+            'pip install "bigmodels[time_series]"'
+        ) from None
+    return package / "datasets" / name / f"{name}.csv"
+
+
 IMAGES = {"digits": digits}
 TEXTS = {"python_docs": python_docs}
 PAIRS = {"dates": dates, "names": names}
+SERIES = {"co2": co2, "sunspots": sunspots, "elnino": elnino}

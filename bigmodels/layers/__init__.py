@@ -6,6 +6,7 @@ from bigmodels.layers.layer_normalization import LayerNormalization
 from bigmodels.layers.layer_stack import LayerStack, check_image_shape
 from bigmodels.layers.lstm import LSTM
 from bigmodels.layers.positional_encoding import PositionalEncoding
+from bigmodels.layers.reversible_normalization import ReversibleNormalization
 from bigmodels.layers.subwords import Subwords
 from bigmodels.layers.transformer_block import TransformerBlock
 from bigmodels.layers.vocabulary import Vocabulary
@@ -17,6 +18,7 @@ __all__ = [
     "LayerNormalization",
     "LayerStack",
     "PositionalEncoding",
+    "ReversibleNormalization",
     "Subwords",
     "TransformerBlock",
     "Vocabulary",

@@ -3,6 +3,7 @@
 import bigmodels.losses  # noqa: F401  (registers the loss that a trained model's file names)
 from bigmodels.models.cnn import CNN
 from bigmodels.models.dcgan import ConvDiscriminator, ConvGenerator
+from bigmodels.models.forecaster import Forecaster
 from bigmodels.models.gan import GAN, Discriminator, Generator
 from bigmodels.models.pilot_net import PilotNet
 from bigmodels.models.rnn import RNN
@@ -16,6 +17,7 @@ __all__ = [
     "ConvDiscriminator",
     "ConvGenerator",
     "Discriminator",
+    "Forecaster",
     "Generator",
     "PilotNet",
     "Seq2SeqTransformer",

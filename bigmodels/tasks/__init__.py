@@ -10,6 +10,7 @@ _MODULES = {
     "translation": "bigmodels.tasks.translation",
     "image_generation": "bigmodels.tasks.image_generation",
     "driving": "bigmodels.tasks.driving",
+    "time_series": "bigmodels.tasks.time_series",
 }
 
 NAMES = tuple(_MODULES)

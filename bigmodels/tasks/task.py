@@ -264,6 +264,8 @@ class Task:
         serving: `(model, config) -> (signatures, metadata)` for `bigmodels.export`: a dict of
             `Signature` by name, the first of them the default; and what else a user of the file
             needs, as a dict that JSON can hold.
+        calibrate: `(model, data, config) -> None`, what is fitted to validation data after training
+            and kept in the model; or `None`.
         overfits: Whether comparing training and validation loss says something (not for a GAN).
         objective: `SPLIT.METRIC` that a search goes by.
         examples: `(data) -> {title: Figure or str}`, a look at the data; or `None`.
@@ -285,6 +287,7 @@ class Task:
     describe: Callable
     predict: Callable
     serving: Callable
+    calibrate: Callable | None = None
     overfits: bool = True
     objective: str = "validation.loss"
     examples: Callable | None = None

@@ -97,6 +97,12 @@ def _pairs(rng):
     return {"source": _tokens(rng)[0], "target": target}, following
 
 
+def _series(rng):
+    """Windows of two variables and what follows."""
+    x = np.cumsum(rng.normal(size=(ROWS, 11, 2)), 1).astype("float32")
+    return x[:, :7], x[:, 7:]
+
+
 def _gan():
     latent = 5
     generator = models.Generator(latent, (4, 4, 1), units=(8, 6))
@@ -176,6 +182,15 @@ MODELS = {
         predict=_PREDICT_NOISE,
     ),
     "functional": _case(optimizer=lambda: optimizers.Adam(1e-2)),
+    "Forecaster": Case(
+        lambda: models.Forecaster(("a", "b"), 7, 4, 6, 3),
+        _series,
+        {
+            "optimizer": lambda: optimizers.Adam(1e-2),
+            "loss": lambda: "mae",
+            "metrics": lambda: ["mse"],
+        },
+    ),
     "Seq2SeqTransformer": Case(
         lambda: models.Seq2SeqTransformer(7, 8, 2, 12, 0.0, num_layers=1, max_length=6),
         _pairs,

@@ -81,6 +81,11 @@ def _judge(model):
     model.compile(keras.optimizers.Adam(1e-2), BINARY(from_logits=True))
 
 
+def _waves(rng, count):
+    phase = rng.uniform(0, 6, (count, 1, 2))
+    return np.sin(phase + 0.8 * np.arange(17)[:, None]).astype("float32")
+
+
 def _gan(**kwargs):
     return bigmodels.models.GAN(
         bigmodels.models.Generator(5, (12, 12, 1), units=(16, 8, 6), **kwargs),
@@ -161,6 +166,12 @@ CASES = {
         _pictures,
         _judge_fit,
         _judge,
+    ),
+    "Forecaster": Case(
+        lambda **k: bigmodels.models.Forecaster(("a", "b"), 12, 5, 8, 4, 0.1, **k),
+        lambda rng, n: _waves(rng, n)[:, :12],
+        lambda rng, n: np.split(_waves(rng, n), [12], axis=1),
+        _mse,
     ),
     "GAN": Case(_gan, _noise, lambda rng, n: (_pictures(rng, n), None), lambda m: m.compile()),
 }

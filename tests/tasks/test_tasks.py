@@ -1,6 +1,7 @@
 """The guarantees every task gives, over one tiny run of each."""
 
 import dataclasses
+import datetime
 import json
 import math
 import shutil
@@ -70,12 +71,21 @@ TINY = {
         "batch_size": 16,
         "epochs": 2,
     },
+    "time_series": {
+        "strategy": "one_device",
+        "model.rnn_units": 4,
+        "model.segment": 3,
+        "data.length": 12,
+        "data.horizon": 3,
+        "batch_size": 32,
+        "epochs": 2,
+    },
 }
 
 
 @pytest.fixture(scope="session")
 def sets(tmp_path_factory):
-    """The user's own files: two classes of 12x12 images, a text, pairs of texts, a drive."""
+    """The user's own files, of every kind."""
     return made_once(tmp_path_factory, "sets_of_tasks", _write_sets)
 
 
@@ -93,12 +103,17 @@ def _write_sets(root):
     pairs = [(f"{a} {i} {b}.", f"{b} {i} {a}!") for i in range(5) for a in words for b in words]
     (root / "pairs.tsv").write_text("\n".join(map("\t".join, pairs)))
     write_tub(root / "tub", 70)
+    hours = [datetime.datetime(2020, 1, 1) + datetime.timedelta(hours=i) for i in range(200)]
+    waves = np.sin(np.arange(200)[:, None] / [3.8, 7.6]) + rng.normal(0, 0.1, (200, 2))
+    rows = [f"{hour},{a:.3f},{b:.3f}" for hour, (a, b) in zip(hours, waves, strict=True)]
+    (root / "series.csv").write_text("\n".join(["time,a,b", *rows]))
     return {
         "translation": f"pairs:{root / 'pairs.tsv'}",
         "image_classification": f"images:{root / 'images'}",
         "text_generation": f"text:{root / 'text.txt'}",
         "image_generation": f"images:{root / 'images'}",
         "driving": f"tub:{root / 'tub'}",
+        "time_series": f"csv:{root / 'series.csv'}",
     }
 
 
@@ -376,6 +391,93 @@ def test_steering_is_measured_beside_the_baselines(runs, sets):
         assert measured[f"mae{name}"] == pytest.approx(np.abs(error).mean(), abs=1e-5)
         wanted = 1 - (error**2).mean() / true.var()
         assert measured[f"r2{name}"] == pytest.approx(wanted, abs=1e-4)
+
+
+def test_predict_goes_on_after_the_last_row(runs, sets, tmp_path):
+    root, file = runs[0] / "time_series", sets["time_series"].removeprefix("csv:")
+    rows = list(predict(root, input=file))
+    times = [f"2020-01-09 {hour:02}:00:00" for hour in (8, 9, 10)]
+    assert [(row["time"], row["variable"]) for row in rows] == [(t, v) for t in times for v in "ab"]
+    assert all(row["lower"] < row["value"] < row["upper"] for row in rows)
+    model = RunDirectory(root).load_model()
+    lines = open(file).read().splitlines()[-12:]
+    window = np.array([[float(x) for x in line.split(",")[1:]] for line in lines])
+    np.testing.assert_allclose(
+        [row["value"] for row in rows], model.forecast(window[None])["forecast"].ravel(), rtol=1e-6
+    )
+    # More rows before, and columns in another order, change nothing.
+    other = tmp_path / "other.csv"
+    swapped = [",".join(line.split(",")[i] for i in (2, 0, 1)) for line in lines]
+    other.write_text("\n".join(["b,time,a", *swapped]))
+    assert list(predict(root, input=str(other))) == rows
+    with pytest.raises(ValueError, match="input: give a CSV file"):
+        list(predict(root))
+    other.write_text("\n".join(["b,time,a", *swapped[1:]]))
+    with pytest.raises(ValueError, match="has 11 rows, the model looks at 12"):
+        list(predict(root, input=str(other)))
+
+
+def test_errors_of_forecasts_are_those_of_their_definitions(runs, sets):
+    root, results = runs
+    found = results["time_series"]["test"]
+    task, config = RunDirectory(root / "time_series").load_config()
+    data, model = task.load_data(config), RunDirectory(root / "time_series").load_model()
+    x, y = data.windows(data.starts("test"))
+    bounds = {name: np.asarray(each) for name, each in model.bounds(x.astype("float32")).items()}
+    forecast = bounds["forecast"]
+    assert found["mse"] == pytest.approx(np.square(forecast - y).mean(), rel=1e-4)
+    assert found["mae"] == pytest.approx(np.abs(forecast - y).mean(), rel=1e-4)
+    assert found["mae"] == pytest.approx(found["loss"], rel=1e-6)
+    train = data.values[:140]
+    naive = np.abs(train[24:] - train[:-24]).mean(0)  # Hours: the season is a day.
+    assert found["mase"] == pytest.approx((np.abs(forecast - y) / naive).mean(), rel=1e-4)
+    assert found["mse_last_value"] == pytest.approx(np.square(x[:, -1:] - y).mean())
+    assert "mse_seasonal_naive" not in found  # No window of twelve hours holds a day.
+    held = (bounds["lower"] <= y) & (y <= bounds["upper"])
+    assert found["coverage"] == pytest.approx(held.mean(), abs=2e-3)
+    assert found["nominal_coverage"] == 0.9 and 0.5 < found["coverage"] <= 1
+    assert found["mse_linear"] < 0.5 * found["mse_last_value"]
+    assert found["mse_less_linear"] == pytest.approx(found["mse"] - found["mse_linear"], abs=1e-6)
+
+
+def test_a_run_is_measured_on_its_own_variables_alone(runs, tmp_path):
+    other = tmp_path / "other.csv"
+    rng = np.random.default_rng(0)
+    rows = [f"{i},{a},{b}" for i, (a, b) in enumerate(rng.normal(size=(200, 2)))]
+    other.write_text("\n".join(["time,a,c", *rows]))
+    with pytest.raises(
+        ValueError, match="has the variables a, c, but the run was trained for a, b"
+    ):
+        evaluate(runs[0] / "time_series", {"dataset": f"csv:{other}"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"data.split": "0.7,0.3"}, "data.split: (0.7, 0.3), expected TRAINING,VALIDATION,TEST"),
+        ({"data.split": "0.7,0.3,0.2"}, "data.split: (0.7, 0.3, 0.2)"),
+        ({"data.split": "10,0.3,0.2"}, "data.split: (10.0, 0.3, 0.2)"),
+        ({"data.split": "nan,1,1"}, "data.split: (nan, 1.0, 1.0)"),
+        ({"data.length": 0}, "data.length: 0, expected a positive number"),
+        ({"data.fill": "linaer"}, "data.fill: 'linaer' is not one of none, linear, previous; did"),
+        ({"data.coverage": 1}, "data.coverage: 1.0, expected a share"),
+        ({"data.coverage": 0}, "data.coverage: 0.0, expected a positive"),
+        ({"model.rnn_units": 3}, "model.rnn_units: 3, expected an even number"),
+        ({"model.segment": -1}, "model.segment: -1, expected a positive number"),
+        ({"loss": "mape"}, "loss: 'mape' is not one of mae, mse, huber"),
+    ],
+)
+def test_settings_of_series_are_checked(settings, message):
+    with pytest.raises(ValueError) as error:
+        with_settings(tasks.get("time_series").config(), settings)
+    assert message in str(error.value)
+
+
+def test_a_segment_longer_than_the_window_is_refused(sets, tmp_path):
+    settings = TINY["time_series"] | {"dataset": sets["time_series"], "model.segment": 13}
+    with pytest.raises(ValueError, match=r"model\.segment: 13, but a window has data\.length=12"):
+        train("time_series", tmp_path / "run", settings, verbose=0)
+    assert not (tmp_path / "run").exists()
 
 
 def test_transformer_kind(sets, tmp_path):

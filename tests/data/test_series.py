@@ -1,0 +1,303 @@
+"""Series: what is read from files, where they are cut, and what is filled in."""
+
+import datetime
+import os
+
+import numpy as np
+import pytest
+from hypothesis import example
+from hypothesis import strategies as st
+
+from bigmodels.data import embedded, load_series
+from bigmodels.data.csv_series import read_csv
+from bigmodels.data.series import last_window
+from bigmodels.data.timeline import Timeline
+from tests.test_fuzz import Refused, ask, fuzz, mutated
+
+HOURS = [datetime.datetime(2020, 2, 28, 20) + datetime.timedelta(hours=i) for i in range(100)]
+
+
+def write(path, rows, header="time,a,b"):
+    path.write_text("\n".join([header, *(",".join(map(str, row)) for row in rows)]) + "\n")
+    return path
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A hundred hours of two variables, the number of the row and its negative half."""
+    return write(tmp_path / "mine.csv", [(t, i, -i / 2) for i, t in enumerate(HOURS)])
+
+
+def load(file, **options):
+    return load_series(f"csv:{file}", 4, **{"length": 5, "horizon": 3} | options)
+
+
+def rows(data, split):
+    """First and last row number of every window, and of what follows, as the model sees them."""
+    scale, mean = data.scales[0], data.means[0]
+    for x, y in getattr(data, split).as_numpy_iterator():
+        for window, target in zip(x, y, strict=True):
+            yield [
+                round(float(v) * scale + mean) for v in (*window[[0, -1], 0], *target[[0, -1], 0])
+            ]
+
+
+def test_splits_are_in_order_and_what_is_forecast_lies_in_one(file):
+    data = load(file)
+    assert data.borders == {"train": (0, 70), "validation": (70, 80), "test": (80, 100)}
+    assert data.sizes == {"train": 63, "validation": 8, "test": 18}
+    for split, (begin, end) in data.borders.items():
+        found = list(rows(data, split))
+        assert len(found) == data.sizes[split]
+        for first, last, target, final in found:
+            assert (last - first, target - last, final - target) == (4, 1, 2)
+            assert begin <= target and final < end and first >= 0
+        assert {f[2] for f in found} == set(range(max(begin, 5), end - 2))
+    sample = list(rows(data, "train_sample"))
+    assert sample == sorted(rows(data, "train"))[-8:]
+    x, y = data.windows(data.starts("validation"))
+    batches = list(data.validation.as_numpy_iterator())
+    np.testing.assert_allclose(np.concatenate([b[0] for b in batches]), x, atol=1e-6)
+    np.testing.assert_allclose(np.concatenate([b[1] for b in batches]), y, atol=1e-6)
+
+
+def test_statistics_are_of_the_training_rows(file):
+    data = load(file, split=(40, 20, 30))
+    np.testing.assert_allclose(data.means, [19.5, -9.75])
+    np.testing.assert_allclose(data.scales, np.array([1, 0.5]) * np.arange(40).std())
+    assert data.borders["test"] == (60, 90)  # Ten rows are left over.
+    changed = write(
+        file.parent / "changed.csv", [(t, i if i < 40 else 7, i) for i, t in enumerate(HOURS)]
+    )
+    assert load(changed, split=(40, 20, 30)).means[0] == data.means[0]
+
+
+def test_epochs_differ_in_order_alone_and_by_seed(file):
+    epochs = [list(rows(load(file, seed=seed), "train")) for seed in (1, 1, 2)]
+    assert epochs[0] == epochs[1] != epochs[2] and sorted(epochs[0]) == sorted(epochs[2])
+
+
+def test_usual_windows_follow_from_the_season(file):
+    data = load_series(f"csv:{file}", length=20, split=(50, 25, 25))
+    assert (data.season, data.horizon) == (24, 24)
+    for name, season, rows in (("co2", 52, 2284), ("sunspots", 11, 309), ("elnino", 12, 732)):
+        data = load_series(name)
+        assert (data.season, data.length, data.horizon) == (season, 4 * season, season)
+        assert len(data.values) == rows and min(data.sizes.values()) > 0
+    assert data.variables == ("temperature",)
+
+
+def test_missing_statsmodels_is_named(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "statsmodels", None)
+    with pytest.raises(ValueError, match=r"'co2' comes.*\[time_series\]"):
+        embedded.co2()
+
+
+def test_what_is_missing_is_named_or_filled_in(tmp_path):
+    times = [0, 1, 2, 3, 6, 7, 8, 9, 10, 11, 12, 13]
+    values = [0, 1, "", 3, 6, "nan", 8, "NA", 100, 100, 100, 140]
+    file = write(tmp_path / "gaps.csv", zip(times, values, range(12), strict=True))
+    options = {"length": 2, "horizon": 1, "split": (8, 3, 3)}
+    with pytest.raises(ValueError, match=r"line 4: no value in column 'a'; data\.fill=linear"):
+        load(file, **options)
+    with pytest.raises(ValueError, match=r"line 6: 2 rows before it are missing; data\.fill"):
+        load(file, targets=("b",), **options)
+    linear, previous = (load(file, fill=fill, **options) for fill in ("linear", "previous"))
+    found = [(data.values * data.scales + data.means)[:, 0] for data in (linear, previous)]
+    # At the end of training the value before: what comes next belongs to validation.
+    np.testing.assert_allclose(found[0][:8], [0, 1, 2, 3, 4, 5, 6, 6], atol=1e-9)
+    np.testing.assert_allclose(found[1][:8], [0, 1, 1, 3, 3, 3, 6, 6], atol=1e-9)
+    np.testing.assert_allclose(found[0][8:], [8, 54, 100, 100, 100, 140])
+    np.testing.assert_allclose(found[1][8:], [8, 8, 100, 100, 100, 140])
+    assert linear.made_up == {"train": 6, "validation": 1, "test": 0}
+
+
+@pytest.mark.parametrize(
+    ("times", "after", "spacing"),
+    [
+        (["2020-01-31", "2020-02-29", "2020-03-31"], "2020-04-30", "1 month"),
+        (["2020-01-15 06:00", "2020-02-15 06:00", "2020-03-15 06:00"], None, "1 month"),
+        (["2000-03-01", "2001-03-01", "2002-03-01", "2003-03-01"], "2004-03-01", "12 months"),
+        (["2020-02-27", "2020-02-28", "2020-02-29"], "2020-03-01", "1 day"),
+        (["2020-02-28T23:00+01:00", "2020-02-28T23:00Z", "2020-02-29T00:00Z"], None, "1:00:00"),
+        (["0.1", "0.2", "0.30000001"], 0.4, "0.1"),
+        (["1998", "1999", "2000"], 2001, "1"),
+    ],
+)
+def test_times_go_on_after_the_last(tmp_path, times, after, spacing):
+    table = read_csv(write(tmp_path / "t.csv", [(t, 1, 2) for t in times]))
+    assert table.timeline.spacing() == spacing
+    if after is not None:
+        assert table.timeline.text(len(times)) == pytest.approx(after)
+    assert str(table.timeline.text(0))[:4] == times[0][:4]
+
+
+def test_times_keep_their_form(tmp_path):
+    file = write(tmp_path / "t.csv", [(f"0{d}.12.1999 x", d) for d in range(1, 5)], "day,a")
+    line = read_csv(file, time_format="%d.%m.%Y x").timeline
+    assert line.text(0) == "01.12.1999 x" and line.text(31) == "01.01.2000 x"
+    with pytest.raises(ValueError, match=r"line 2: '01.12.1999 x' in column 'day' is no time"):
+        read_csv(file)
+
+
+def test_the_column_of_dates_is_found_and_columns_are_chosen(tmp_path):
+    lines = [(i, f"2020-01-0{i}", 10 * i, "text") for i in range(1, 6)]
+    file = write(tmp_path / "t.csv", lines, "number,when,a,note")
+    table = read_csv(file, targets=("a", "number"))
+    assert table.timeline.text(5) == "2020-01-06" and table.variables == ("a", "number")
+    np.testing.assert_array_equal(table.values[1], [20, 2])
+    table = read_csv(file, time="number", targets=("a",))
+    assert table.timeline.text(5) == 6
+    with pytest.raises(ValueError, match="line 2: 'text' in column 'note' is no number"):
+        read_csv(file)
+
+
+def test_separators_quotes_and_marks(tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_bytes('\ufeff"time; of day";"a ""x"""\r\n\r\n1;"2"\r\n2; 3\r\n\r\n3;4\r\n'.encode())
+    table = read_csv(file)
+    assert table.variables == ('a "x"',) and table.values[:, 0].tolist() == [2, 3, 4]
+
+
+GOOD = "time,a\n2020-01-01,1\n2020-01-02,2\n2020-01-03,3\n2020-01-04,4\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"\n \n", "is empty"),
+        (GOOD.encode("utf-16"), "is UTF-16"),
+        (b"\x89PNG\r\n\x1a\n\0\0", "line 1: byte 0x89 is not UTF-8"),
+        (b"time,a\n1,\xff\n", "line 2: byte 0xff"),
+        (b"time,a\n1,2\0\n", "line 2: NUL"),
+        ("time,a\n", "has 0 rows below its header"),
+        ("time,a\n1,1\n2,2\n", "has 2 rows"),
+        ("time\n1\n2\n3\n", "line 1: one column 'time'"),
+        ("1,2\n2,3\n3,4\n4,5\n", "line 1: ['1', '2'] are no names: the file has no header"),
+        ("2020-01-01,2\n2020-01-02,3\n", "the file has no header"),
+        ("time,a,a\n1,1,1\n", "line 1: the name 'a' is empty or there twice"),
+        ("time,a,\n1,1,1\n", "line 1: the name '' is empty"),
+        (GOOD + "2020-01-05\n", "line 6: 1 fields, expected 2"),
+        (GOOD + "2020-01-05,5,6\n", "line 6: 3 fields, expected 2"),
+        (GOOD + "2020-01-05,five\n", "line 6: 'five' in column 'a' is no number"),
+        (GOOD + "2020-01-05,1_000\n", "line 6: '1_000'"),
+        (GOOD + "2020-01-05,inf\n", "line 6: 'inf'"),
+        (GOOD + "2020-01-05,1e300\n", "line 6: '1e300' in column 'a' is no number up to 1e+18"),
+        (GOOD + "05.01.2020,5\n", "line 6: '05.01.2020' in column 'time' is no time like those"),
+        (GOOD + "2020-01-04,5\n", "line 6: the time '2020-01-04 00:00:00' does not come after"),
+        (GOOD + "2019-01-04,5\n", "line 6: the time '2019-01-04 00:00:00' does not come after"),
+        (GOOD + "2020-01-05 07:00,5\n", "line 6: the time '2020-01-05 07:00:00' does not fit the"),
+        (GOOD + "2020-01-05T00:00Z,5\n", "line 6: '2020-01-05 00:00:00+00:00': some times have"),
+        (GOOD + "9999-01-05,5\n", "line 6: 2,914,270 rows before it are missing; with a step of 1"),
+        (GOOD + '"2020-01-05,5\n', "line 6: unexpected end of data"),
+        (GOOD + '"2020"-01-05,5\n', "line 6: ',' expected after '\"'"),
+        (GOOD + "x" * 200_000, "line 6: field larger than field limit"),
+        ("time,a\n5e-324,1\n1e-323,1\n1e14,2\n2e14,2\n3e14,4\n", "does not fit the step"),
+        ("time,a\n0,1\n1e-300,1\n2e-300,2\n1,2\n", "does not fit the step"),
+    ],
+)
+def test_bad_files_are_refused_by_line(tmp_path, content, message):
+    path = tmp_path / "bad.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError) as error:
+        read_csv(path)
+    said = str(error.value)
+    assert message in said and said.startswith(f"csv: {str(path)!r}") and len(said) < 1000
+
+
+def test_what_is_no_file_is_refused(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe")  # To open it would take for ever.
+    os.symlink(tmp_path / "loop", tmp_path / "loop")
+    for name in ("nowhere", "pipe", "loop", "", "a\0b"):
+        with pytest.raises(ValueError, match="csv: "):
+            read_csv(tmp_path / name)
+    large = tmp_path / "large.csv"
+    large.write_text(GOOD)
+    os.truncate(large, 1 << 40)  # Takes no room.
+    with pytest.raises(ValueError, match="has 1,099,511,627,776 bytes"):
+        read_csv(large)
+
+
+def test_too_many_columns_are_refused(tmp_path):
+    names = ",".join(f"v{i}" for i in range(1001))
+    file = write(tmp_path / "wide.csv", [(i, *range(1001)) for i in range(3)], f"time,{names}")
+    with pytest.raises(ValueError, match=r"has 1,001 variables.*data\.targets"):
+        read_csv(file)
+    assert read_csv(file, targets=("v7",)).values.shape == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"split": (80, 10, 20)}, r"data\.split: \(80, 10, 20\), but 'csv:.*' has 100 rows"),
+        ({"split": (80, 2, 10)}, r"has 2 rows for validation, too few.*data\.horizon=3"),
+        ({"length": 69}, r"has 70 rows for train, too few for a window of data\.length=69"),
+        ({"time": "when"}, r"data\.time: 'when' is no column"),
+        ({"time": "a", "targets": ("a",)}, r"data\.targets: 'a' is no variable"),
+        ({"targets": ("c",)}, r"data\.targets: 'c' is no variable of \['a', 'b'\]"),
+        ({"targets": ("a", "a")}, r"data\.targets: \('a', 'a'\) names one twice"),
+    ],
+)
+def test_settings_that_do_not_fit_the_file_are_named(file, options, message):
+    with pytest.raises(ValueError, match=message):
+        load(file, **options)
+
+
+def test_a_variable_that_never_changes_is_named(tmp_path):
+    file = write(tmp_path / "t.csv", [(i, 5, i) for i in range(60)])
+    with pytest.raises(ValueError, match=r"'a' of 'csv:.*' is the same throughout"):
+        load(file)
+    load(file, targets=("b",))
+
+
+def test_other_data_is_refused():
+    with pytest.raises(ValueError, match="'digits' is no series; give csv:FILE, or one of co2"):
+        load_series("digits")
+
+
+def test_the_last_window_of_a_file(file, tmp_path):
+    options = {"fill": "none", "time": "", "time_format": ""}
+    window, line, after = last_window(file, ("b", "a"), 4, "1:00:00", **options)
+    np.testing.assert_array_equal(window, [[-i / 2, i] for i in range(96, 100)])
+    assert line.text(after) == "2020-03-04 00:00:00"
+    for change, message in (
+        ({"spacing": "1 day"}, "has a step of 1:00:00, but the model was trained on 1 day"),
+        ({"length": 101}, "has 100 rows, the model looks at 101"),
+        ({"variables": ("c",)}, "'c' is no variable"),
+        ({"path": tmp_path / "no"}, r"input: '.*no' is not a file"),
+    ):
+        asked = {"path": file, "variables": ("a",), "length": 4, "spacing": "1:00:00"} | change
+        with pytest.raises(ValueError, match=message):
+            last_window(**asked, **options)
+
+
+def test_no_date_after_the_last_year():
+    with pytest.raises(ValueError, match="beyond the year 9999"):
+        Timeline("month", 12 * 9999, 1).at(12)
+
+
+ORIGINALS = (
+    GOOD.encode(),
+    b"t;x;y\n2020-01-31;1;2\n2020-02-29;;4\n2020-03-31;5;6\n2020-05-31;7;8\n",
+    b'n,"v"\n0.5,1e3\n1,2\n1.5,-3\n2,4\n2.5,5\n',
+)
+
+
+@fuzz(150, content=mutated(*ORIGINALS), fill=st.sampled_from(["none", "linear", "previous"]))
+@example(content=b"t,x\n1,2\n2,3\n1e14,4\n", fill="linear")
+def test_whatever_stands_in_a_file(where, content, fill):
+    """Numbers on a timeline and times that go on, or one line that names the file."""
+    path = where / "f.csv"
+    path.write_bytes(content)
+    options = {"length": 1, "horizon": 1, "split": (3, 1, 1), "fill": fill}
+    try:
+        table = ask(read_csv, path, naming=str(path))
+        assert np.isnan(table.values).any() == bool(table.first_missing)
+        table.timeline.text(len(table.values) - 1)
+        data = ask(
+            load_series, f"csv:{path}", 2, naming=(str(path), "data.", "dataset: "), **options
+        )
+    except Refused:
+        return
+    assert np.isfinite(data.values).all() and len(data.values) == len(table.values)
