@@ -73,10 +73,11 @@ KINDS = {
         "time_series",
         {"model.rnn_units": 4, "model.segment": 3, "data.length": 10, "data.horizon": 4},
     ),
+    "holes": ("inpainting", {"model.filters": (2, 3, 4), "data.image_size": (12, 9)}),
 }
 # Beside these the others add little, and a Transformer's conversion to ONNX takes 8 s.
 EACH = [
-    kind if kind in ("cnn", "rnn", "gan") else pytest.param(kind, marks=pytest.mark.slow)
+    kind if kind in ("cnn", "rnn", "gan", "holes") else pytest.param(kind, marks=pytest.mark.slow)
     for kind in KINDS
 ]
 
@@ -108,6 +109,7 @@ def sets(tmp_path_factory):
         "translation": f"pairs:{root / 'pairs.tsv'}",
         "driving": f"tub:{root / 'tub'}",
         "time_series": f"csv:{root / 'series.csv'}",
+        "inpainting": images,
     }
 
 
@@ -333,7 +335,25 @@ def series_questions(run, model):
     ]
 
 
+def hole_questions(model):
+    rng = np.random.default_rng(5)
+    pixels = rng.integers(0, 256, (3, 12, 9, 1), "uint8")
+    masks = np.zeros_like(pixels)
+    masks[:, 2:9, 3:8] = rng.integers(1, 256, (3, 7, 5, 1), "uint8")
+    hole = (masks > 0).astype("float32")
+    inputs = np.concatenate([(pixels / np.float32(127.5) - 1) * (1 - hole), hole], -1)
+    filled = model.predict(inputs, verbose=0)
+
+    def are_filled(found):
+        same_pixels(found["filled"], filled)
+        np.testing.assert_array_equal(found["filled"][masks == 0], pixels[masks == 0])
+
+    return [("fill", {"images": pixels, "masks": masks}, are_filled)]
+
+
 def questions(kind, run, model, photos):
+    if kind == "holes":
+        return hole_questions(model)
     if kind == "cnn":
         return image_questions(run, model, photos)
     if kind == "translation":
@@ -363,7 +383,7 @@ pickle.dump(answers, open(sys.argv[2], "wb"))
 @pytest.mark.parametrize(
     "kinds",
     [
-        ("cnn", "rnn", "transformer", "translation", "gan", "pilot", "series"),
+        ("cnn", "rnn", "transformer", "translation", "gan", "pilot", "series", "holes"),
         pytest.param(("dense",), marks=pytest.mark.slow),
     ],
     ids=" ".join,

@@ -116,6 +116,7 @@ SMALL_GRIDS = {
     "driving": {"model.dense_units": "4", "optimizer.weight_decay": 0.1},
     "time_series": {"model.rnn_units": 4},
     "translation": {"model.embedding_dim": 64},
+    "inpainting": {"model.reconstruction": "mean_squared_error"},
 }
 
 

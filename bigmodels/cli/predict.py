@@ -6,6 +6,7 @@
     bigmodels-predict --workdir=runs/spanish --prompt="Where is the station?" --num_beams=4
     bigmodels-predict --workdir=runs/gan --count=64 --output=samples.png
     bigmodels-predict --workdir=runs/etth1 --input=ETTh1.csv
+    bigmodels-predict --workdir=runs/photos --input=photo.png --mask=hole.png --output=whole.png
 
 Text goes to stdout as it is, everything else as one line of JSON an item.
 """
@@ -34,7 +35,9 @@ flags.DEFINE_float(
     "length_penalty", None, "Of the search: 0 rates by the sum of log-probabilities, 1 by the mean."
 )
 flags.DEFINE_integer("count", None, "How many; 16 by default.")
-flags.DEFINE_string("output", None, "PNG to write; samples.png by default.")
+flags.DEFINE_string("output", None, "PNG to write; samples.png or filled.png by default.")
+flags.DEFINE_string("mask", None, "An image of the input's size, light where it is to be filled.")
+flags.DEFINE_string("box", None, "Instead of a mask: what to fill, as TOP,LEFT,HEIGHT,WIDTH.")
 flags.DEFINE_integer("seed", None, "Same seed, same text or images; 0 by default.")
 
 _TEXT = (
@@ -47,12 +50,13 @@ _TEXT = (
     "num_beams",
     "length_penalty",
 )
-_OPTIONS = ("input", *_TEXT, "count", "output", "seed")
+_OPTIONS = ("input", *_TEXT, "count", "output", "mask", "box", "seed")
 
 _TOPICS = {
     "What": ("workdir", "input", "seed"),
     "Text generation and translation": _TEXT,
     "Image generation": ("count", "output"),
+    "Inpainting": ("mask", "box"),
 }
 
 

@@ -6,6 +6,7 @@ and every pipeline ends in `pipeline`.
 """
 
 from bigmodels.data.driving import DrivingData, SteeringAugmentation, load_driving
+from bigmodels.data.holes import Holes
 from bigmodels.data.images import ImageData, load_images
 from bigmodels.data.mixing import Mixing
 from bigmodels.data.pairs import PairData, load_pairs
@@ -17,6 +18,7 @@ from bigmodels.layers import Subwords, Vocabulary
 __all__ = [
     "Augmentation",
     "DrivingData",
+    "Holes",
     "ImageData",
     "Mixing",
     "PairData",

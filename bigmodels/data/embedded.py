@@ -172,7 +172,57 @@ def _statsmodels(name):
     return package / "datasets" / name / f"{name}.csv"
 
 
-IMAGES = {"digits": digits}
+# Those of scikit-image's wheel whose licence lets anybody use them, and which are not drawings.
+_PHOTOS = (
+    *("astronaut", "brick", "camera", "chelsea", "clock", "coffee", "coins", "grass", "gravel"),
+    "rocket",
+)
+_PATCH = 32
+
+
+def photos():
+    """Patches of 32x32 from ten photographs that scikit-image (BSD-3) carries.
+
+    Each photo is cut from left to right into a region for training (70 % of its width), one for
+    validation and one for test (15 % each), so that no pixel is in two of them. Training patches
+    overlap by half.
+
+    Returns:
+        `(splits, class_names)` as from `digits`; grey photos have three equal channels, the class
+        is the photo.
+
+    Raises:
+        ValueError: if scikit-image is not installed.
+    """
+    try:
+        from skimage import data
+    except ImportError:
+        raise ValueError(
+            "dataset: 'photos' needs scikit-image; pip install \"bigmodels[inpainting]\""
+        ) from None
+    patches = {"train": [], "validation": [], "test": []}
+    for label, name in enumerate(_PHOTOS):
+        pixels = getattr(data, name)()
+        pixels = np.repeat(pixels[..., None], 3, -1) if pixels.ndim == 2 else pixels
+        regions = np.split(pixels, [pixels.shape[1] * part // 20 for part in (14, 17)], 1)
+        for (split, found), region in zip(patches.items(), regions, strict=True):
+            step = _PATCH // 2 if split == "train" else _PATCH
+            found += [
+                (region[top : top + _PATCH, left : left + _PATCH], label)
+                for top in range(0, region.shape[0] - _PATCH + 1, step)
+                for left in range(0, region.shape[1] - _PATCH + 1, step)
+            ]
+    splits = {}
+    for split, found in patches.items():
+        images, labels = (np.stack(part) for part in zip(*found, strict=True))
+        # Whoever takes the first few is to see every photo.
+        order = np.random.default_rng(_SPLIT_SEED).permutation(len(images))
+        images, labels = images[order], labels[order].astype("int64")
+        splits[split] = tf.data.Dataset.from_tensor_slices((images, labels))
+    return splits, list(_PHOTOS)
+
+
+IMAGES = {"digits": digits, "photos": photos}
 TEXTS = {"python_docs": python_docs}
 PAIRS = {"dates": dates, "names": names}
 SERIES = {"co2": co2, "sunspots": sunspots, "elnino": elnino}

@@ -22,6 +22,7 @@ AUGMENTATIONS = {
     "fashion_mnist": Augmentation(horizontal_flip=True),
     "cifar10": Augmentation(horizontal_flip=True, translation=0.1),
     "cifar100": Augmentation(horizontal_flip=True, translation=0.1),
+    "photos": Augmentation(horizontal_flip=True),
 }
 DEFAULT_AUGMENTATION = Augmentation(translation=0.07, rotation=8.0, zoom=0.08)
 
@@ -82,13 +83,14 @@ def load_images(
     with_labels=True,
     mixing=None,
     balance_classes=False,
+    holes=None,
     skip_bad_files=False,
     seed=0,
 ):
     """Load images by name, check them, split them, scale them once, batch them.
 
     Args:
-        name: `digits` (embedded), `images:DIR` (one folder per class), or a TFDS name.
+        name: `digits` or `photos` (embedded), `images:DIR` (one folder per class), or a TFDS name.
         batch_size: The global batch.
         data_dir: Where TFDS finds prepared sets.
         image_size: `(height, width)` to resize to; needed if the images differ in size.
@@ -99,6 +101,8 @@ def load_images(
             splits are float32 `(batch, classes)`; else they are integers `(batch,)`.
         balance_classes: Whether training batches have a third part, weights with which every class
             counts alike, however many images it has.
+        holes: A `bigmodels.data.Holes`: batches are what it makes of the images then. It cuts other
+            holes in every epoch of training; elsewhere an image always has the same.
         skip_bad_files: Whether files of `images:DIR` that cannot be read are left out, counted and
             named on stderr; else the first of them is an error.
         seed: Decides the order and the augmentation of training, nothing else.
@@ -143,10 +147,12 @@ def load_images(
     weights = tf.constant(weights, "float32")
 
     def prepare(batch, batch_seed):
-        images, labels = batch
+        (images, labels), numbers = batch if batch_seed is None else (batch, None)
         images = tf.cast(images, "float32") * ((high - low) / 255) + low
         if augmentation is not None and batch_seed is not None:
             images = augmentation(images, batch_seed)
+        if holes is not None:
+            return holes(images, batch_seed, numbers)
         if not with_labels:
             return images
         shares = tf.one_hot(labels, len(class_names)) if soft or balance_classes else None
@@ -159,7 +165,11 @@ def load_images(
             return images, labels
         return images, labels, tf.linalg.matvec(shares, weights)
 
-    sample = splits["train"].take(sizes["validation"])
+    def in_order(elements):
+        # Each with its number, last.
+        numbered = elements.enumerate().map(lambda number, element: (element, number))
+        return evaluation_batches(numbered, batch_size, prepare)
+
     elements, reading = splits["train"], {}
     if not held:
         elements, reading = _streamed(name, data_dir, elements, resized, batch_size)
@@ -170,9 +180,9 @@ def load_images(
         name=name,
         train=train,
         train_from=train_from,
-        train_sample=evaluation_batches(sample, batch_size, prepare),
-        validation=evaluation_batches(splits["validation"], batch_size, prepare),
-        test=evaluation_batches(splits["test"], batch_size, prepare),
+        train_sample=in_order(splits["train"].take(sizes["validation"])),
+        validation=in_order(splits["validation"]),
+        test=in_order(splits["test"]),
         sizes=sizes,
         image_shape=shape,
         class_names=class_names,

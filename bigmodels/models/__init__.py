@@ -5,6 +5,7 @@ from bigmodels.models.cnn import CNN
 from bigmodels.models.dcgan import ConvDiscriminator, ConvGenerator
 from bigmodels.models.forecaster import Forecaster
 from bigmodels.models.gan import GAN, Discriminator, Generator
+from bigmodels.models.inpainting import Inpainter, InpaintingGAN
 from bigmodels.models.pilot_net import PilotNet
 from bigmodels.models.rnn import RNN
 from bigmodels.models.seq2seq_transformer import Seq2SeqTransformer
@@ -19,6 +20,8 @@ __all__ = [
     "Discriminator",
     "Forecaster",
     "Generator",
+    "Inpainter",
+    "InpaintingGAN",
     "PilotNet",
     "Seq2SeqTransformer",
     "Transformer",

@@ -109,6 +109,21 @@ def _gan():
     return models.GAN(generator, models.Discriminator((4, 4, 1), units=(8, 6)), seed=1)
 
 
+def _inpainting_gan():
+    generator = models.Inpainter((5, 4, 1), filters=(6, 8))
+    judge = models.ConvDiscriminator((5, 4, 1), filters=(4, 6), dropout_rate=0.0)
+    return models.InpaintingGAN(generator, judge, 0.1)
+
+
+def _holes(rng):
+    """Of different sizes, so that a mean over all holes is not the mean of every image's."""
+    images = rng.uniform(-1, 1, (ROWS, 5, 4, 1)).astype("float32")
+    mask = np.zeros_like(images)
+    for row, hole in zip(rng.integers(1, 5, ROWS), mask, strict=True):
+        hole[:row, 1:3] = 1
+    return np.concatenate([images * (1 - mask), mask], -1), images
+
+
 def _first_batch_of_one(rows):
     return rows.take(1).batch(1).concatenate(rows.skip(1).batch(BATCH))
 
@@ -181,6 +196,7 @@ MODELS = {
         {},
         predict=_PREDICT_NOISE,
     ),
+    "InpaintingGAN": Case(_inpainting_gan, _holes, {}),
     "functional": _case(optimizer=lambda: optimizers.Adam(1e-2)),
     "Forecaster": Case(
         lambda: models.Forecaster(("a", "b"), 7, 4, 6, 3),

@@ -95,6 +95,22 @@ def _gan(**kwargs):
     )
 
 
+def _with_holes(rng, count):
+    images = _pictures(rng, count)
+    mask = np.zeros((count, 12, 12, 1), "float32")
+    mask[:, 3:9, 2:8] = 1
+    return np.concatenate([images * (1 - mask), mask], -1).astype("float32"), images
+
+
+def _inpainting_gan(**kwargs):
+    return bigmodels.models.InpaintingGAN(
+        bigmodels.models.Inpainter((12, 12, 1), filters=(4, 6), **kwargs),
+        bigmodels.models.ConvDiscriminator((12, 12, 1), filters=(4, 6), **kwargs),
+        0.1,
+        **kwargs,
+    )
+
+
 def _mse(model):
     model.compile(keras.optimizers.Adam(1e-2), "mse")
 
@@ -174,6 +190,18 @@ CASES = {
         _mse,
     ),
     "GAN": Case(_gan, _noise, lambda rng, n: (_pictures(rng, n), None), lambda m: m.compile()),
+    "Inpainter": Case(
+        lambda **k: bigmodels.models.Inpainter((12, 12, 1), filters=(4, 6), **k),
+        lambda rng, n: _with_holes(rng, n)[0],
+        _with_holes,
+        _mse,
+    ),
+    "InpaintingGAN": Case(
+        _inpainting_gan,
+        lambda rng, n: _with_holes(rng, n)[0],
+        _with_holes,
+        lambda m: m.compile(),
+    ),
 }
 
 
@@ -230,7 +258,7 @@ def test_fit_learns_and_evaluate_agrees(case, rng):
     history = model.fit(x, y, epochs=12, batch_size=16, verbose=0).history
     if "d_loss" in history:  # A game, not a descent: that both networks move is tested apart.
         assert np.isfinite(history["d_loss"]).all() and np.isfinite(history["g_loss"]).all()
-        assert {"d_loss", "g_loss"} <= model.evaluate(x, verbose=0, return_dict=True).keys()
+        assert {"d_loss", "g_loss"} <= model.evaluate(x, y, verbose=0, return_dict=True).keys()
         return
     assert history["loss"][-1] < 0.8 * history["loss"][0]
     first = model.evaluate(x, y, verbose=0, return_dict=True)

@@ -80,6 +80,12 @@ TINY = {
         "batch_size": 32,
         "epochs": 2,
     },
+    "inpainting": {
+        "strategy": "one_device",
+        "model.filters": (2, 2),
+        "batch_size": 16,
+        "epochs": 2,
+    },
 }
 
 
@@ -114,6 +120,7 @@ def _write_sets(root):
         "image_generation": f"images:{root / 'images'}",
         "driving": f"tub:{root / 'tub'}",
         "time_series": f"csv:{root / 'series.csv'}",
+        "inpainting": f"images:{root / 'images'}",
     }
 
 
