@@ -14,6 +14,7 @@ _OTHER_DATASETS = {
     "pairs:FILE": "your pairs, UTF-8: a source, a tabulator and its translation a line",
     "tub:DIR": "your recording of driving, a Donkeycar tub, version 2",
     "csv:FILE": "your measurements, a column of times and columns of numbers",
+    "audio:DIR": "your WAV files, one folder per word, or with LJSpeech's metadata.csv",
 }
 
 
@@ -24,6 +25,7 @@ def catalogue():
         `{"tasks": {name: line}, "datasets": {name: line}, "models": {name: line}}`.
     """
     sets = embedded.IMAGES | embedded.TEXTS | embedded.PAIRS | embedded.SERIES | RECORDINGS
+    sets |= embedded.SPEECH
     return {
         "tasks": {name: tasks.get(name).summary for name in tasks.NAMES},
         "datasets": {name: _first_line(load) for name, load in sets.items()} | _OTHER_DATASETS,

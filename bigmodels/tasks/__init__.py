@@ -11,6 +11,7 @@ _MODULES = {
     "image_generation": "bigmodels.tasks.image_generation",
     "driving": "bigmodels.tasks.driving",
     "time_series": "bigmodels.tasks.time_series",
+    "speech_recognition": "bigmodels.tasks.speech_recognition",
 }
 
 NAMES = tuple(_MODULES)
