@@ -87,6 +87,8 @@ TINY = {
         "model.rnn_units": 4,
         "model.num_layers": 1,
         "model.mel_bins": 8,
+        "model.time_masks": 1,
+        "model.frequency_masks": 1,
         "batch_size": 8,
         "epochs": 2,
     },
