@@ -4,7 +4,6 @@ import inspect
 
 from bigmodels import models, tasks
 from bigmodels.data import embedded
-from bigmodels.data.driving import RECORDINGS
 from bigmodels.tasks.task import flat_settings, with_settings
 
 _OTHER_DATASETS = {
@@ -14,6 +13,7 @@ _OTHER_DATASETS = {
     "pairs:FILE": "your pairs, UTF-8: a source, a tabulator and its translation a line",
     "tub:DIR": "your recording of driving, a Donkeycar tub, version 2",
     "csv:FILE": "your measurements, a column of times and columns of numbers",
+    "audio:DIR": "your WAV files, one folder per word, or with LJSpeech's metadata.csv",
 }
 
 
@@ -23,10 +23,10 @@ def catalogue():
     Returns:
         `{"tasks": {name: line}, "datasets": {name: line}, "models": {name: line}}`.
     """
-    sets = embedded.IMAGES | embedded.TEXTS | embedded.PAIRS | embedded.SERIES | RECORDINGS
     return {
         "tasks": {name: tasks.get(name).summary for name in tasks.NAMES},
-        "datasets": {name: _first_line(load) for name, load in sets.items()} | _OTHER_DATASETS,
+        "datasets": {name: _first_line(load) for name, load in embedded.ALL.items()}
+        | _OTHER_DATASETS,
         "models": {name: _first_line(getattr(models, name)) for name in models.__all__},
     }
 

@@ -98,7 +98,7 @@ def training(model, batches, replicas=1):
     inputs = tf.nest.flatten(specs)[0]
     if hasattr(model, "latent_dim"):  # A GAN is trained on images, and called with noise.
         called_with = tf.TensorSpec((inputs.shape[0], model.latent_dim), "float32")
-    steps = inputs.shape[1] if len(inputs.shape) == 2 else 1  # Layers only loop over time.
+    steps = model.time_steps(inputs.shape)
     flops, _ = _counted(model.train_step, specs, steps)
     forward, activations = _counted(lambda x: model(x, training=False), called_with, steps)
     # Of sizes known only at run time (half a batch, in the LSTM's loops) nothing is counted. The

@@ -61,3 +61,33 @@ def _cross_entropy(labels, logits):
         )
 
     return losses, gradient
+
+
+@keras.saving.register_keras_serializable(package="bigmodels")
+class CTC(keras.losses.CTC):
+    """`keras.losses.CTC`: the same numbers, faster on a CPU.
+
+    What Keras takes there is a loop over time in the graph; TensorFlow also has an operation in
+    C++, which gives the gradient too. A transcript that no path can say has an infinite loss
+    there, where Keras has one of some 700; one that is empty, or has more characters than there are
+    steps, is an error. Everything on a GPU or compiled by XLA is left to Keras.
+
+    Args are those of `keras.losses.CTC`. Targets are ids `(batch, length)`, padded with 0 at the
+    end, which is the blank as well; outputs are logits `(batch, steps, classes)`.
+    """
+
+    def call(self, y_true, y_pred):
+        """The negative log-probability of every transcript, in nats `(batch,)`."""
+        if y_pred.dtype != tf.float32 or kernels.has_gpu() or kernels.in_xla():
+            return super().call(y_true, y_pred)
+        labels = tf.cast(y_true, tf.int32)
+        places = tf.where(labels != 0)
+        # The operation's blank is the last class.
+        logits = tf.transpose(tf.roll(y_pred, -1, axis=-1), (1, 0, 2))  # (steps, batch, classes)
+        losses, _ = tf.raw_ops.CTCLoss(
+            inputs=logits,
+            labels_indices=places,
+            labels_values=tf.gather_nd(labels, places) - 1,
+            sequence_length=tf.fill([tf.shape(logits)[1]], tf.shape(logits)[0]),
+        )
+        return losses

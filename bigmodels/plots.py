@@ -328,6 +328,43 @@ def forecasts(panels, variables, coverage):
     return figure
 
 
+def spectrograms(features, seconds_per_frame, titles, marks=None):
+    """Sounds as the network hears them, one above the other.
+
+    Args:
+        features: One `(frames, bands)` a sound.
+        seconds_per_frame: From one frame to the next.
+        titles: A line above each.
+        marks: For each sound `(second, text)` of what is written where, or `None`.
+
+    Returns:
+        A matplotlib `Figure`.
+    """
+    figure = Figure(figsize=(7, 1.9 * len(features)), layout="constrained")
+    panels = figure.subplots(len(features), 1, squeeze=False)[:, 0]
+    longest = max(len(each) for each in features) * seconds_per_frame
+    for i, (axes, each, title) in enumerate(zip(panels, features, titles, strict=True)):
+        end = len(each) * seconds_per_frame
+        extent = (0, end, 0, each.shape[1])
+        axes.imshow(each.T, origin="lower", aspect="auto", extent=extent, cmap="magma")
+        axes.set_title(title, fontsize=9, color=_GREY, pad=16 if marks else 6)
+        axes.set(xlim=(0, longest), ylabel="mel band")
+        for second, written in marks[i] if marks else ():
+            axes.axvline(second, color="white", linewidth=0.8, linestyle=":")
+            axes.annotate(
+                "\N{OPEN BOX}" if written == " " else written,
+                (second, each.shape[1]),
+                (0, 2),
+                textcoords="offset points",
+                ha="center",
+                fontsize=9,
+                annotation_clip=False,
+            )
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[-1].set_xlabel("seconds")
+    return figure
+
+
 def parallel_coordinates(settings, scores, names, objective, higher_is_better):
     """A line a trial through its settings to its score.
 

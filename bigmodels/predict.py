@@ -1,4 +1,4 @@
-"""Use a trained run: classify images, steer, continue a text, make images, fill holes in them."""
+"""Use a trained run: on images, texts, recordings and series, or to make new ones."""
 
 import inspect
 
@@ -12,8 +12,8 @@ def predict(workdir, **options):
         workdir: A trained run's directory.
         **options: What the task's `predict` takes, `input` for most; `prompt`, `length`,
             `temperature`, `seed` for text_generation; `prompt` or `input` for translation; `count`,
-            `seed`, `output` for image_generation; `mask` or `box`, `output` for inpainting. `None`
-            leaves an option at its default.
+            `seed`, `output` for image_generation; `mask` or `box`, `output` for inpainting;
+            `num_beams` for speech_recognition. `None` leaves an option at its default.
 
     Returns:
         An iterator: strings for text, dicts for the others.

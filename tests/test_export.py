@@ -22,6 +22,7 @@ from bigmodels.layers import Vocabulary
 from bigmodels.predict import predict
 from bigmodels.run_directory import RunDirectory
 from bigmodels.tasks.task import with_settings
+from tests.data.test_audio import wav
 from tests.tubs import write_tub
 
 # Characters of one to four bytes.
@@ -74,6 +75,10 @@ KINDS = {
         {"model.rnn_units": 4, "model.segment": 3, "data.length": 10, "data.horizon": 4},
     ),
     "holes": ("inpainting", {"model.filters": (2, 3, 4), "data.image_size": (12, 9)}),
+    "drnn": (
+        "speech_recognition",
+        {"model.rnn_units": 4, "model.num_layers": 1, "model.mel_bins": 8},
+    ),
 }
 # Beside these the others add little, and a Transformer's conversion to ONNX takes 8 s.
 EACH = [
@@ -100,9 +105,15 @@ def sets(tmp_path_factory):
     series = rng.normal(100, 5, (120, 2)).round(2)
     rows = [f"{i},{a},{b}" for i, (a, b) in enumerate(series)]
     (root / "series.csv").write_text("\n".join(["time,气温,b", *rows]), encoding="utf-8")
+    for word, pitch in (("schön", 0.3), ("好", 1.2)):
+        (root / "words" / word).mkdir(parents=True)
+        for i in range(20):
+            tone = 9000 * np.sin(np.arange(1200 + 20 * i) * pitch)
+            (root / "words" / word / f"{i}.wav").write_bytes(wav(tone.astype("int16")))
     images, text = f"images:{root / 'images'}", f"text:{root / 'text.txt'}"
     write_tub(root / "tub", 60)
     return {
+        "speech_recognition": f"audio:{root / 'words'}",
         "image_classification": images,
         "image_generation": images,
         "text_generation": text,
@@ -351,7 +362,48 @@ def hole_questions(model):
     return [("fill", {"images": pixels, "masks": masks}, are_filled)]
 
 
-def questions(kind, run, model, photos):
+def speech_questions(run, model, directory):
+    rng = np.random.default_rng(5)
+    lengths = np.int32([1600, 900, 2500])
+    samples = rng.integers(-9000, 9000, (3, 3000)).astype("int16")
+    for i, (row, length) in enumerate(zip(samples, lengths, strict=True)):
+        (directory / f"{i}.wav").write_bytes(wav(row[:length]))  # The rest is to be ignored.
+    greedy, beams = (
+        [row["transcript"] for row in predict(run, input=str(directory), num_beams=n)]
+        for n in (None, 16)
+    )
+    assert any(greedy)
+
+    def are(texts):
+        return lambda found: (
+            found["transcript"].tolist() == [t.encode() for t in texts]
+            or (pytest.fail(f"{found['transcript']} are not {texts}"))
+        )
+
+    floats = samples / np.float32(32768)
+    short = np.where(np.arange(3000) < lengths[:, None], floats, 0)[:1]
+    wanted = np.asarray(tf.nn.log_softmax(model(short)))
+    return [
+        ("transcribe", {"samples": floats, "length": lengths}, are(greedy)),
+        ("serving_default", {"samples": floats, "length": lengths}, are(greedy)),
+        ("transcribe_int16", {"samples": samples, "length": lengths}, are(greedy)),
+        ("search", {"samples": floats, "length": lengths}, are(beams)),
+        (
+            "log_probabilities",
+            {"samples": short},
+            lambda found: close_but_never(found["log_probabilities"], wanted),
+        ),
+    ]
+
+
+def close_but_never(found, wanted):
+    """What never happens in padding may be less likely still."""
+    close(np.maximum(found, -1e6), np.maximum(wanted, -1e6))
+
+
+def questions(kind, run, model, photos, directory=None):
+    if kind == "drnn":
+        return speech_questions(run, model, directory)
     if kind == "holes":
         return hole_questions(model)
     if kind == "cnn":
@@ -383,7 +435,7 @@ pickle.dump(answers, open(sys.argv[2], "wb"))
 @pytest.mark.parametrize(
     "kinds",
     [
-        ("cnn", "rnn", "transformer", "translation", "gan", "pilot", "series", "holes"),
+        ("cnn", "rnn", "transformer", "translation", "gan", "pilot", "series", "holes", "drnn"),
         pytest.param(("dense",), marks=pytest.mark.slow),
     ],
     ids=" ".join,
@@ -392,7 +444,7 @@ def test_saved_models_need_no_bigmodels(exported, make_run, photos, tmp_path, ki
     asked = []
     for kind in kinds:
         result, model = exported(kind, "saved_model")
-        for signature, inputs, check in questions(kind, make_run(kind), model, photos):
+        for signature, inputs, check in questions(kind, make_run(kind), model, photos, tmp_path):
             asked.append((kind, result["path"], signature, inputs, check))
     (tmp_path / "asked").write_bytes(pickle.dumps([question[1:4] for question in asked]))
     paths = [str(tmp_path / name) for name in ("asked", "answers")]
@@ -412,12 +464,12 @@ def test_saved_models_need_no_bigmodels(exported, make_run, photos, tmp_path, ki
 
 
 @pytest.mark.parametrize("kind", EACH)
-def test_onnx(exported, kind, make_run, photos):
+def test_onnx(exported, kind, make_run, photos, tmp_path):
     result, model = exported(kind, "onnx")
     assert result["path"] == str(make_run(kind) / "export" / "model.onnx")
     session = onnxruntime.InferenceSession(result["path"])
     (name,) = result["signatures"]
-    for signature, inputs, check in questions(kind, make_run(kind), model, photos):
+    for signature, inputs, check in questions(kind, make_run(kind), model, photos, tmp_path):
         if signature == name:  # Other batches and lengths than were tried in `export`.
             names = [output.name for output in session.get_outputs()]
             check(dict(zip(names, session.run(None, inputs), strict=True)))
@@ -430,7 +482,7 @@ def test_onnx(exported, kind, make_run, photos):
 
 
 @pytest.mark.parametrize("kind", EACH)
-def test_litert(exported, kind, make_run, photos):
+def test_litert(exported, kind, make_run, photos, tmp_path):
     result, model = exported(kind, "litert")
     assert result["path"] == str(make_run(kind) / "export" / "model.tflite")
     (name,) = result["signatures"]
@@ -439,6 +491,12 @@ def test_litert(exported, kind, make_run, photos):
         sizes = {name: i["shape"] for name, i in result["signatures"]["logits"]["inputs"].items()}
         ids = {name: np.full(shape, 5, "int32") for name, shape in sizes.items()}
         close(run(**ids)["logits"], model.predict(ids, verbose=0))
+    elif kind == "drnn":  # Half a second; a shorter recording has zeros behind it.
+        assert result["signatures"][name]["inputs"]["samples"]["shape"] == [1, 4000]
+        samples = np.zeros((1, 4000), "float32")
+        samples[0, :1500] = np.random.default_rng(1).uniform(-0.5, 0.5, 1500)
+        wanted = np.asarray(tf.nn.log_softmax(model(samples)))
+        close_but_never(run(samples=samples)["log_probabilities"], wanted)
     elif name == "logits":
         # One text of one length; a shorter one is padded at its end, which it does not see.
         length = {"rnn": 10, "transformer": 12}[kind]
@@ -464,6 +522,9 @@ def check_metadata(kind, model, metadata):
     if kind == "series":
         assert metadata["variables"] == ["气温", "b"] and metadata["step"] == "1"
         assert metadata["coverage"] == 0.9
+    if kind == "drnn":
+        assert metadata["sample_rate"] == 8000
+        assert "".join(metadata["vocabulary"][2:]) == "chnsö好"
     if KINDS[kind][0] == "text_generation":
         ids = Vocabulary(model.vocabulary).encode("the 狐")
         assert "".join(metadata["vocabulary"][i] for i in ids) == "the 狐"

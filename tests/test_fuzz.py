@@ -1,8 +1,8 @@
 """Whatever stands in a file, flag or setting: a proper result, or one line that says what is wrong.
 
 Never another exception, never a hang, never memory by the gigabyte, never half a result. Each test
-draws as many cases as its decorator says, in all 1,840, and with the slow tests `MORE` times as
-many, 18,400; the same ones every time. What once went wrong is kept as an `@example`.
+draws as many cases as its decorator says, in all 2,100, and with the slow tests `MORE` times as
+many, 21,000; the same ones every time. What once went wrong is kept as an `@example`.
 """
 
 import codecs
@@ -40,10 +40,12 @@ from bigmodels.compare import compare
 from bigmodels.data import load_pairs, load_text
 from bigmodels.data.files import pair_file, read_image, text_file
 from bigmodels.data.image_header import MAX_PIXELS
+from bigmodels.data.recordings import MAX_SECONDS, read_wav
 from bigmodels.intervals import Observations
 from bigmodels.models import CNN
 from bigmodels.run_directory import RunDirectory, plain
 from bigmodels.tasks.task import command_line, flat_settings, with_settings
+from tests.data.test_audio import WAV, wav
 from tests.test_hostile import JPEG, PIXELS, PNG, bmp, gif, png_of
 
 MORE = 10
@@ -191,6 +193,20 @@ def test_images(where, content, channels):
         image = ask(read_image, path, channels, naming=repr(str(path)))
         assert image.dtype == "uint8" and image.shape[2] == channels
         assert 0 < image.shape[0] * image.shape[1] <= MAX_PIXELS
+
+
+WAVS = (wav(), wav(bits=8), wav(channels=2), wav(before=b"LIST" + bytes(4)))
+
+
+@fuzz(200, content=mutated(*WAVS) | st.binary(max_size=60).map(lambda more: WAV[:20] + more))
+@example(content=wav(claimed=2**32 - 1))
+def test_recordings(where, content):
+    path = where / "a.wav"
+    path.write_bytes(content)
+    with contextlib.suppress(Refused):
+        samples, rate = ask(read_wav, path, naming=repr(str(path)))
+        assert samples.dtype == "int16" and samples.ndim == 1
+        assert 0 < len(samples) <= MAX_SECONDS * rate
 
 
 LINES = "".join(f"{i} Zeile, строка, 行\r\n" for i in range(200))

@@ -7,6 +7,7 @@
     bigmodels-predict --workdir=runs/gan --count=64 --output=samples.png
     bigmodels-predict --workdir=runs/etth1 --input=ETTh1.csv
     bigmodels-predict --workdir=runs/photos --input=photo.png --mask=hole.png --output=whole.png
+    bigmodels-predict --workdir=runs/speech --input=recording.wav
 
 Text goes to stdout as it is, everything else as one line of JSON an item.
 """
@@ -19,8 +20,8 @@ flags.DEFINE_string("workdir", None, "A trained run's directory.")
 flags.DEFINE_string(
     "input",
     None,
-    "An image or a directory of images, a tub, a text to translate line by line, a CSV file to go "
-    "on from.",
+    "An image, a WAV file or a directory of them, a tub, a text to translate line by line, a CSV "
+    "file to go on from.",
 )
 flags.DEFINE_string("prompt", None, "The text to continue or to translate.")
 flags.DEFINE_integer("length", None, "Characters to add; 300 by default.")

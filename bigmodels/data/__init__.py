@@ -1,10 +1,11 @@
 """The one way in for data: a name or the user's own files to checked, split, batched `tf.data`.
 
-The steps the article lists for preparing data (2.2) by name: cleaning is `clean_text` and the
-checks of `bigmodels.checks`, splitting is done by each source, augmentation is `Augmentation`,
-and every pipeline ends in `pipeline`.
+The steps the article lists for preparing data (2.2) by name: cleaning is `clean_text`,
+`clean_transcript` and the checks of `bigmodels.checks`, splitting is done by each source,
+augmentation is `Augmentation` and `AudioAugmentation`, and every pipeline ends in `pipeline`.
 """
 
+from bigmodels.data.audio import AudioAugmentation, AudioData, clean_transcript, load_audio
 from bigmodels.data.driving import DrivingData, SteeringAugmentation, load_driving
 from bigmodels.data.holes import Holes
 from bigmodels.data.images import ImageData, load_images
@@ -16,6 +17,8 @@ from bigmodels.data.text import TextData, clean_text, load_text
 from bigmodels.layers import Subwords, Vocabulary
 
 __all__ = [
+    "AudioAugmentation",
+    "AudioData",
     "Augmentation",
     "DrivingData",
     "Holes",
@@ -28,6 +31,8 @@ __all__ = [
     "TextData",
     "Vocabulary",
     "clean_text",
+    "clean_transcript",
+    "load_audio",
     "load_driving",
     "load_images",
     "load_pairs",

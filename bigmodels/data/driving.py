@@ -8,11 +8,9 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from bigmodels.data import files, tub
+from bigmodels.data import embedded, files, tub
 from bigmodels.data.pipeline import Augmentation, evaluation_batches, training_batches
-from bigmodels.data.road import synthetic_road
 
-RECORDINGS = {"synthetic_road": synthetic_road}
 _SPLITS = ("train", "validation", "test")
 # Of a drive, for each of validation and test; in stretches of about so many frames.
 _SHARE, _STRETCH = 0.15, 50
@@ -232,13 +230,13 @@ def _source(name, image_size):
     image of; `read` is then not `None`.
     """
     kind, _, where = name.partition(":")
-    if name in RECORDINGS:
-        pixels, angles, drives = RECORDINGS[name]()
+    if name in embedded.DRIVES:
+        pixels, angles, drives = embedded.DRIVES[name]()
         if image_size is not None and pixels.shape[1:3] != tuple(image_size):
             pixels = files.resize(pixels, image_size).numpy()
         return pixels, None, pixels.shape[1:], angles, drives, 0
     if kind != "tub":
-        known = ", ".join(RECORDINGS)
+        known = ", ".join(embedded.DRIVES)
         raise ValueError(f"dataset: {name!r} is no recording of driving; give tub:DIR or {known}")
     recorded = tub.read_tub(where)
     frames, read, shape = _tub_frames(recorded.paths, image_size)

@@ -1,4 +1,4 @@
-"""Real data that installed packages carry, so that everything runs without a network."""
+"""Data that installed packages carry, so that everything runs without a network."""
 
 import dataclasses
 import datetime
@@ -8,6 +8,9 @@ import importlib.resources
 import numpy as np
 import tensorflow as tf
 from sklearn.model_selection import train_test_split
+
+from bigmodels.data.recordings import Recording, decode_wav
+from bigmodels.data.road import synthetic_road
 
 # The split is part of the data set: the same whatever the seed of a training.
 _SPLIT_SEED = 0
@@ -222,7 +225,65 @@ def photos():
     return splits, list(_PHOTOS)
 
 
+# Of spoken characters: how many recordings are made, and of how many characters at most.
+_RECORDINGS, _LONGEST = 1000, 3
+
+
+def spoken_characters():
+    """1000 recordings of up to three letters and digits, one synthetic voice, from captcha (BSD-3).
+
+    The package has one recording of each of the 36 characters. They are put together at random, at
+    other speeds and loudnesses, with pauses and white noise, always the same ones. So it shows that
+    a training works, and says nothing of how well it would hear somebody else.
+
+    Returns:
+        A list of `Recording`.
+
+    Raises:
+        ValueError: if captcha is not installed.
+    """
+    try:
+        import captcha
+    except ImportError:
+        raise ValueError(
+            "dataset: spoken_characters comes with captcha, which is not installed; "
+            'pip install "bigmodels[speech]"'
+        ) from None
+    voices = {}
+    for folder in (importlib.resources.files(captcha) / "data").iterdir():
+        if folder.is_dir() and len(folder.name) == 1:
+            samples, rate = decode_wav((folder / "default.wav").read_bytes())
+            loud = np.flatnonzero(np.abs(samples) > 500)  # Silence is added below.
+            voices[folder.name] = samples[loud[0] : loud[-1] + 1] / 32768
+    rng, found = np.random.default_rng(_SPLIT_SEED), []
+    for number in range(_RECORDINGS):
+        characters = rng.choice(sorted(voices), rng.integers(1, _LONGEST + 1))
+        pauses = rng.uniform(0.05, 0.2, len(characters) + 1) * rate
+        parts = [np.zeros(int(pauses[0]))]
+        for character, pause in zip(characters, pauses[1:], strict=True):
+            voice, speed = voices[character], rng.uniform(0.85, 1.15)
+            places = np.arange(0, len(voice) - 1, speed)
+            said = np.interp(places, np.arange(len(voice)), voice) * rng.uniform(0.5, 1.0)
+            parts += [said, np.zeros(int(pause))]
+        sound = np.concatenate(parts)
+        sound += rng.normal(0, rng.uniform(0.001, 0.02), len(sound))
+        samples = np.clip(np.rint(sound * 32768), -32768, 32767).astype("int16")
+        name, text = f"spoken_characters[{number}]", " ".join(characters)
+        found.append(Recording(name, samples, rate, text, "one synthetic voice"))
+    return found
+
+
 IMAGES = {"digits": digits, "photos": photos}
 TEXTS = {"python_docs": python_docs}
 PAIRS = {"dates": dates, "names": names}
 SERIES = {"co2": co2, "sunspots": sunspots, "elnino": elnino}
+SPEECH = {"spoken_characters": spoken_characters}
+DRIVES = {"synthetic_road": synthetic_road}
+ALL = IMAGES | TEXTS | PAIRS | SERIES | SPEECH | DRIVES
+# Of the user's own files: what stands before the colon.
+KINDS = ("images", "text", "pairs", "audio", "csv", "tub")
+
+
+def is_known(name):
+    """Whether a data set is one of these, or files of the user's own: not one of TFDS."""
+    return name in ALL or name.partition(":")[0] in KINDS

@@ -219,7 +219,7 @@ def _source(name, data_dir, image_size, skip_bad_files):
         return *embedded.IMAGES[name](), {}
     if kind == "images":
         return files.image_folder(where, image_size, skip_bad_files)
-    if kind in ("text", "pairs", "audio", "csv", "tub") or name in embedded.TEXTS:
+    if embedded.is_known(name):
         raise ValueError(f"dataset: {name!r} is not images; give images:DIR or a name")
     return *tfds.image_dataset(name, data_dir), {}
 

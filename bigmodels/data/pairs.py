@@ -148,10 +148,7 @@ def _source(name, data_dir):
         return embedded.PAIRS[name]()
     if kind == "pairs":
         return files.pair_file(where)
-    if kind in ("images", "text", "audio", "csv", "tub") or name in (
-        *embedded.IMAGES,
-        *embedded.TEXTS,
-    ):
+    if embedded.is_known(name):
         raise ValueError(f"dataset: {name!r} is not pairs of texts; give pairs:FILE or a name")
     return tfds.pair_dataset(name, data_dir)
 

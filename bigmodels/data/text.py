@@ -123,7 +123,7 @@ def _source(name, data_dir):
         # The parts stay whole: neighbouring windows share context, so they are not mixed.
         first, second = int(len(text) * 0.9), int(len(text) * 0.95)
         return {"train": text[:first], "validation": text[first:second], "test": text[second:]}
-    if kind in ("images", "pairs", "audio", "csv", "tub") or name in embedded.IMAGES:
+    if embedded.is_known(name):
         raise ValueError(f"dataset: {name!r} is not text; give text:FILE or a name")
     return tfds.text_dataset(name, data_dir)
 

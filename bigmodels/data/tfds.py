@@ -3,10 +3,12 @@
 import difflib
 import logging
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from bigmodels.data import embedded
+from bigmodels.data.recordings import Recording
 
 _VALIDATION_PERCENT = 10
 # What TFDS would keep in memory beside our own cache and window: small sets decoded, images made
@@ -18,6 +20,10 @@ _READING = tfds.ReadConfig(
     num_parallel_calls_for_interleave_files=1,
 )
 _FILES_AT_ONCE = 16
+# How classes that are digits are said.
+_DIGITS = dict(
+    zip("0123456789", "zero one two three four five six seven eight nine".split(), strict=True)
+)
 _log = logging.getLogger(__name__)
 
 
@@ -145,14 +151,65 @@ def pair_dataset(name, data_dir=None):
     return {split: read(where) for split, where in _three_splits(builder).items()}
 
 
+def audio_dataset(name, data_dir=None):
+    """A set of TFDS with recordings of 16 bits, and a text or a class for each.
+
+    Args:
+        name: For example `spoken_digit`.
+        data_dir: As for `image_dataset`.
+
+    Returns:
+        A list of `bigmodels.data.recordings.Recording`; or a dict of such lists by split, if the
+        set has one for testing. Who speaks is taken from `speaker_id`, or from names such as
+        `7_jackson_32.wav`. Of a class the name is the transcript, of digits in words.
+
+    Raises:
+        ValueError: if the name is unknown, the set cannot be had, or it is not such recordings.
+    """
+    builder = _prepared(name, data_dir)
+    features = builder.info.features
+    sounds = [key for key in features if isinstance(features[key], tfds.features.Audio)]
+    texts = [key for key in features if key in ("text", "label", "speech_text")]
+    if len(sounds) != 1 or not texts:
+        raise ValueError(
+            f"dataset: {name!r} is not recordings with a text or a class each, but "
+            f"{sorted(features)}"
+        )
+    (sound,), text = sounds, texts[0]
+    rate = features[sound].sample_rate
+    if rate is None:
+        raise ValueError(f"dataset: {name!r} does not say how many samples a second it has")
+    classes = getattr(features[text], "names", None)
+
+    def recording(row, number):
+        samples = row[sound]
+        where = row.get(f"{sound}/filename", row.get("id", b"")).decode("utf-8", "replace")
+        where = where or f"{name}[{number}]"
+        if np.abs(samples.astype("int64"), dtype="int64").max(initial=0) > 1 << 15:
+            raise ValueError(f"dataset: {where!r} has samples of more than 16 bits")
+        said = classes[row[text]] if classes else row[text].decode("utf-8", "replace")
+        speaker = str(row["speaker_id"]) if "speaker_id" in row else None
+        parts = where.removesuffix(".wav").split("_")
+        if speaker is None and len(parts) == 3:
+            speaker = parts[1]
+        samples = np.clip(samples, -(1 << 15), (1 << 15) - 1).astype("int16")
+        return Recording(where, samples, rate, _DIGITS.get(said, said), speaker)
+
+    def all_of(where):
+        rows = builder.as_dataset(split=where, read_config=_READING).as_numpy_iterator()
+        return [recording(row, number) for number, row in enumerate(rows)]
+
+    if {"test", "validation"} & set(builder.info.splits):
+        return {split: all_of(where) for split, where in _three_splits(builder).items()}
+    return all_of("train")
+
+
 def _prepared(name, data_dir):
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except tfds.core.registered.DatasetNotFoundError:
         known = [
-            *embedded.IMAGES,
-            *embedded.TEXTS,
-            *embedded.PAIRS,
+            *embedded.ALL,
             *tfds.list_builders(with_community_datasets=False),
         ]
         near = difflib.get_close_matches(name, known)

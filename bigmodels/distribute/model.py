@@ -97,6 +97,10 @@ class Model(keras.Model):
         """What `predict` takes, where it is not the inputs of `fit`."""
         return self.data_specs()[0]
 
+    def time_steps(self, input_shape):
+        """How many times its loops run for inputs of a shape; layers only loop over time."""
+        return input_shape[1] if len(input_shape) == 2 else 1
+
     def summary(self, *args, **kwargs):
         """Print the layers and count the parameters, also before the first `fit`."""
         if not self.built and self.natural_input_shape is not None:

@@ -4,9 +4,11 @@ from bigmodels.layers.cached_attention import CachedAttention
 from bigmodels.layers.language_model import LanguageModel
 from bigmodels.layers.layer_normalization import LayerNormalization
 from bigmodels.layers.layer_stack import LayerStack, check_image_shape
+from bigmodels.layers.log_mel import LogMel
 from bigmodels.layers.lstm import LSTM
 from bigmodels.layers.positional_encoding import PositionalEncoding
 from bigmodels.layers.reversible_normalization import ReversibleNormalization
+from bigmodels.layers.spec_augment import SpecAugment
 from bigmodels.layers.subwords import Subwords
 from bigmodels.layers.transformer_block import TransformerBlock
 from bigmodels.layers.vocabulary import Vocabulary
@@ -17,8 +19,10 @@ __all__ = [
     "LanguageModel",
     "LayerNormalization",
     "LayerStack",
+    "LogMel",
     "PositionalEncoding",
     "ReversibleNormalization",
+    "SpecAugment",
     "Subwords",
     "TransformerBlock",
     "Vocabulary",

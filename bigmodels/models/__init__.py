@@ -3,6 +3,7 @@
 import bigmodels.losses  # noqa: F401  (registers the loss that a trained model's file names)
 from bigmodels.models.cnn import CNN
 from bigmodels.models.dcgan import ConvDiscriminator, ConvGenerator
+from bigmodels.models.drnn import DRNN
 from bigmodels.models.forecaster import Forecaster
 from bigmodels.models.gan import GAN, Discriminator, Generator
 from bigmodels.models.inpainting import Inpainter, InpaintingGAN
@@ -13,6 +14,7 @@ from bigmodels.models.transformer import Transformer
 
 __all__ = [
     "CNN",
+    "DRNN",
     "GAN",
     "RNN",
     "ConvDiscriminator",

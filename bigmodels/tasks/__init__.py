@@ -12,6 +12,7 @@ _MODULES = {
     "driving": "bigmodels.tasks.driving",
     "time_series": "bigmodels.tasks.time_series",
     "inpainting": "bigmodels.tasks.inpainting",
+    "speech_recognition": "bigmodels.tasks.speech_recognition",
 }
 
 NAMES = tuple(_MODULES)

@@ -19,7 +19,7 @@ from sklearn.metrics import r2_score
 
 from bigmodels import intervals, plots
 from bigmodels.data import SteeringAugmentation, files, load_driving
-from bigmodels.data.driving import RECORDINGS
+from bigmodels.data.embedded import DRIVES
 from bigmodels.data.tub import MANIFEST, read_tub
 from bigmodels.intervals import Observations
 from bigmodels.models import PilotNet
@@ -268,7 +268,7 @@ def describe(data):
         "left out": f"{data.between:,} frames between the stretches",
         "image shape": " x ".join(map(str, data.image_shape)),
     }
-    if data.name in RECORDINGS:
+    if data.name in DRIVES:
         lines["origin"] = "synthetic: rendered by this package, no camera has seen it"
     if data.deleted:
         lines["deleted"] = f"{data.deleted:,} frames that the tub marks so"

@@ -18,7 +18,7 @@ import tensorflow as tf
 from keras import layers, optimizers
 
 import bigmodels
-from bigmodels import distribute, models
+from bigmodels import distribute, losses, models
 
 ROWS, BATCH, EPOCHS = 43, 8, 4  # 24 steps; the last batch of an epoch has 3 rows.
 
@@ -101,6 +101,15 @@ def _series(rng):
     """Windows of two variables and what follows."""
     x = np.cumsum(rng.normal(size=(ROWS, 11, 2)), 1).astype("float32")
     return x[:, :7], x[:, 7:]
+
+
+def _recordings(rng):
+    """Recordings of different lengths, and transcripts too."""
+    samples = rng.uniform(-1, 1, (ROWS, 1500)).astype("float32")
+    samples *= np.arange(1500) < rng.integers(1100, 1500, (ROWS, 1))
+    ids = rng.integers(1, 5, (ROWS, 3))
+    ids[:, 1:] *= np.arange(2) < rng.integers(0, 3, (ROWS, 1))
+    return samples, ids
 
 
 def _gan():
@@ -297,6 +306,11 @@ FEATURES = {
         batches=lambda rows: rows.batch(BATCH).filter(lambda *_: True),
         optimizer=lambda: optimizers.Adam(1e-2),
         compile={"steps_per_execution": lambda: 4},
+    ),
+    "CTC, SpecAugment": Case(
+        lambda: models.DRNN(5, 6, 1, mel_bins=8, time_masks=2, frequency_masks=1),
+        _recordings,
+        {"optimizer": lambda: optimizers.Adam(1e-2, epsilon=1e-3), "loss": losses.CTC},
     ),
     # Products are rounded to 8 bits, whatever the number of rows in them; sums follow their order.
     "mixed_bfloat16": _case(policy="mixed_bfloat16", tolerance=2e-3),

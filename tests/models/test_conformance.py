@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import pytest
 
+import bigmodels.losses
 import bigmodels.models
 from tests.conftest import counting_tokens, striped_images
 
@@ -57,6 +58,19 @@ def _pairs(rng, count):
     following[:, -1] = 0
     following[np.arange(count), sizes] = 3
     return {"source": source, "target": target}, following
+
+
+def _tones(rng, count):
+    """Recordings that say one of two characters: a low tone, and a high one."""
+    said = np.arange(count) % 2
+    time = np.arange(1000) * (0.3 + 0.9 * said[:, None])
+    samples = 0.5 * np.sin(time + rng.uniform(0, 6, (count, 1))).astype("float32")
+    samples[count // 2 :, 800:] = 0
+    return samples, said[:, None] + 1
+
+
+def _hear(model):
+    model.compile(keras.optimizers.Adam(1e-2), bigmodels.losses.CTC())
 
 
 def _noise(rng, count):
@@ -132,6 +146,14 @@ CASES = {
         lambda rng, n: striped_images(rng, n)[0],
         striped_images,
         _classify,
+    ),
+    "DRNN": Case(
+        lambda **k: bigmodels.models.DRNN(
+            3, 6, 1, 0.1, mel_bins=8, time_masks=1, mean=[-5] * 8, deviation=[4] * 8, **k
+        ),
+        lambda rng, n: _tones(rng, n)[0],
+        _tones,
+        _hear,
     ),
     "RNN": Case(
         lambda **k: bigmodels.models.RNN(12, 8, 16, 4, dropout_rate=0.1, **k),
@@ -289,7 +311,9 @@ def test_results_come_out_in_full_precision(case, rng, policy):
 @pytest.mark.parametrize(
     "policy", [pytest.param("mixed_bfloat16", marks=pytest.mark.slow), "mixed_float16"]
 )
-@pytest.mark.parametrize("name", ["CNN", "RNN", "Transformer", "GAN"])
+@pytest.mark.parametrize(
+    "name", ["CNN", pytest.param("DRNN", marks=pytest.mark.slow), "RNN", "Transformer", "GAN"]
+)
 def test_mixed_precision_trains(name, rng, policy):
     keras.config.set_dtype_policy(policy)
     case = CASES[name]

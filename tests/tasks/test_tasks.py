@@ -5,6 +5,7 @@ import datetime
 import json
 import math
 import shutil
+import sys
 
 import keras
 import keras_tuner
@@ -20,6 +21,7 @@ from bigmodels.run_directory import RunDirectory, transfer_weights
 from bigmodels.tasks.task import Config, Optimizer, flat_settings, with_settings
 from bigmodels.train import train
 from tests.conftest import made_once
+from tests.data.test_audio import wav
 from tests.pages import Page
 from tests.runs import assert_same_run
 from tests.tubs import write_tub
@@ -86,6 +88,16 @@ TINY = {
         "batch_size": 16,
         "epochs": 2,
     },
+    "speech_recognition": {
+        "strategy": "one_device",
+        "model.rnn_units": 4,
+        "model.num_layers": 1,
+        "model.mel_bins": 8,
+        "model.time_masks": 1,
+        "model.frequency_masks": 1,
+        "batch_size": 8,
+        "epochs": 2,
+    },
 }
 
 
@@ -113,8 +125,14 @@ def _write_sets(root):
     waves = np.sin(np.arange(200)[:, None] / [3.8, 7.6]) + rng.normal(0, 0.1, (200, 2))
     rows = [f"{hour},{a:.3f},{b:.3f}" for hour, (a, b) in zip(hours, waves, strict=True)]
     (root / "series.csv").write_text("\n".join(["time,a,b", *rows]))
+    for word, pitch in (("no", 0.3), ("yes", 1.2)):
+        (root / "words" / word).mkdir(parents=True)
+        for i in range(20):
+            tone = 9000 * np.sin(np.arange(1000 + 20 * i) * pitch)
+            (root / "words" / word / f"{i}.wav").write_bytes(wav(tone.astype("int16")))
     return {
         "translation": f"pairs:{root / 'pairs.tsv'}",
+        "speech_recognition": f"audio:{root / 'words'}",
         "image_classification": f"images:{root / 'images'}",
         "text_generation": f"text:{root / 'text.txt'}",
         "image_generation": f"images:{root / 'images'}",
@@ -484,6 +502,36 @@ def test_a_segment_longer_than_the_window_is_refused(sets, tmp_path):
     settings = TINY["time_series"] | {"dataset": sets["time_series"], "model.segment": 13}
     with pytest.raises(ValueError, match=r"model\.segment: 13, but a window has data\.length=12"):
         train("time_series", tmp_path / "run", settings, verbose=0)
+
+
+def test_predict_speech(runs, sets):
+    root, _ = runs
+    folder = sets["speech_recognition"].removeprefix("audio:")
+    rows = list(predict(root / "speech_recognition", input=folder + "/yes"))
+    assert len(rows) == 20 and {row["seconds"] for row in rows} > {0.125, 0.16}
+    assert all(isinstance(row["transcript"], str) for row in rows)
+    (row,) = predict(root / "speech_recognition", input=folder + "/yes/3.wav", num_beams=4)
+    assert row["file"] == folder + "/yes/3.wav"
+    with pytest.raises(ValueError, match="input: give a WAV file"):
+        list(predict(root / "speech_recognition"))
+    with pytest.raises(ValueError, match=r"test_tasks\.py' cannot be read: it is no WAV file"):
+        list(predict(root / "speech_recognition", input=__file__))
+    with pytest.raises(ValueError, match="num_beams: 0"):
+        list(predict(root / "speech_recognition", input=folder, num_beams=0))
+
+
+def test_speech_is_measured_by_its_baselines(runs):
+    """Of two words that are said equally often, one is right half of the time."""
+    test = runs[1]["speech_recognition"]["test"]
+    assert test["word_error_rate_commonest"] == 0.5
+    assert test["character_error_rate_commonest"] == pytest.approx(6 / 10)
+    assert {"word_error_rate", "character_error_rate_beam", "accuracy"} < test.keys()
+
+
+def test_speech_needs_jiwer(sets, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jiwer", None)
+    with pytest.raises(ValueError, match=r'jiwer.*pip install "bigmodels\[speech\]"'):
+        train("speech_recognition", tmp_path / "run", {"dataset": sets["speech_recognition"]})
     assert not (tmp_path / "run").exists()
 
 

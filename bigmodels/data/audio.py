@@ -1,0 +1,356 @@
+"""Recordings with their transcripts, from wherever they come."""
+
+import collections
+import dataclasses
+import hashlib
+import itertools
+import unicodedata
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from bigmodels.data import audio_files, embedded, tfds
+from bigmodels.data.embedded import stratified_split
+from bigmodels.data.pipeline import evaluation_batches, training_batches
+from bigmodels.data.recordings import MAX_SECONDS, resampled, without_end
+from bigmodels.layers import Vocabulary
+from bigmodels.layers.log_mel import hop_length
+
+# Batches are padded to a multiple of it: fewer shapes to compile for.
+_WIDTH_SECONDS = 0.25
+# All are held in memory, two bytes a sample.
+_MAX_SAMPLES = 1 << 31
+_SPLITS = ("train", "validation", "test")
+_SPEAKER = "speaker:"
+
+
+@dataclasses.dataclass(frozen=True)
+class AudioAugmentation:
+    """How recordings are varied for training; zero turns a kind off. Evaluation never uses it.
+
+    Args:
+        speed: Largest change of speed, and of pitch with it, as a share.
+        noise: Loudest white noise, as a share of the recording's own root mean square.
+        shift: Longest silence put before it, in seconds.
+    """
+
+    speed: float = 0.0
+    noise: float = 0.0
+    shift: float = 0.0
+
+    def __call__(self, samples, lengths, least, sample_rate, seed):
+        """Vary a batch.
+
+        Args:
+            samples: Floats in [-1, 1], `(batch, time)`.
+            lengths: Samples of each recording, int32 `(batch,)`.
+            least: Samples that a recording must keep for its transcript, int32 `(batch,)`.
+            sample_rate: Samples a second.
+            seed: Two integers; the same seed varies the same way.
+
+        Returns:
+            Samples of another length; each recording's last one is not zero, so that it is known.
+        """
+        if not (self.speed or self.noise or self.shift):
+            return samples
+        draws = tf.random.stateless_uniform((3, tf.shape(samples)[0]), seed, -1.0, 1.0)
+        last = tf.cast(lengths - 1, "float32")
+        # So fast that as many samples are left as must be, at most.
+        fastest = tf.maximum(last / tf.cast(tf.maximum(least - 1, 1), "float32"), 0.5)
+        speed = tf.minimum(1 + draws[0] * self.speed, fastest)
+        silence = tf.cast((draws[1] + 1) / 2 * self.shift * sample_rate, "int32")
+        lengths = silence + tf.maximum(tf.cast(last / speed, "int32") + 1, least)
+        places = tf.range(_whole_width(lengths, sample_rate))[None]  # (1, time)
+        inside = (places >= silence[:, None]) & (places < lengths[:, None])
+        # Between two samples lies what a straight line says.
+        wanted = tf.cast(places - silence[:, None], "float32") * speed[:, None]
+        wanted = tf.clip_by_value(wanted, 0.0, last[:, None])
+        before = tf.cast(wanted, "int32")
+        first = tf.gather(samples, before, batch_dims=1)
+        after = tf.minimum(before + 1, tf.cast(last, "int32")[:, None])
+        second = tf.gather(samples, after, batch_dims=1)
+        varied = first + (second - first) * (wanted - tf.cast(before, "float32"))
+        varied = tf.where(inside, varied, 0.0)
+        power = tf.reduce_sum(varied**2, 1) / tf.cast(lengths, "float32")
+        level = tf.sqrt(power) * self.noise * (draws[2] + 1) / 2
+        noise = tf.random.stateless_normal(tf.shape(varied), seed + 1)
+        sounding = places < lengths[:, None]
+        varied = tf.clip_by_value(varied + noise * level[:, None], -1.0, 1.0)
+        varied = tf.where(sounding, varied, 0.0)
+        end = (places == lengths[:, None] - 1) & (varied == 0)
+        return tf.where(end, 2.0**-15, varied)
+
+
+@dataclasses.dataclass(frozen=True)
+class AudioData:
+    """Recordings ready for `fit`: samples `(batch, time)` and character ids `(batch, length)`.
+
+    Both are padded with zeros at the end.
+
+    Attributes:
+        name: What was loaded.
+        train: Shuffled, varied batches; each iteration is another epoch.
+        train_from: Function from an epoch's number to the endless stream of epochs from there on,
+            the same every time: for `fit(data.train_from(0), steps_per_epoch=...)`.
+        train_sample: As many training recordings as there are for validation, as evaluation sees
+            them.
+        validation: Batches in order.
+        test: Batches in order.
+        sizes: Number of recordings of each split.
+        seconds: How long those of each split last together.
+        names: What each recording of a split is called, in order.
+        transcripts: What is said in each, in order.
+        speakers: Who speaks in each split, if that is known: names in order.
+        sample_rate: Samples a second.
+        vocabulary: A `Vocabulary` fitted on the training transcripts only.
+    """
+
+    name: str
+    train: tf.data.Dataset
+    train_from: Callable
+    train_sample: tf.data.Dataset
+    validation: tf.data.Dataset
+    test: tf.data.Dataset
+    sizes: dict
+    seconds: dict
+    names: dict
+    transcripts: dict
+    speakers: dict
+    sample_rate: int
+    vocabulary: Vocabulary
+
+
+def clean_transcript(text):
+    """One form for what is said alike: lower case, Unicode NFC, single spaces.
+
+    Args:
+        text: A string.
+
+    Returns:
+        A string.
+    """
+    return " ".join(unicodedata.normalize("NFC", text).lower().split())
+
+
+def load_audio(
+    name="spoken_characters",
+    batch_size=32,
+    *,
+    sample_rate=None,
+    split="random",
+    stack=2,
+    augmentation=None,
+    data_dir=None,
+    seed=0,
+):
+    """Load recordings by name, check them, split them, batch them.
+
+    Args:
+        name: `spoken_characters` (embedded), `audio:DIR`, or a TFDS name.
+        batch_size: The global batch.
+        sample_rate: What all recordings are brought to; their own when left out, if they share one.
+        split: `random`, or `speaker:NAME`: all that one says is for testing, and nothing else.
+        stack: Frames of 10 ms that make one step of the model: CTC needs a step for each character,
+            and one more between two that are alike.
+        augmentation: An `AudioAugmentation` for training, or `None`.
+        data_dir: Where TFDS finds prepared sets.
+        seed: Decides the order and the augmentation of training, nothing else.
+
+    Returns:
+        An `AudioData`.
+
+    Raises:
+        ValueError: naming the argument, file or recording that does not fit.
+    """
+    for argument, value in {"batch_size": batch_size, "stack": stack}.items():
+        if value < 1:
+            raise ValueError(f"{argument}: {value!r}, expected a positive integer")
+    splits = _cut(_source(name, data_dir), name, split)
+    sample_rate = _common_rate(splits, sample_rate)
+    frames = hop_length(sample_rate) * stack
+    splits = {
+        which: [_prepared(each, sample_rate, frames) for each in recordings]
+        for which, recordings in splits.items()
+    }
+    transcripts = {w: [each.transcript for each in splits[w]] for w in _SPLITS}
+    vocabulary = Vocabulary.fit("".join(transcripts["train"]))
+    longest = max(len(text) for texts in transcripts.values() for text in texts)
+    batches = {
+        w: _Batches(splits[w], vocabulary, longest, sample_rate, frames, augmentation)
+        for w in _SPLITS
+    }
+    sizes = {w: len(splits[w]) for w in _SPLITS}
+    train, train_from = training_batches(
+        tf.data.Dataset.range(sizes["train"]), sizes["train"], batch_size, seed, batches["train"]
+    )
+
+    def in_order(which, count):
+        return evaluation_batches(tf.data.Dataset.range(count), batch_size, batches[which])
+
+    return AudioData(
+        name=name,
+        train=train,
+        train_from=train_from,
+        train_sample=in_order("train", min(sizes["train"], sizes["validation"])),
+        validation=in_order("validation", sizes["validation"]),
+        test=in_order("test", sizes["test"]),
+        sizes=sizes,
+        seconds={w: sum(len(each.samples) for each in splits[w]) / sample_rate for w in _SPLITS},
+        names={w: [each.name for each in splits[w]] for w in _SPLITS},
+        transcripts=transcripts,
+        speakers={
+            w: sorted({each.speaker for each in splits[w] if each.speaker is not None})
+            for w in _SPLITS
+        },
+        sample_rate=sample_rate,
+        vocabulary=vocabulary,
+    )
+
+
+class _Batches:
+    """What makes a batch of the numbers of a split's recordings."""
+
+    def __init__(self, recordings, vocabulary, longest, sample_rate, frames, augmentation):
+        self.sample_rate, self.longest = sample_rate, longest
+        self.augmentation = augmentation
+        self.samples = tf.RaggedTensor.from_row_lengths(
+            np.concatenate([each.samples for each in recordings]),
+            np.array([len(each.samples) for each in recordings], "int64"),
+        )
+        texts = [each.transcript for each in recordings]
+        ids = np.zeros((len(texts), longest), "int32")
+        for row, text in zip(ids, texts, strict=True):
+            row[: len(text)] = vocabulary.encode(text)
+        self.ids = tf.constant(ids)
+        self.least = tf.constant([_least(text, frames) for text in texts], "int32")
+
+    def __call__(self, numbers, seed):
+        chosen = tf.gather(self.samples, numbers)
+        lengths = tf.cast(chosen.row_lengths(), "int32")
+        width = _whole_width(lengths, self.sample_rate)
+        samples = tf.cast(chosen.to_tensor(shape=(None, None)), "float32") / 32768
+        samples = tf.pad(samples, [[0, 0], [0, width - tf.shape(samples)[1]]])
+        if self.augmentation is not None and seed is not None:
+            least = tf.gather(self.least, numbers)
+            samples = self.augmentation(samples, lengths, least, self.sample_rate, seed)
+        return samples, tf.gather(self.ids, numbers)
+
+
+def _whole_width(lengths, sample_rate):
+    step = int(_WIDTH_SECONDS * sample_rate)
+    return -(-tf.reduce_max(lengths) // step) * step
+
+
+def _steps(text):
+    """How many steps CTC needs for a text."""
+    return len(text) + sum(a == b for a, b in itertools.pairwise(text))
+
+
+def _least(text, frames):
+    """How many samples a recording of a text must have, at `frames` samples a step."""
+    return (_steps(text) - 1) * frames + 1
+
+
+def _source(name, data_dir):
+    """Recordings, or a dict of them by split where the set brings one."""
+    kind, _, where = name.partition(":")
+    if name in embedded.SPEECH:
+        return embedded.SPEECH[name]()
+    if kind == "audio":
+        return audio_files.audio_folder(where)
+    if embedded.is_known(name):
+        raise ValueError(f"dataset: {name!r} is not recordings; give audio:DIR or a name")
+    return tfds.audio_dataset(name, data_dir)
+
+
+def _cut(source, name, split):
+    """`{split: recordings}`, the same whatever the seed; a recording that comes twice is in one."""
+    given = source if isinstance(source, dict) else {"all": source}
+    everything = [each for recordings in given.values() for each in recordings]
+    if (total := sum(len(each.samples) for each in everything)) > _MAX_SAMPLES:
+        raise ValueError(f"dataset: {name!r} has {total:,} samples, more than {_MAX_SAMPLES:,}")
+    if split.startswith(_SPEAKER):
+        held_out = split.removeprefix(_SPEAKER)
+        known = sorted({each.speaker for each in everything if each.speaker is not None})
+        if held_out not in known:
+            who = f"those of {name!r} are {', '.join(known)}" if known else "nobody is named"
+            raise ValueError(f"data.split: {split!r}, but {who}")
+        test = [each for each in everything if each.speaker == held_out]
+        rest = [each for each in everything if each.speaker not in (held_out, None)]
+        if len(rest) < 10:
+            raise ValueError(f"data.split: {split!r} leaves {len(rest)} recordings to train on")
+        rows = _random_split(rest)
+        # A tenth for validation; that speaker is the test.
+        found = {"train": [rest[i] for i in (*rows["train"], *rows["test"])]}
+        found |= {"validation": [rest[i] for i in rows["validation"]], "test": test}
+    elif split != "random":
+        raise ValueError(f"data.split: {split!r}, expected random or {_SPEAKER}NAME")
+    elif isinstance(source, dict):
+        found = source
+    else:
+        if len(everything) < 10:
+            raise ValueError(
+                f"dataset: {name!r} has {len(everything)} recordings; at least 10 are needed to "
+                "split off validation and test"
+            )
+        rows = _random_split(everything)
+        found = {w: [everything[i] for i in rows[w]] for w in _SPLITS}
+    return _without_doubles(found, name)
+
+
+def _random_split(recordings):
+    """Rows of an 80/10/10 split, in which every transcript that comes often keeps its share."""
+    labels = [clean_transcript(each.transcript) for each in recordings]
+    counts = collections.Counter(labels)
+    seldom = min(counts.values()) < 10 or len(counts) < 2
+    numbers = {text: i for i, text in enumerate(sorted(counts))}
+    return stratified_split([0 if seldom else numbers[text] for text in labels])
+
+
+def _without_doubles(splits, name):
+    """Splits in which no recording is a copy of one for testing or validation."""
+    seen, found = set(), {}
+    for which in ("test", "validation", "train"):
+        keys = [hashlib.sha1(each.samples).digest() for each in splits[which]]
+        pairs = zip(keys, splits[which], strict=True)
+        found[which] = [each for key, each in pairs if key not in seen]
+        seen |= set(keys)
+        if not found[which]:
+            raise ValueError(f"dataset: {name!r} has no recording for {which}")
+    return found
+
+
+def _common_rate(splits, wanted):
+    """The sample rate asked for, or the one that all share."""
+    if wanted is not None:
+        return wanted
+    first, *others = (each for recordings in splits.values() for each in recordings)
+    for each in others:
+        if each.sample_rate != first.sample_rate:
+            raise ValueError(
+                f"audio: {each.name!r} has {each.sample_rate} samples a second but {first.name!r} "
+                f"has {first.sample_rate}; set data.sample_rate to bring them to one"
+            )
+    return first.sample_rate
+
+
+def _prepared(recording, sample_rate, frames):
+    """A recording as the model takes it, if there is something to hear and to say in it."""
+    where = f"audio: {recording.name!r}"
+    text = clean_transcript(recording.transcript)
+    if not text:
+        raise ValueError(f"{where} has an empty transcript")
+    samples = without_end(resampled(recording.samples, recording.sample_rate, sample_rate))
+    if not len(samples):
+        raise ValueError(f"{where} is silent: all its samples are 0")
+    if len(samples) > MAX_SECONDS * sample_rate:
+        raise ValueError(f"{where} lasts more than {MAX_SECONDS} s; cut it")
+    if len(samples) < _least(text, frames):
+        steps = -(-len(samples) // frames)
+        raise ValueError(
+            f"{where} lasts {len(samples) / sample_rate:.2f} s, which are {steps} steps of the "
+            f"model; its transcript of {len(text)} characters needs {_steps(text)}; a "
+            "smaller model.stack makes more steps"
+        )
+    return dataclasses.replace(recording, samples=samples, transcript=text)

@@ -1,0 +1,246 @@
+"""Deep recurrent network for speech (article 1.1 and 2.3: "DRNN").
+
+The article names it and prints no code. This is the usual one: bidirectional LSTMs (equation E4) on
+each other, between log-mel features and connectionist temporal classification (CTC; Graves et al.,
+2006), whose loss is `keras.losses.CTC` or the faster `bigmodels.losses.CTC`.
+
+    samples (batch, time), floats in [-1, 1] -> logits (batch, steps, vocab_size)
+
+A recording ends with its last sample that is not zero: what follows is padding, which changes
+nothing. Id 0 is CTC's blank. A step of padding says blank for certain, which adds nothing to the
+loss and no character to the transcript, so that nobody else has to know the lengths.
+"""
+
+import functools
+
+import keras
+import tensorflow as tf
+from keras import layers, ops
+
+from bigmodels import checks
+from bigmodels.distribute import Model
+from bigmodels.layers import LSTM, LogMel, SpecAugment, Vocabulary
+from bigmodels.layers.log_mel import begun, lengths_of
+
+# Of a step of padding; exp of it is 0.
+_NEVER = -1e9
+
+
+@keras.saving.register_keras_serializable(package="bigmodels")
+class DRNN(Model):
+    """Log-mel features, bidirectional LSTMs, and one dense layer over the characters.
+
+    Args:
+        vocab_size: Number of character ids; id 0 is CTC's blank.
+        rnn_units: Width of each LSTM, of which a layer has two.
+        num_layers: Bidirectional layers on each other.
+        dropout_rate: Share of units dropped before each layer, and before `dense`.
+        sample_rate: Samples a second of what comes in.
+        mel_bins: Bands of the features.
+        stack: Frames of 10 ms that make one step of the LSTMs.
+        time_masks: Stretches of each recording that training blots out; see
+            `bigmodels.layers.SpecAugment`, and so for the next three.
+        frequency_masks: As there.
+        time_share: As there.
+        frequency_share: As there.
+        mean: What each feature is on average in the training data, `mel_bins` numbers; 0 when
+            `None`.
+        deviation: Their standard deviations; 1 when `None`.
+        vocabulary: The characters behind ids 2, 3, ..., if the model is to write text.
+        **kwargs: As for every `keras.Model`.
+
+    Call arguments:
+        inputs: Samples, `(batch, time)`, with zeros behind the shorter recordings.
+        training: Whether dropout and SpecAugment are on.
+
+    Returns:
+        Logits `(batch, steps, vocab_size)`, a step for every `stack` frames that have begun.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+
+    gives_logits = True
+    natural_input_shape = (None, None)
+
+    def __init__(
+        self,
+        vocab_size,
+        rnn_units=128,
+        num_layers=2,
+        dropout_rate=0.0,
+        sample_rate=8000,
+        mel_bins=40,
+        stack=2,
+        time_masks=0,
+        frequency_masks=0,
+        time_share=0.15,
+        frequency_share=0.2,
+        mean=None,
+        deviation=None,
+        vocabulary=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.autocast = False  # Half precision would add noise to the samples.
+        if vocab_size < 2:
+            raise ValueError(f"vocab_size: {vocab_size!r}, expected at least 2 (id 0 is the blank)")
+        if num_layers < 1:
+            raise ValueError(f"num_layers: {num_layers!r}, expected a positive integer")
+        if not 1 <= stack <= 10:
+            raise ValueError(f"stack: {stack!r}, expected from 1 to 10")
+        for name, value in {"mean": mean, "deviation": deviation}.items():
+            if value is not None and len(value) != mel_bins:
+                raise ValueError(f"{name}: {len(value)} numbers for mel_bins={mel_bins}")
+        self.vocab_size = vocab_size
+        self.rnn_units = rnn_units
+        self.num_layers = num_layers
+        self.dropout_rate = dropout_rate
+        self.sample_rate = sample_rate
+        self.mel_bins = mel_bins
+        self.stack = stack
+        self.time_masks = time_masks
+        self.frequency_masks = frequency_masks
+        self.time_share = time_share
+        self.frequency_share = frequency_share
+        self.mean = None if mean is None else tuple(map(float, mean))
+        self.deviation = None if deviation is None else tuple(map(float, deviation))
+        self.vocabulary = None if vocabulary is None else "".join(vocabulary)
+        dtype = self.dtype_policy
+        self.log_mel = LogMel(sample_rate, mel_bins, dtype=dtype, name="log_mel")
+        self.spec_augment = SpecAugment(
+            time_masks, frequency_masks, time_share, frequency_share, dtype=dtype,
+            name="spec_augment",
+        )  # fmt: skip
+        for i in range(1, num_layers + 1):  # self.dropout1, self.rnn1, ...
+            setattr(self, f"dropout{i}", layers.Dropout(dropout_rate, dtype=dtype, name=f"drop{i}"))
+            one_way = LSTM(rnn_units, return_sequences=True, dtype=dtype, name="lstm")
+            both = layers.Bidirectional(one_way, dtype=dtype, name=f"rnn{i}")
+            setattr(self, f"rnn{i}", both)
+        self.dropout = layers.Dropout(dropout_rate, dtype=dtype, name="dropout")
+        # Logits stay in full precision under a mixed policy.
+        self.dense = layers.Dense(vocab_size, dtype=dtype.variable_dtype, name="dense")
+
+    @property
+    def step_length(self):
+        """Samples of one step."""
+        return self.log_mel.hop * self.stack
+
+    def build(self, input_shape):
+        self.log_mel.build(input_shape)
+        self.spec_augment.build((None, None, self.mel_bins))
+        shape = (None, None, self.mel_bins * self.stack)
+        for i in range(1, self.num_layers + 1):
+            getattr(self, f"dropout{i}").build(shape)
+            getattr(self, f"rnn{i}").build(shape)
+            shape = (None, None, 2 * self.rnn_units)
+        self.dropout.build(shape)
+        self.dense.build(shape)
+        self.built = True
+
+    def call(self, inputs, training=None):
+        batch, time = ops.shape(inputs)[0], ops.shape(inputs)[1]
+        steps = begun(time, self.step_length)
+        samples = tf.pad(inputs, [[0, 0], [0, steps * self.step_length - time]])
+        lengths = lengths_of(inputs)
+        x = self.log_mel(samples)  # (batch, steps * stack, mel_bins)
+        if self.mean is not None:
+            x = x - ops.cast(self.mean, x.dtype)
+        if self.deviation is not None:
+            x = x / ops.cast(self.deviation, x.dtype)
+        frames = begun(lengths, self.log_mel.hop)
+        x = self.spec_augment(x, frames=frames, training=training)
+        x = ops.reshape(x, (batch, steps, self.stack * self.mel_bins))
+        mask = tf.sequence_mask(begun(lengths, self.step_length), steps)  # (batch, steps)
+        for i in range(1, self.num_layers + 1):
+            x = getattr(self, f"dropout{i}")(x, training=training)
+            x = getattr(self, f"rnn{i}")(x, mask=mask, training=training)
+        logits = self.dense(self.dropout(x, training=training))
+        blank = ops.cast([0.0] + [_NEVER] * (self.vocab_size - 1), logits.dtype)
+        return ops.where(mask[..., None], logits, blank)
+
+    def compute_output_shape(self, input_shape):
+        batch, time = input_shape
+        return batch, None if time is None else begun(time, self.step_length), self.vocab_size
+
+    def time_steps(self, input_shape):
+        return begun(input_shape[1], self.step_length)
+
+    def transcribe(self, samples, num_beams=None):
+        """What is said in some recordings.
+
+        Args:
+            samples: `(batch, time)`, or a list of recordings `(time,)`, in [-1, 1].
+            num_beams: Search for the likeliest transcript, following so many at once; when left
+                out, the likeliest character of each step is taken.
+
+        Returns:
+            A list of strings.
+
+        Raises:
+            ValueError: if the model has no vocabulary, or an argument does not fit.
+        """
+        if num_beams is not None and not 1 <= num_beams <= 1000:
+            raise ValueError(f"num_beams: {num_beams!r}, expected from 1 to 1000")
+        if isinstance(samples, (list, tuple)):
+            samples = tf.ragged.stack([tf.constant(row, "float32") for row in samples]).to_tensor()
+        texts = self.decode_strings(self.hear(samples), num_beams)
+        return [text.decode("utf-8") for text in texts.numpy()]
+
+    def hear(self, samples):
+        """Logits of samples `(batch, time)`, as from a call, but traced once for all shapes."""
+        return self._compiled(tf.cast(samples, "float32"))
+
+    @functools.cached_property
+    def _compiled(self):
+        spec = tf.TensorSpec((None, None), "float32")
+        return tf.function(lambda samples: self(samples, training=False), input_signature=[spec])
+
+    def transcribe_strings(self, samples, num_beams=None):
+        """As `transcribe`, for another graph: samples `(batch, time)` to strings `(batch,)`."""
+        return self.decode_strings(self(samples, training=False), num_beams)
+
+    def decode_strings(self, logits, num_beams=None):
+        """The transcripts behind logits, as `transcribe_strings` gives them."""
+        if self.vocabulary is None:
+            raise ValueError("vocabulary: this model was made without one; it knows only ids")
+        batch, steps = tf.shape(logits)[0], tf.shape(logits)[1]
+        search = {} if num_beams is None else {"beam_width": num_beams}
+        found, _ = ops.ctc_decode(
+            logits,
+            tf.fill([batch], steps),
+            strategy="beam_search" if search else "greedy",
+            mask_index=0,
+            **search,
+        )
+        ids = found[0]  # (batch, steps), -1 behind the last
+        table = Vocabulary(self.vocabulary)
+        characters = tf.constant(["", *(table.decode([i]) for i in range(len(table)))])
+        return tf.strings.strip(tf.strings.reduce_join(tf.gather(characters, ids + 1), axis=-1))
+
+    def data_specs(self):
+        samples = checks.Spec(
+            "float", (None,), -1, 1, "Samples are floats (batch, time): of 16 bits, x / 32768."
+        )
+        ids = checks.Spec("int", (None,), 0, self.vocab_size - 1, "0 pads shorter transcripts.")
+        return samples, ids
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(
+            vocab_size=self.vocab_size,
+            rnn_units=self.rnn_units,
+            num_layers=self.num_layers,
+            dropout_rate=self.dropout_rate,
+            sample_rate=self.sample_rate,
+            mel_bins=self.mel_bins,
+            stack=self.stack,
+            time_masks=self.time_masks,
+            frequency_masks=self.frequency_masks,
+            time_share=self.time_share,
+            frequency_share=self.frequency_share,
+            mean=self.mean,
+            deviation=self.deviation,
+            vocabulary=self.vocabulary,
+        )
+        return config
