@@ -8,11 +8,11 @@ _MODULES = {
     "image_classification": "bigmodels.tasks.image_classification",
     "text_generation": "bigmodels.tasks.text_generation",
     "translation": "bigmodels.tasks.translation",
-    "image_generation": "bigmodels.tasks.image_generation",
-    "driving": "bigmodels.tasks.driving",
-    "time_series": "bigmodels.tasks.time_series",
-    "inpainting": "bigmodels.tasks.inpainting",
     "speech_recognition": "bigmodels.tasks.speech_recognition",
+    "time_series": "bigmodels.tasks.time_series",
+    "image_generation": "bigmodels.tasks.image_generation",
+    "inpainting": "bigmodels.tasks.inpainting",
+    "driving": "bigmodels.tasks.driving",
 }
 
 NAMES = tuple(_MODULES)
