@@ -1,8 +1,9 @@
 """Runs whose processes are killed with SIGKILL at random instants end as the untouched one.
 
-In the fast tests each of the four families is killed twice, in the slow ones forty times; the
-instants follow from a seed. A process that has imported TensorFlow, and used nothing of it yet, is
-forked for every attempt, so that most of the time is spent in what is to be killed.
+In the fast tests each of the four families is killed once, in the thorough ones three times, in the
+slow ones forty times; the instants follow from a seed. A process that has imported TensorFlow, and
+used nothing of it yet, is forked for every attempt, so that most of the time is spent in what is to
+be killed.
 """
 
 import contextlib
@@ -152,7 +153,12 @@ def _attempt(nursery, task, run, settings, killed_after=None, in_training=False)
 
 
 @pytest.mark.parametrize(
-    "kills", [2, pytest.param(40, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+    "kills",
+    [
+        1,
+        pytest.param(3, marks=pytest.mark.thorough),
+        pytest.param(40, marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),
+    ],
 )
 @pytest.mark.parametrize("family", FAMILIES)
 def test_killed_at_random_instants(family, kills, data, nursery, untouched, tmp_path):

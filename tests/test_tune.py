@@ -117,6 +117,11 @@ SMALL_GRIDS = {
     "time_series": {"model.rnn_units": 4},
     "translation": {"model.embedding_dim": 64},
     "inpainting": {"model.reconstruction": "mean_squared_error"},
+    "speech_recognition": {
+        "model.rnn_units": 4,
+        "model.time_masks": 0,
+        "model.frequency_masks": 0,
+    },
 }
 
 

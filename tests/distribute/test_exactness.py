@@ -71,18 +71,23 @@ def _furthest(found, wanted):
 
 
 FAST = {
-    "mirrored 2": (*cases.MODELS, "much at once", "two outputs", "mixed_float16"),
+    "mirrored 2": (
+        *cases.FAST_MODELS,
+        *("functional", "much at once", "two outputs", "mixed_float16"),
+    ),
     # Beside these, and beside two replicas of one process, a functional model adds little.
     "2 workers": cases.FAST_MODELS,
 }
+THOROUGH = {"mirrored 2": tuple(cases.MODELS)}
 
 
 def _matrix():
-    """Everything; what the fast tests leave out is marked slow."""
+    """Everything; what the fast tests leave out is marked thorough or slow."""
     for topology in TOPOLOGIES:
         for name in cases.CASES:
             fast = name in FAST.get(topology, ())
-            marks = [] if fast else [pytest.mark.slow]
+            thorough = name in THOROUGH.get(topology, ())
+            marks = [] if fast else [pytest.mark.thorough if thorough else pytest.mark.slow]
             yield pytest.param(topology, name, marks=marks, id=f"{topology}-{name}")
 
 
