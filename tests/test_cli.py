@@ -96,7 +96,7 @@ def test_killed_training_continues_and_every_command_answers_in_json(tmp_path):
         start_new_session=True,
     )
     waited = 0.0
-    while not list(run.glob("checkpoints/*.npz")):
+    while not list(run.glob("checkpoints/[0-9]*.npz")):  # Not one that is still being written.
         assert process.poll() is None and waited < 300
         time.sleep(0.1)
         waited += 0.1

@@ -180,7 +180,7 @@ def test_killed_at_random_instants(family, kills, data, nursery, untouched, tmp_
     for run in runs:
         assert_same_run(wanted, run)
         assert not list(run.rglob(".*"))  # Nothing half-written is left.
-    assert len(positions) > 1  # It was killed in the midst of training, too.
+    assert len(positions) >= min(kills, 2)  # It was killed in the midst of training, too.
 
 
 def test_a_full_disk_ends_a_run_that_goes_on_when_there_is_room(data, nursery, untouched, tmp_path):
