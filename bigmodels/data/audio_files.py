@@ -3,7 +3,7 @@
 import os
 import pathlib
 
-from bigmodels.data.files import text_file
+from bigmodels.data.files import named_like, text_file
 from bigmodels.data.recordings import Recording, read_wav
 
 TABLE = "metadata.csv"
@@ -38,21 +38,12 @@ def list_wavs(path, argument="input"):
     Raises:
         ValueError: if the path does not exist, or the directory holds none.
     """
-
-    def fail(error):
-        raise ValueError(f"{argument}: {error.filename!r} cannot be listed: {error.strerror}")
-
     path = pathlib.Path(path)
     if not os.path.lexists(path):
         raise ValueError(f"{argument}: {str(path)!r} does not exist")
     if not path.is_dir():
         return [path]
-    found = sorted(
-        pathlib.Path(where, name)
-        for where, folders, names in os.walk(path, onerror=fail)
-        for name in (*folders, *names)
-        if pathlib.Path(name).suffix.lower() == ".wav"
-    )
+    found = named_like(argument, path, (".wav",))
     if not found:
         raise ValueError(f"{argument}: {str(path)!r} holds no .wav file")
     return found
@@ -80,10 +71,7 @@ def _words(root):
 def _table(root):
     """Paths and transcripts of the lines of a table."""
     table = root / TABLE
-    try:
-        lines = text_file(table).replace("\r\n", "\n").split("\n")
-    except ValueError as error:
-        raise ValueError(f"audio: {str(error).removeprefix('text: ')}") from None
+    lines = text_file(table, "audio").replace("\r\n", "\n").split("\n")
     pairs, seen = [], {}
     for number, line in enumerate(lines, 1):
         if not line.strip():

@@ -110,7 +110,7 @@ def list_images(path):
         raise ValueError(f"input: {str(path)!r} does not exist")
     if not path.is_dir():
         return [path]
-    found = _image_files("input", path)
+    found = named_like("input", path, _IMAGE_SUFFIXES)
     if not found:
         raise ValueError(f"input: {str(path)!r} holds no image {_IMAGE_SUFFIXES}")
     return found
@@ -197,8 +197,20 @@ def _folders(root):
     return names
 
 
-def _image_files(argument, folder):
-    """What is named like an image in a folder and below it, in order; folders too."""
+def named_like(argument, folder, suffixes):
+    """What has one of these suffixes, in a folder and below it, in order; folders too.
+
+    Args:
+        argument: What a message begins with.
+        folder: Path.
+        suffixes: In lower case, with their dots.
+
+    Returns:
+        A list of `pathlib.Path`.
+
+    Raises:
+        ValueError: naming the folder that cannot be listed.
+    """
 
     def fail(error):
         raise ValueError(f"{argument}: {error.filename!r} cannot be listed: {error.strerror}")
@@ -207,7 +219,7 @@ def _image_files(argument, folder):
         pathlib.Path(where, name)
         for where, folders, names in os.walk(folder, onerror=fail)
         for name in (*folders, *names)
-        if pathlib.Path(name).suffix.lower() in _IMAGE_SUFFIXES
+        if pathlib.Path(name).suffix.lower() in suffixes
     )
 
 
@@ -217,7 +229,7 @@ def _list_images(root, names):
         if folder not in names:
             raise ValueError(f"images: {str(root / folder)!r} is no class of the training images")
     for label, name in enumerate(names):
-        found = _image_files("images", root / name)
+        found = named_like("images", root / name, _IMAGE_SUFFIXES)
         if not found:
             raise ValueError(f"images: {str(root / name)!r} holds no image {_IMAGE_SUFFIXES}")
         paths += found

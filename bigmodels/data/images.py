@@ -147,7 +147,10 @@ def load_images(
     weights = tf.constant(weights, "float32")
 
     def prepare(batch, batch_seed):
-        (images, labels), numbers = batch if batch_seed is None else (batch, None)
+        numbers = None
+        if holes is not None and batch_seed is None:
+            batch, numbers = batch
+        images, labels = batch
         images = tf.cast(images, "float32") * ((high - low) / 255) + low
         if augmentation is not None and batch_seed is not None:
             images = augmentation(images, batch_seed)
@@ -166,9 +169,9 @@ def load_images(
         return images, labels, tf.linalg.matvec(shares, weights)
 
     def in_order(elements):
-        # Each with its number, last.
-        numbered = elements.enumerate().map(lambda number, element: (element, number))
-        return evaluation_batches(numbered, batch_size, prepare)
+        if holes is not None:  # Which follow from each image's number; it stands last.
+            elements = elements.enumerate().map(lambda number, element: (element, number))
+        return evaluation_batches(elements, batch_size, prepare)
 
     elements, reading = splits["train"], {}
     if not held:

@@ -213,7 +213,9 @@ class Seq2SeqTransformer(Model):
             raise ValueError(f"num_beams: {num_beams!r}, expected a positive integer")
         if not several:
             return []
-        sizes = Subwords(self.pieces).encode(several).row_lengths().numpy()
+        subwords = Subwords(self.pieces)
+        tokens = subwords.encode(several)
+        sizes = tokens.row_lengths().numpy()
         if sizes.max() > self.max_length:
             raise ValueError(
                 f"texts: {checks.shown(several[sizes.argmax()])} has {sizes.max()} tokens, more "
@@ -223,21 +225,22 @@ class Seq2SeqTransformer(Model):
         # Those of a length together: the shorter ones need not wait.
         order = sizes.argsort(kind="stable")
         for rows in (order[i : i + _AT_ONCE] for i in range(0, len(order), _AT_ONCE)):
-            part = tf.constant([several[i] for i in rows])
-            done = self.translate_strings(part, num_beams, tf.constant(length_penalty, "float32"))
+            source = tf.gather(tokens, rows).to_tensor()
+            penalty = tf.constant(length_penalty, "float32")
+            done = subwords.decode(self.translate_tokens(source, num_beams, penalty))
             for i, text in zip(rows, done.numpy(), strict=True):
                 found[i] = text.decode()
         return found[0] if isinstance(texts, str) else found
 
-    @tf.function(reduce_retracing=True)
     def translate_strings(self, texts, num_beams=None, length_penalty=1.0):
-        """`translate` as a graph: UTF-8 strings `(batch,)` to strings `(batch,)`."""
+        """`translate` in a graph: UTF-8 strings `(batch,)` to strings `(batch,)`."""
         subwords = Subwords(self.pieces)
         tokens = subwords.encode(texts).to_tensor()
         return subwords.decode(self.translate_tokens(tokens, num_beams, length_penalty))
 
+    @tf.function(reduce_retracing=True)
     def translate_tokens(self, source, num_beams=None, length_penalty=1.0):
-        """`translate` for token ids, in a graph.
+        """`translate` for token ids, compiled.
 
         Args:
             source: int32 `(batch, source_length)`, padded with 0 at their ends.
