@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bigmodels import atomic
+from bigmodels import atomic, extras
 from bigmodels.run_directory import RunDirectory
 from bigmodels.tasks.task import check_choice
 
@@ -84,13 +84,9 @@ def export(workdir, format="saved_model", output=None, signature=None):
 
 
 def _check_installed(format, packages):
-    for package in packages:
-        try:
+    with extras.needs(f"format: {format}", "export"):
+        for package in packages:
             importlib.import_module(package)
-        except ImportError as error:
-            raise ValueError(
-                f'format: {format} needs more packages ({error}); pip install "bigmodels[export]"'
-            ) from None
 
 
 def _use_plain_arithmetic(model):

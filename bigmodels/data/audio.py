@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from bigmodels.data import audio_files, embedded, tfds
-from bigmodels.data.embedded import stratified_split
 from bigmodels.data.pipeline import evaluation_batches, training_batches
 from bigmodels.data.recordings import MAX_SECONDS, resampled, without_end
+from bigmodels.data.split import stratified_split
 from bigmodels.layers import Vocabulary
 from bigmodels.layers.log_mel import hop_length
 

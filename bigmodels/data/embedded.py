@@ -7,13 +7,14 @@ import importlib.resources
 
 import numpy as np
 import tensorflow as tf
-from sklearn.model_selection import train_test_split
 
+from bigmodels import extras
+from bigmodels.data import csv_series
 from bigmodels.data.recordings import Recording, decode_wav
 from bigmodels.data.road import synthetic_road
+from bigmodels.data.split import SEED, stratified_split
+from bigmodels.data.timeline import Timeline
 
-# The split is part of the data set: the same whatever the seed of a training.
-_SPLIT_SEED = 0
 # Of the dates.
 _LANGUAGES = ("de", "en", "es", "fr", "it", "nl", "pt", "sv")
 
@@ -36,24 +37,6 @@ def digits():
         for name, chosen in indices.items()
     }
     return splits, [str(i) for i in range(10)]
-
-
-def stratified_split(labels):
-    """Row numbers of an 80/10/10 split in which every class keeps its share.
-
-    Args:
-        labels: One integer a row.
-
-    Returns:
-        `{"train": rows, "validation": rows, "test": rows}`, the same for the same labels.
-    """
-    rows = np.arange(len(labels))
-    labels = np.asarray(labels)
-    train, rest = train_test_split(rows, test_size=0.2, random_state=_SPLIT_SEED, stratify=labels)
-    validation, test = train_test_split(
-        rest, test_size=0.5, random_state=_SPLIT_SEED, stratify=labels[rest]
-    )
-    return {"train": train, "validation": validation, "test": test}
 
 
 def python_docs():
@@ -80,7 +63,7 @@ def dates():
         ValueError: if Babel is not installed.
     """
     format_date = _babel("dates").format_date
-    rng = np.random.default_rng(_SPLIT_SEED)
+    rng = np.random.default_rng(SEED)
     first, last = (datetime.date(year, 1, 1).toordinal() for year in (1900, 2100))
     days = rng.permutation(np.arange(first, last))
     splits, begun = {}, 0
@@ -114,12 +97,8 @@ def names():
 
 
 def _babel(module):
-    try:
+    with extras.needs("dataset: dates and names come from Babel, which", "translation"):
         return importlib.import_module(f"babel.{module}")
-    except ImportError:
-        raise ValueError(
-            'dataset: dates and names come from Babel: pip install "bigmodels[translation]"'
-        ) from None
 
 
 def co2():
@@ -133,8 +112,6 @@ def co2():
     Raises:
         ValueError: if statsmodels is not installed.
     """
-    from bigmodels.data import csv_series  # Which reads files as `files` does, above this.
-
     table = csv_series.read_csv(_statsmodels("co2"), time_format="%Y%m%d")
     return dataclasses.replace(table, timeline=dataclasses.replace(table.timeline, form=""))
 
@@ -144,8 +121,6 @@ def sunspots():
 
     Returns and raises: as `co2`.
     """
-    from bigmodels.data import csv_series
-
     table = csv_series.read_csv(_statsmodels("sunspots"))
     return dataclasses.replace(table, season=11)  # The step does not say so.
 
@@ -155,23 +130,15 @@ def elnino():
 
     Returns and raises: as `co2`.
     """
-    from bigmodels.data.csv_series import Table
-    from bigmodels.data.timeline import Timeline
-
     years = np.loadtxt(_statsmodels("elnino"), skiprows=1, delimiter=",")  # Months are columns.
     values = years[:, 1:].reshape(-1, 1)
     line = Timeline("month", 12 * int(years[0, 0]), 1)
-    return Table(line, ("temperature",), values, len(values))
+    return csv_series.Table(line, ("temperature",), values, len(values))
 
 
 def _statsmodels(name):
-    try:
+    with extras.needs(f"dataset: {name!r}", "time_series"):
         package = importlib.resources.files("statsmodels")
-    except ModuleNotFoundError:
-        raise ValueError(
-            f"dataset: {name!r} comes with statsmodels, which is not installed; "
-            'pip install "bigmodels[time_series]"'
-        ) from None
     return package / "datasets" / name / f"{name}.csv"
 
 
@@ -197,12 +164,8 @@ def photos():
     Raises:
         ValueError: if scikit-image is not installed.
     """
-    try:
+    with extras.needs("dataset: 'photos'", "inpainting"):
         from skimage import data
-    except ImportError:
-        raise ValueError(
-            "dataset: 'photos' needs scikit-image; pip install \"bigmodels[inpainting]\""
-        ) from None
     patches = {"train": [], "validation": [], "test": []}
     for label, name in enumerate(_PHOTOS):
         pixels = getattr(data, name)()
@@ -219,7 +182,7 @@ def photos():
     for split, found in patches.items():
         images, labels = (np.stack(part) for part in zip(*found, strict=True))
         # Whoever takes the first few is to see every photo.
-        order = np.random.default_rng(_SPLIT_SEED).permutation(len(images))
+        order = np.random.default_rng(SEED).permutation(len(images))
         images, labels = images[order], labels[order].astype("int64")
         splits[split] = tf.data.Dataset.from_tensor_slices((images, labels))
     return splits, list(_PHOTOS)
@@ -242,20 +205,15 @@ def spoken_characters():
     Raises:
         ValueError: if captcha is not installed.
     """
-    try:
+    with extras.needs("dataset: 'spoken_characters'", "speech"):
         import captcha
-    except ImportError:
-        raise ValueError(
-            "dataset: spoken_characters comes with captcha, which is not installed; "
-            'pip install "bigmodels[speech]"'
-        ) from None
     voices = {}
     for folder in (importlib.resources.files(captcha) / "data").iterdir():
         if folder.is_dir() and len(folder.name) == 1:
             samples, rate = decode_wav((folder / "default.wav").read_bytes())
             loud = np.flatnonzero(np.abs(samples) > 500)  # Silence is added below.
             voices[folder.name] = samples[loud[0] : loud[-1] + 1] / 32768
-    rng, found = np.random.default_rng(_SPLIT_SEED), []
+    rng, found = np.random.default_rng(SEED), []
     for number in range(_RECORDINGS):
         characters = rng.choice(sorted(voices), rng.integers(1, _LONGEST + 1))
         pauses = rng.uniform(0.05, 0.2, len(characters) + 1) * rate

@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from bigmodels.checks import shown
-from bigmodels.data.embedded import stratified_split
 from bigmodels.data.image_header import check_image
+from bigmodels.data.split import stratified_split
 
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
 _SPLITS = ("train", "validation", "test")

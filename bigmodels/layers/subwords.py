@@ -5,6 +5,7 @@ import collections
 import numpy as np
 import tensorflow as tf
 
+from bigmodels import extras
 from bigmodels.checks import shown
 
 # Stands for the space before a word, as in SentencePiece (Kudo and Richardson, 2018).
@@ -75,14 +76,9 @@ class Subwords:
         characters = sorted({character for chunk in counts for character in chunk})
         if vocab_size <= 4 + len(characters):
             return cls(characters)
-        try:
+        what = f"vocab_size: {vocab_size}, more than the text's {len(characters)} characters,"
+        with extras.needs(what, "translation"):
             import tokenizers
-        except ImportError:
-            raise ValueError(
-                f"vocab_size: {vocab_size} is more than the {len(characters)} characters of the "
-                "text, and pieces of several characters need one more package: "
-                'pip install "bigmodels[translation]"'
-            ) from None
         model = tokenizers.Tokenizer(tokenizers.models.BPE())
         model.pre_tokenizer = tokenizers.pre_tokenizers.Split(_CUT, "removed")
         trainer = tokenizers.trainers.BpeTrainer(

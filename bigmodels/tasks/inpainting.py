@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 from scipy import ndimage
 
-from bigmodels import intervals, plots
+from bigmodels import extras, intervals, plots
 from bigmodels.checks import shown
 from bigmodels.data import Augmentation, Holes, files, load_images
 from bigmodels.data.images import augmentation_for
@@ -33,6 +33,7 @@ from bigmodels.tasks.task import (
     Signature,
     Task,
     check_choice,
+    check_image_size,
     check_not_negative,
     check_positive,
     check_share,
@@ -86,9 +87,7 @@ class DataConfig:
     holes: int = 1
 
     def __post_init__(self):
-        check_sizes(self, "image_size", where="data")
-        if len(self.image_size) not in (0, 2):
-            raise ValueError(f"data.image_size: {self.image_size!r}, expected HEIGHT,WIDTH")
+        check_image_size(self.image_size)
         share = self.hole_share
         if len(share) != 2 or not 0 < share[0] <= share[1] <= 0.5:
             raise ValueError(
@@ -145,13 +144,8 @@ def load_data(config):
 
 
 def _check_installed():
-    try:
+    with extras.needs("task: inpainting", "inpainting"):
         import skimage  # noqa: F401
-    except ImportError:
-        raise ValueError(
-            "task: inpainting is measured with scikit-image, which is not installed; "
-            'pip install "bigmodels[inpainting]"'
-        ) from None
 
 
 def build_model(config, data):

@@ -16,7 +16,7 @@ import importlib
 import numpy as np
 import tensorflow as tf
 
-from bigmodels import intervals, plots
+from bigmodels import extras, intervals, plots
 from bigmodels.checks import shown
 from bigmodels.data import AudioAugmentation, load_audio
 from bigmodels.data.audio_files import list_wavs
@@ -128,13 +128,8 @@ def load_data(config):
 
 
 def _jiwer():
-    try:
+    with extras.needs("task: speech_recognition", "speech"):
         return importlib.import_module("jiwer")
-    except ImportError:
-        raise ValueError(
-            "task: speech_recognition is measured by jiwer, which is not installed; "
-            'pip install "bigmodels[speech]"'
-        ) from None
 
 
 def build_model(config, data):

@@ -59,6 +59,21 @@ def check_sizes(config, *names, where="model"):
     check_share(f"{where}.dropout_rate", getattr(config, "dropout_rate", 0.0))
 
 
+def check_image_size(size):
+    """Refuse a `data.image_size` that is neither empty nor a height and a width.
+
+    Args:
+        size: A tuple of numbers.
+
+    Raises:
+        ValueError: naming the setting and its value.
+    """
+    for number in size:
+        check_positive("data.image_size", number)
+    if len(size) not in (0, 2):
+        raise ValueError(f"data.image_size: {size!r}, expected HEIGHT,WIDTH")
+
+
 def check_choice(name, value, choices):
     """Refuse a value that is not one of some names.
 

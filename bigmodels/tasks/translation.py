@@ -14,7 +14,7 @@ import tensorflow as tf
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.neighbors import NearestNeighbors
 
-from bigmodels import intervals, plots
+from bigmodels import extras, intervals, plots
 from bigmodels.data import clean_text, files, load_pairs
 from bigmodels.intervals import Observations
 from bigmodels.losses import SparseCategoricalCrossentropy
@@ -176,12 +176,8 @@ def rate(translations, references, keys=None):
 
 
 def _sacrebleu():
-    try:
+    with extras.needs("task: translation", "translation"):
         import sacrebleu.metrics
-    except ImportError as error:
-        raise ValueError(
-            f'task: translation needs more packages ({error}); pip install "bigmodels[translation]"'
-        ) from None
     return sacrebleu.metrics
 
 

@@ -125,5 +125,5 @@ def test_without_scikit_image_the_extra_is_named(monkeypatch):
     for module in [name for name in sys.modules if name.split(".")[0] == "skimage"]:
         monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setitem(sys.modules, "skimage", None)
-    with pytest.raises(ValueError, match=r'scikit-image; pip install "bigmodels\[inpainting\]"'):
+    with pytest.raises(ValueError, match=r'skimage.*pip install "bigmodels\[inpainting\]"'):
         load_images("photos")

@@ -166,7 +166,7 @@ def test_settings_are_checked(settings, message):
 
 def test_without_scikit_image_nothing_is_trained(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "skimage", None)
-    with pytest.raises(ValueError, match=r'scikit-image.*pip install "bigmodels\[inpainting\]"'):
+    with pytest.raises(ValueError, match=r'skimage.*pip install "bigmodels\[inpainting\]"'):
         train("inpainting", tmp_path / "run", verbose=0)
     assert not (tmp_path / "run").exists()
 
