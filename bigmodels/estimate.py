@@ -9,7 +9,11 @@ import tensorflow as tf
 # What share of the rate of large products a training reaches (`tools/bench training` measures it).
 _SHARE = 0.4
 _PRODUCT = 1024
-_CONVOLUTIONS = ("Conv2D", "Conv2DBackpropInput", "Conv2DBackpropFilter")
+_CONVOLUTIONS = tuple(
+    kind + way
+    for kind in ("Conv2D", "DepthwiseConv2dNative")
+    for way in ("", "BackpropInput", "BackpropFilter")
+)
 _PRODUCTS = ("MatMul", "BatchMatMulV2", "Einsum", *_CONVOLUTIONS)
 
 
@@ -103,7 +107,8 @@ def training(model, batches, replicas=1):
     forward, activations = _counted(lambda x: model(x, training=False), called_with, steps)
     # Of sizes known only at run time (half a batch, in the LSTM's loops) nothing is counted. The
     # forward pass has none, and each of its products comes again for two gradients.
-    flops = max(flops, 3 * forward)
+    if all(layer.trainable for layer in model._flatten_layers()):
+        flops = max(flops, 3 * forward)
     variables = {id(v): v for v in model.variables}
     variables |= {id(v): v for optimizer in model.optimizers for v in optimizer.variables}
     held = [*variables.values(), *model.trainable_variables]  # Those have a gradient too.
@@ -160,6 +165,10 @@ def _products(node, shapes):
         return 2 * math.prod(third[0]) * math.prod(second[:-1])
     if node.op == "Conv2DBackpropFilter":
         return 2 * math.prod(third[0]) * math.prod(shapes[node.name][0][:-1])
+    if node.op.startswith("DepthwiseConv2dNative"):  # Each channel has a kernel of its own.
+        if node.op.endswith("BackpropFilter"):
+            return 2 * math.prod(third[0]) * math.prod(shapes[node.name][0][:2])
+        return 2 * math.prod(third[0] if third else shapes[node.name][0]) * math.prod(second[:2])
     if node.op == "Einsum":
         left, right = node.attr["equation"].s.decode().partition("->")[0].split(",")
         out = node.attr["equation"].s.decode().partition("->")[2]

@@ -1,6 +1,7 @@
 """Building blocks shared by the models."""
 
 from bigmodels.layers.cached_attention import CachedAttention
+from bigmodels.layers.image_classifier import ImageClassifier, check_classes
 from bigmodels.layers.language_model import LanguageModel
 from bigmodels.layers.layer_normalization import LayerNormalization
 from bigmodels.layers.layer_stack import LayerStack, check_image_shape
@@ -16,6 +17,7 @@ from bigmodels.layers.vocabulary import Vocabulary
 __all__ = [
     "LSTM",
     "CachedAttention",
+    "ImageClassifier",
     "LanguageModel",
     "LayerNormalization",
     "LayerStack",
@@ -26,5 +28,6 @@ __all__ = [
     "Subwords",
     "TransformerBlock",
     "Vocabulary",
+    "check_classes",
     "check_image_shape",
 ]

@@ -1,6 +1,7 @@
 """The article's four families, one file each, and what its applications need beside them."""
 
 import bigmodels.losses  # noqa: F401  (registers the loss that a trained model's file names)
+from bigmodels.models.backbone_classifier import BackboneClassifier
 from bigmodels.models.cnn import CNN
 from bigmodels.models.dcgan import ConvDiscriminator, ConvGenerator
 from bigmodels.models.drnn import DRNN
@@ -17,6 +18,7 @@ __all__ = [
     "DRNN",
     "GAN",
     "RNN",
+    "BackboneClassifier",
     "ConvDiscriminator",
     "ConvGenerator",
     "Discriminator",

@@ -10,14 +10,13 @@ dropout, batch normalisation.
 """
 
 import keras
-from keras import layers, ops
+from keras import layers
 
-from bigmodels import checks
-from bigmodels.layers import LayerStack
+from bigmodels.layers import ImageClassifier, check_classes
 
 
 @keras.saving.register_keras_serializable(package="bigmodels")
-class CNN(LayerStack):
+class CNN(ImageClassifier):
     """Convolution and pooling stages, then two dense layers.
 
     With its defaults on 28x28x1 images it is the article's network, 225,034 parameters.
@@ -44,7 +43,6 @@ class CNN(LayerStack):
         ValueError: if an argument is out of range or the images are too small for the stages.
     """
 
-    gives_logits = True
     natural_input_shape = (None, 28, 28, 1)
 
     def __init__(
@@ -60,10 +58,6 @@ class CNN(LayerStack):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if num_classes < 2:
-            raise ValueError(f"num_classes: {num_classes!r}, expected at least 2")
-        if class_names is not None and len(class_names) != num_classes:
-            raise ValueError(f"class_names: {len(class_names)} names for num_classes={num_classes}")
         if not filters:
             raise ValueError(f"filters: {filters!r}, expected one number or more")
         if padding not in ("valid", "same"):
@@ -74,7 +68,7 @@ class CNN(LayerStack):
         self.dense_units = dense_units
         self.dropout_rate = dropout_rate
         self.batch_normalization = batch_normalization
-        self.class_names = None if class_names is None else tuple(class_names)
+        self.class_names = check_classes(num_classes, class_names)
         self.padding = padding
         dtype = self.dtype_policy
         for i, count in enumerate(self.filters, start=1):  # self.conv1, self.pool1, ...
@@ -117,38 +111,6 @@ class CNN(LayerStack):
                 "a grey image needs a channel axis: images[..., None]"
             )
         super().build(shape)
-
-    def predict_proba(self, x, **kwargs):
-        """Class probabilities.
-
-        Args:
-            x: Images, or a data set of them, as for `predict`.
-            **kwargs: As for `predict`.
-
-        Returns:
-            float32 array `(images, num_classes)`, rows that sum to one.
-        """
-        return ops.convert_to_numpy(ops.softmax(self.predict(x, **kwargs)))
-
-    def data_specs(self):
-        shape = self._build_shapes_dict["input_shape"][1:] if self.built else (None, None, None)
-        images = checks.Spec(
-            "float",
-            shape,
-            low=-16,
-            high=16,
-            hint="Images are floats (batch, height, width, channels), scaled once: x / 255.",
-        )
-        if not self._sparse_loss():
-            return images, checks.Spec()
-        labels = checks.Spec(
-            "int",
-            (),
-            low=0,
-            high=self.num_classes - 1,
-            hint="Targets are class numbers; one-hot ones need CategoricalCrossentropy.",
-        )
-        return images, labels
 
     def get_config(self):
         config = super().get_config()

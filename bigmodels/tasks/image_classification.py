@@ -2,6 +2,8 @@
 
     bigmodels-train --task=image_classification --workdir=runs/digits
     bigmodels-train --task=image_classification --dataset=fashion_mnist --workdir=runs/fashion
+    bigmodels-train --task=image_classification --dataset=images:my_photos --workdir=runs/mine \
+        --set data.image_size=96,96 --set model.kind=backbone --set model.weights=imagenet
 
 Measured figures, with seed, machine and time, are in the README.
 """
@@ -18,7 +20,8 @@ from bigmodels.data.images import augmentation_for
 from bigmodels.data.mixing import KINDS
 from bigmodels.intervals import Observations
 from bigmodels.losses import SparseCategoricalCrossentropy
-from bigmodels.models import CNN
+from bigmodels.models import CNN, BackboneClassifier
+from bigmodels.models.backbone_classifier import APPLICATIONS
 from bigmodels.tasks.task import (
     Config,
     Metric,
@@ -26,6 +29,7 @@ from bigmodels.tasks.task import (
     Signature,
     Task,
     check_choice,
+    check_image_size,
     check_not_negative,
     check_positive,
     check_share,
@@ -40,13 +44,14 @@ _TOP = 5
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig:
+class CNNConfig:
     """Arguments of `bigmodels.models.CNN`: the article's sizes, and help against overfitting.
 
     `padding=valid`, `dropout_rate=0` and `batch_normalization=false` give the article's bare
     network.
     """
 
+    kind: str = "cnn"
     filters: tuple[int, ...] = (32, 64)
     kernel_size: int = 3
     dense_units: int = 128
@@ -57,6 +62,28 @@ class ModelConfig:
     def __post_init__(self):
         check_sizes(self, "filters", "kernel_size", "dense_units")
         check_choice("model.padding", self.padding, ("same", "valid"))
+
+
+@dataclasses.dataclass(frozen=True)
+class BackboneConfig:
+    """Arguments of `bigmodels.models.BackboneClassifier`.
+
+    `weights`: where the backbone's come from: a file, or `imagenet` for those that Keras has or
+    fetches. Empty, all of it is trained from nothing.
+    """
+
+    kind: str = "backbone"
+    application: str = "MobileNetV2"
+    alpha: float = 1.0
+    weights: str = ""
+    train_backbone: bool = False
+    batch_statistics: bool = False
+    dropout_rate: float = 0.2
+
+    def __post_init__(self):
+        check_sizes(self)
+        check_positive("model.alpha", self.alpha)
+        check_choice("model.application", self.application, APPLICATIONS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,9 +100,7 @@ class DataConfig:
     balance_classes: bool = False
 
     def __post_init__(self):
-        check_sizes(self, "image_size", where="data")
-        if len(self.image_size) not in (0, 2):
-            raise ValueError(f"data.image_size: {self.image_size!r}, expected HEIGHT,WIDTH")
+        check_image_size(self.image_size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +138,7 @@ class ImageClassification(Config):
 
     dataset: str = "digits"
     epochs: int = 20
-    model: ModelConfig = ModelConfig()
+    model: CNNConfig | BackboneConfig = CNNConfig()
     data: DataConfig = DataConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     mixing: MixingConfig = MixingConfig()
@@ -140,9 +165,15 @@ def _mixing(config):
 
 
 def build_model(config, data):
-    """A built CNN for the data's images and classes."""
-    names = data.class_names
-    model = CNN(len(names), class_names=names, **dataclasses.asdict(config.model))
+    """A built CNN for the data's images and classes, or a pretrained backbone."""
+    names, settings = data.class_names, dataclasses.asdict(config.model)
+    if settings.pop("kind") == "cnn":
+        model = CNN(len(names), class_names=names, **settings)
+    else:
+        weights = settings.pop("weights")
+        model = BackboneClassifier(len(names), data.image_shape, class_names=names, **settings)
+        if weights:
+            model.load_backbone(weights)
     model.build((None, *data.image_shape))
     return model
 
@@ -163,12 +194,18 @@ def compile_model(model, config, steps):
 
 def search_space(hp):
     """The network's size, how fast it learns, and what keeps it from learning by heart."""
-    return {
-        "model.filters": hp.Choice("model.filters", ["16,32", "32,64", "64,128"]),
-        "model.dense_units": hp.Choice("model.dense_units", [64, 128, 256, 512]),
+    kind = hp.Fixed("model.kind", "cnn")
+    space = {
+        "model.kind": kind,
         "model.dropout_rate": hp.Float("model.dropout_rate", 0.0, 0.5, step=0.1),
         "optimizer.learning_rate": hp.Float("optimizer.learning_rate", 3e-4, 1e-2, sampling="log"),
         "optimizer.weight_decay": hp.Float("optimizer.weight_decay", 1e-3, 0.3, sampling="log"),
+    }
+    if kind == "backbone":
+        return space
+    return space | {
+        "model.filters": hp.Choice("model.filters", ["16,32", "32,64", "64,128"]),
+        "model.dense_units": hp.Choice("model.dense_units", [64, 128, 256, 512]),
     }
 
 
@@ -267,7 +304,7 @@ def predict(model, config, input=None):
     """Class and probability of image files.
 
     Args:
-        model: A trained CNN.
+        model: A trained model.
         config: Its config.
         input: An image file, or a directory, of whose files those named like images are taken.
 

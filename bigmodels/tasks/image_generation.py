@@ -26,6 +26,7 @@ from bigmodels.tasks.task import (
     Optimizer,
     Signature,
     Task,
+    check_image_size,
     check_positive,
     check_share,
     check_sizes,
@@ -67,9 +68,7 @@ class DataConfig:
     skip_bad_files: bool = False
 
     def __post_init__(self):
-        check_sizes(self, "image_size", where="data")
-        if len(self.image_size) not in (0, 2):
-            raise ValueError(f"data.image_size: {self.image_size!r}, expected HEIGHT,WIDTH")
+        check_image_size(self.image_size)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -147,6 +147,14 @@ CASES = {
         striped_images,
         _classify,
     ),
+    "BackboneClassifier": Case(
+        lambda **k: bigmodels.models.BackboneClassifier(
+            3, (32, 32, 1), "MobileNet", 0.25, train_backbone=True, batch_statistics=True, **k
+        ),
+        lambda rng, n: striped_images(rng, n, 32)[0],
+        lambda rng, n: striped_images(rng, n, 32),
+        _classify,
+    ),
     "DRNN": Case(
         lambda **k: bigmodels.models.DRNN(
             3, 6, 1, 0.1, mel_bins=8, time_masks=1, mean=[-5] * 8, deviation=[4] * 8, **k

@@ -16,6 +16,7 @@ import tensorflow as tf
 from bigmodels import tasks
 from bigmodels.checkpoint import Checkpoints
 from bigmodels.evaluate import evaluate
+from bigmodels.export import export
 from bigmodels.predict import predict
 from bigmodels.run_directory import RunDirectory, transfer_weights
 from bigmodels.tasks.task import Config, Optimizer, flat_settings, with_settings
@@ -574,6 +575,50 @@ def test_precision_is_the_runs_own(sets, tmp_path):
     assert keras.config.dtype_policy().name == "float32"
     model = RunDirectory(tmp_path / "run").load_model()
     assert model.conv1.compute_dtype == "float16" and model.dense2.compute_dtype == "float32"
+
+
+@pytest.mark.thorough
+def test_a_pretrained_backbone_is_trained_on_in_two_runs(sets, tmp_path):
+    backbone = keras.applications.MobileNet(
+        include_top=False, weights=None, input_shape=(32, 32, 3), alpha=0.25
+    )
+    backbone.save_weights(tmp_path / "mine.weights.h5")
+    settings = {
+        "dataset": sets["image_classification"],
+        "strategy": "one_device",
+        "data.image_size": (32, 32),
+        "model.kind": "backbone",
+        "model.application": "MobileNet",
+        "model.alpha": 0.25,
+        "batch_size": 16,
+        "epochs": 1,
+    }
+    with pytest.raises(ValueError, match="weights: '/nowhere.h5' are none for MobileNet"):
+        train(
+            "image_classification",
+            tmp_path / "head",
+            settings | {"model.weights": "/nowhere.h5"},
+            verbose=0,
+        )
+    assert not (tmp_path / "head").exists()
+    pretrained = {"model.weights": str(tmp_path / "mine.weights.h5")}
+    train("image_classification", tmp_path / "head", settings | pretrained, verbose=0)
+    (tmp_path / "mine.weights.h5").unlink()  # From now on a run's own file has them.
+    head = RunDirectory(tmp_path / "head").load_model()
+    for ours, theirs in zip(head.backbone.get_weights(), backbone.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    settings |= {"init_from": str(tmp_path / "head"), "model.train_backbone": True}
+    result = train("image_classification", tmp_path / "all", settings, verbose=0)
+    assert evaluate(tmp_path / "all")["test"] == pytest.approx(result["test"], rel=1e-5)
+    model = RunDirectory(tmp_path / "all").load_model()
+    changed = [
+        not np.array_equal(ours, theirs)
+        for ours, theirs in zip(model.backbone.get_weights(), backbone.get_weights(), strict=True)
+    ]
+    assert any(changed)
+    folder = sets["image_classification"].removeprefix("images:")
+    assert len(list(predict(tmp_path / "all", input=folder + "/low"))) == 40
+    export(tmp_path / "all")
 
 
 def test_soft_targets_and_weights_train_and_are_measured_as_hard_ones(sets, tmp_path):
