@@ -287,6 +287,9 @@ FEATURES = {
     "activity regularizer": _case(dense={"activity_regularizer": "l2"}),
     "add_loss": _case(Penalty),
     "BatchNorm": _case(layers.BatchNormalization),
+    "BatchNorm, nested": _case(
+        lambda: keras.Sequential([layers.Dense(8), layers.BatchNormalization()])
+    ),
     "BatchNorm, masked": _case(build=_masked_batch_norm, data=_tokens),
     "SGD, momentum": _case(optimizer=lambda: optimizers.SGD(0.05, momentum=0.9)),
     "AdamW": _case(optimizer=lambda: optimizers.AdamW(1e-2, weight_decay=0.05)),

@@ -38,9 +38,7 @@ def test_features_are_those_of_the_application_itself(weights, rng):
     np.testing.assert_allclose(features, maps.mean((1, 2)), rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "trained", [False, pytest.param(True, marks=pytest.mark.thorough)]
-)
+@pytest.mark.parametrize("trained", [False, pytest.param(True, marks=pytest.mark.thorough)])
 def test_a_frozen_backbone_stays_as_it_is(weights, rng, trained):
     model = _model(train_backbone=trained)
     model.load_backbone(weights[0])
