@@ -1,6 +1,7 @@
 """Building blocks shared by the models."""
 
 from bigmodels.layers.cached_attention import CachedAttention
+from bigmodels.layers.harmonic_fill import HarmonicFill
 from bigmodels.layers.image_classifier import ImageClassifier, check_classes
 from bigmodels.layers.language_model import LanguageModel
 from bigmodels.layers.layer_normalization import LayerNormalization
@@ -17,6 +18,7 @@ from bigmodels.layers.vocabulary import Vocabulary
 __all__ = [
     "LSTM",
     "CachedAttention",
+    "HarmonicFill",
     "ImageClassifier",
     "LanguageModel",
     "LayerNormalization",

@@ -1,9 +1,10 @@
 """Image restoration with a generator and a discriminator (article 2.1).
 
 Beyond the article, which names the application and prints no network for it; after the context
-encoders of Pathak et al. (2016). Changed against them: the encoder's stages are added to the
-decoder's (their bottleneck sees none), holes are anywhere, and the discriminator judges the whole
-image, not the hole alone.
+encoders of Pathak et al. (2016). Changed against them: holes begin as a smooth filling and the
+generator learns what is to be added, the encoder's stages are added to the decoder's (their
+bottleneck sees none), holes are anywhere, and the discriminator judges the whole image, not the
+hole alone.
 
     images with a hole and its mask (batch, height, width, channels + 1) -> images without
 """
@@ -14,12 +15,15 @@ from keras import layers, ops
 
 from bigmodels import checks
 from bigmodels.distribute import Model, all_sum, share
-from bigmodels.layers import check_image_shape
+from bigmodels.layers import HarmonicFill, check_image_shape
 
 
 @keras.saving.register_keras_serializable(package="bigmodels")
 class Inpainter(Model):
     """A convolutional encoder and decoder with connections between their stages of one size.
+
+    They learn what is to be added to a smooth filling of the hole, `bigmodels.layers.HarmonicFill`,
+    at first nothing: where an image is smooth, there is nothing to learn.
 
     Args:
         image_shape: Shape of the images, `(height, width, channels)`; any size.
@@ -29,6 +33,8 @@ class Inpainter(Model):
     Call arguments:
         inputs: `(batch, height, width, channels + 1)`: images in [-1, 1], and last a mask, 1 in the
             hole and 0 elsewhere. What is in the hole is not looked at.
+        training: Whether to leave values outside of [-1, 1] as they are: cut off, they would have
+            no gradient that brings them back.
 
     Returns:
         Painted images in [-1, 1], `(batch, height, width, channels)`; what lies outside of the hole
@@ -40,6 +46,7 @@ class Inpainter(Model):
 
     def __init__(self, image_shape=(28, 28, 1), filters=(32, 64, 128, 128), **kwargs):
         super().__init__(**kwargs)
+        self.autocast = False  # Pixels stay in full precision under a mixed policy.
         self.image_shape = check_image_shape(image_shape)
         self.filters = tuple(filters)
         if not self.filters:
@@ -48,6 +55,7 @@ class Inpainter(Model):
         self.natural_input_shape = (None, height, width, channels + 1)
         dtype = self.dtype_policy
 
+        self.fill = HarmonicFill(dtype=dtype, name="fill")
         options = {"padding": "same", "kernel_initializer": "he_normal", "dtype": dtype}
         # The first stage keeps the size. On the way back `up` enlarges, `merge` looks at the sum.
         for i, count in enumerate(self.filters, start=1):  # self.down1, self.down2, ...
@@ -59,9 +67,13 @@ class Inpainter(Model):
             up = layers.Conv2DTranspose(count, 4, 2, name=f"up{i}", **options)
             setattr(self, f"up{i}", up)
             setattr(self, f"merge{i}", layers.Conv2D(count, 3, name=f"merge{i}", **options))
-        # Pixels stay in full precision under a mixed policy.
         self.paint = layers.Conv2D(
-            channels, 3, padding="same", activation="tanh", dtype=dtype.variable_dtype, name="paint"
+            channels,
+            3,
+            padding="same",
+            kernel_initializer="zeros",
+            dtype=dtype.variable_dtype,
+            name="paint",
         )
 
     def build(self, input_shape):
@@ -70,6 +82,7 @@ class Inpainter(Model):
             raise ValueError(
                 f"input_shape: {shape}, expected {self.natural_input_shape}: images and a mask"
             )
+        self.fill.build(shape)
         stages = []
         for i in range(1, len(self.filters) + 1):
             down = getattr(self, f"down{i}")
@@ -83,9 +96,9 @@ class Inpainter(Model):
         self.paint.build(stages[0])
         self.built = True
 
-    def call(self, inputs):
-        images, mask = inputs[..., :-1], inputs[..., -1:]
-        x = ops.concatenate([images * (1 - mask), mask], -1)
+    def call(self, inputs, training=None):
+        filled = self.fill(inputs)
+        x = ops.concatenate([filled, ops.cast(inputs[..., -1:], filled.dtype)], -1)
         stages = []
         for i in range(1, len(self.filters) + 1):
             x = ops.leaky_relu(getattr(self, f"down{i}")(x))
@@ -96,7 +109,8 @@ class Inpainter(Model):
             # Of an odd size the half was rounded up.
             x = getattr(self, f"up{i}")(x)[:, : stage.shape[1], : stage.shape[2]]
             x = ops.leaky_relu(getattr(self, f"merge{i}")(ops.leaky_relu(x) + stage))
-        return self.paint(x)
+        painted = filled + self.paint(x)
+        return painted if training else ops.clip(painted, -1, 1)
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.image_shape[-1])
