@@ -15,7 +15,7 @@ SMALL = {
     "cnn": {"EPOCHS": 1},
     "errata": {"NOISE_BATCHES": 3, "TEXT_STEPS": 3, "GAN_EPOCHS": 1},
     "gan": {"EPOCHS": 2, "FILTERS": (8, 4)},
-    "lstm": {"UNITS": 16, "EPOCHS": 1},
+    "lstm": {"UNITS": 16, "EPOCHS": 1, "SERIES_EPOCHS": 1, "SPEECH_EPOCHS": 1},
     "scale_it_up": {"EPOCHS": 1, "STEPS": 2, "LAUNCHED_STEPS": 2},
     "transformer": {"EPOCHS": 1, "TRANSLATION_STEPS": 30},
 }
