@@ -25,6 +25,7 @@ from bigmodels.checks import shown
 from bigmodels.data import Augmentation, Holes, files, load_images
 from bigmodels.data.images import augmentation_for
 from bigmodels.intervals import Observations
+from bigmodels.layers import HarmonicFill
 from bigmodels.models import ConvDiscriminator, Inpainter, InpaintingGAN
 from bigmodels.tasks.task import (
     Config,
@@ -244,9 +245,10 @@ def measure(model, data, config, measured):
     Returns:
         Under "validation" and "test": `psnr` (dB), `ssim`, and `sharpness`, the mean steepness of
         brightness in the filled holes, as a share of the true one. Under "test" also `psnr_...` and
-        `ssim_...` of three other fillings: `biharmonic`, scikit-image's; `surroundings`, the mean
-        of the pixels up to two from the hole; `training_mean`, the mean training image; and
-        `psnr_over_...`, `ssim_over_...`, how much higher ours are, image by image.
+        `ssim_...` of four other fillings: `biharmonic`, scikit-image's; `harmonic`, what the
+        generator begins with; `surroundings`, the mean of the pixels up to two from the hole;
+        `training_mean`, the mean training image; and `psnr_over_...`, `ssim_over_...`, how much
+        higher ours are, image by image.
     """
     found = {}
     for split in ("validation", "test"):
@@ -274,6 +276,7 @@ def measure(model, data, config, measured):
         _, of_training = _first(data.train_sample, config.measured_images)
         others = {
             "biharmonic": _biharmonic(inputs),
+            "harmonic": _unit(HarmonicFill()(inputs)),
             "surroundings": _surroundings(inputs),
             "training_mean": _unit(of_training).mean(0),
         }
@@ -440,7 +443,7 @@ def serving(model, config):
 
 
 def _metrics():
-    others = ("biharmonic", "surroundings", "training_mean")
+    others = ("biharmonic", "harmonic", "surroundings", "training_mean")
     return {
         "psnr": Metric("dB", "max"),
         "ssim": Metric("", "max"),

@@ -236,7 +236,7 @@ def test_a_model_that_knows_the_answer_beats_the_others(rng):
     found = TASK.measure(Knowing(), data, config, {})
     figures = {name: what.figure() for name, what in found["test"].items()}
     assert figures["ssim"] == 1 and figures["psnr"] == 100 and figures["sharpness"] == 1
-    for name in ("biharmonic", "surroundings", "training_mean"):
+    for name in ("biharmonic", "harmonic", "surroundings", "training_mean"):
         assert 3 < figures[f"psnr_{name}"] < 30 and figures[f"ssim_{name}"] < 0.9
         assert figures[f"psnr_over_{name}"] == pytest.approx(100 - figures[f"psnr_{name}"])
         assert figures[f"ssim_over_{name}"] == pytest.approx(1 - figures[f"ssim_{name}"])
@@ -249,6 +249,6 @@ def test_it_learns_to_fill_digits(tmp_path):
     """Two minutes on two cores, and already better than what knows no digits."""
     settings = {"epochs": 8, "seed": 1, "model.filters": "16,32,64,64"}
     result = train("inpainting", tmp_path / "run", settings, verbose=0)
-    for name in ("biharmonic", "surroundings", "training_mean"):
+    for name in ("biharmonic", "harmonic", "surroundings", "training_mean"):
         assert result["intervals"]["test"][f"psnr_over_{name}"][0] > 0
         assert result["intervals"]["test"][f"ssim_over_{name}"][0] > 0
