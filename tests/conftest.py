@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pickle
+import signal
 
 # Before TensorFlow is imported: its C++ log would drown pytest's output.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -13,6 +14,8 @@ import pytest
 
 from bigmodels.distribute import make_cpu_devices
 
+# Whoever starts the tests in the background may have it ignored, and so would what they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 make_cpu_devices(3)  # For the strategies; what asks for none uses the first.
 
 

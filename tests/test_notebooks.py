@@ -19,6 +19,7 @@ SMALL = {
     "scale_it_up": {"EPOCHS": 1, "STEPS": 2, "LAUNCHED_STEPS": 2},
     "transformer": {"EPOCHS": 1, "TRANSLATION_STEPS": 30},
 }
+FIRST = ("cnn", "gan")  # The others are held by the thorough tests.
 # A notebook shows what a user may rely on: nothing behind an underscore, no inner module of Keras.
 _PRIVATE = re.compile(r"bigmodels(\.\w+)*\._|keras\.src|tensorflow\.python")
 
@@ -57,6 +58,10 @@ def test_notebooks_are_stored_without_outputs_and_use_what_is_public(name):
 
 
 @pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    "name",
+    [n if n in FIRST else pytest.param(n, marks=pytest.mark.thorough) for n in sorted(SMALL)],
+)
 def test_notebook_runs(name, tmp_path):
     book = _read(name)
     (cell,) = [c for c in book.cells if "parameters" in c.metadata.get("tags", ())]

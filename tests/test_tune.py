@@ -353,6 +353,7 @@ def test_the_best_model_loads_elsewhere(searched):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.thorough
 def test_the_best_command_repeats_the_best_trial(searched, tmp_path):
     """Bit for bit, although the search ran in other processes and one of its trials in two."""
     _, _, result, *_ = searched
@@ -506,6 +507,7 @@ def test_a_trial_that_fails_does_not_end_the_search(images, tmp_path, monkeypatc
     assert "The search goes on." in said
 
 
+@pytest.mark.thorough
 def test_a_search_without_a_single_success_says_why(images, tmp_path, monkeypatch):
     def space(hp):
         return {"model.dropout_rate": hp.Choice("model.dropout_rate", [2.0, 3.0])}

@@ -98,6 +98,7 @@ CASES = {
 
 # Beside the others they add little.
 _SLOW = ("arrays", "accumulation", "schedule", "mixed_bfloat16", "length unknown", "GAN")
+_THOROUGH = ("EMA", "steps_per_execution", "endless")
 
 
 def _callbacks():
@@ -151,7 +152,14 @@ def _assert_same(found, wanted):
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
 @pytest.mark.parametrize(
-    "name", [pytest.param(c, marks=[pytest.mark.slow] * (c in _SLOW)) for c in CASES]
+    "name",
+    [
+        pytest.param(
+            c,
+            marks=[pytest.mark.slow] * (c in _SLOW) + [pytest.mark.thorough] * (c in _THOROUGH),
+        )
+        for c in CASES
+    ],
 )
 def test_stopped_anywhere_it_goes_on_as_if_nothing_had_happened(name, tmp_path):
     case = CASES[name]
@@ -286,6 +294,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(how, tmp_path,
     _assert_same(_everything(*_train(case, tmp_path / "killed")), wanted)
 
 
+@pytest.mark.thorough
 def test_upstream_s_own_still_does_not_go_on_in_the_midst(tmp_path):
     """When this fails, Keras does what ours is for (keras#19179)."""
 

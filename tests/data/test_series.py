@@ -89,7 +89,7 @@ def test_usual_windows_follow_from_the_season(file):
 
 def test_missing_statsmodels_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "statsmodels", None)
-    with pytest.raises(ValueError, match=r"'co2' comes.*\[time_series\]"):
+    with pytest.raises(ValueError, match=r"'co2' needs.*statsmodels.*\[time_series\]"):
         embedded.co2()
 
 

@@ -27,8 +27,12 @@ from tests.pages import Page
 from tests.runs import assert_same_run
 from tests.tubs import write_tub
 
-# The article's own families; the others' dearest guarantee is held by the thorough tests.
+# The article's own families; the others' dearest guarantees are held by the thorough tests.
 FIRST = ("image_classification", "text_generation", "image_generation")
+MOST_THOROUGH = [
+    name if name in FIRST else pytest.param(name, marks=pytest.mark.thorough)
+    for name in tasks.NAMES
+]
 TEXT = "the quick brown fox jumps over the lazy dog. " * 60
 TINY = {
     "image_classification": {
@@ -211,6 +215,7 @@ def test_report_is_one_file_with_everything(runs, name):
     assert set(result["intervals"]["test"]) <= set(result["test"])
 
 
+@pytest.mark.parametrize("name", MOST_THOROUGH)
 def test_evaluate_measures_the_same_again(runs, name):
     root, results = runs
     again = evaluate(root / name)
@@ -253,13 +258,7 @@ def test_another_run_does_not_touch_the_directory(runs, name, sets):
         train(name, root / name, settings, verbose=0)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        name if name in FIRST else pytest.param(name, marks=pytest.mark.thorough)
-        for name in tasks.NAMES
-    ],
-)
+@pytest.mark.parametrize("name", MOST_THOROUGH)
 @pytest.mark.parametrize("where", [(0, 2), pytest.param((1, 0), marks=pytest.mark.slow)])
 def test_stopped_at_a_checkpoint_it_goes_on_to_the_same_run(runs, name, where, sets, tmp_path):
     """Bit for bit on one device, in the midst of an epoch and at its end."""
