@@ -3,7 +3,7 @@
 import os
 import pathlib
 
-from bigmodels.data.files import named_like, text_file
+from bigmodels.data.files import folders, named_like, text_file
 from bigmodels.data.recordings import Recording, read_wav
 
 TABLE = "metadata.csv"
@@ -51,21 +51,13 @@ def list_wavs(path, argument="input"):
 
 def _words(root):
     """Paths and words of folders that are named by what is said in them."""
-    try:
-        folders = sorted(path for path in root.iterdir() if path.is_dir())
-    except OSError as error:
-        raise ValueError(f"audio: {str(root)!r} cannot be listed: {error.strerror}") from None
-    if len(folders) < 2:
+    words = folders("audio", root)
+    if len(words) < 2:
         raise ValueError(
-            f"audio: {str(root)!r} has no {TABLE} and {len(folders)} folders, expected one per "
-            "word and at least two"
+            f"audio: {str(root)!r} has no {TABLE} and {len(words)} folders, expected one per word "
+            "and at least two"
         )
-    for folder in folders:
-        try:
-            folder.name.encode()
-        except UnicodeEncodeError:
-            raise ValueError(f"audio: {str(folder)!r}: the folder's name is not UTF-8") from None
-    return [(path, folder.name) for folder in folders for path in list_wavs(folder, "audio")]
+    return [(path, word) for word in words for path in list_wavs(root / word, "audio")]
 
 
 def _table(root):

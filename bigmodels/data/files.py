@@ -57,7 +57,7 @@ def image_folder(directory, image_size=None, skip_bad_files=False):
         raise ValueError(f"images: {str(root)!r} is not a directory")
     given = [name for name in _SPLITS if (root / name).is_dir()]
     class_root = root / "train" if "train" in given else root
-    names = _folders(class_root)
+    names = folders("images", class_root)
     if len(names) < 2:
         raise ValueError(
             f"images: {str(class_root)!r} has {len(names)} folders, expected one per class "
@@ -175,24 +175,37 @@ def resize(image, size):
     return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), "uint8")
 
 
-def _folders(root):
-    """The names of a directory's folders, each of which must lead somewhere."""
+def folders(argument, root):
+    """The names of a directory's folders, in order, each of which must lead somewhere.
+
+    Args:
+        argument: What a message begins with.
+        root: Path.
+
+    Returns:
+        A list of strings.
+
+    Raises:
+        ValueError: naming what cannot be listed, the link that leads nowhere or back, or the name
+            that is not UTF-8.
+    """
     try:
         paths = sorted(root.iterdir())
     except OSError as error:
-        raise ValueError(f"images: {str(root)!r} cannot be listed: {error.strerror}") from None
+        raise ValueError(f"{argument}: {str(root)!r} cannot be listed: {error.strerror}") from None
     names = []
     for path in paths:
+        where = f"{argument}: {str(path)!r}"
         if path.is_symlink() and not path.exists():
-            raise ValueError(f"images: {str(path)!r} is a link that leads nowhere or in a circle")
+            raise ValueError(f"{where} is a link that leads nowhere or in a circle")
         if not path.is_dir():
             continue
         if root.resolve().is_relative_to(path.resolve()):
-            raise ValueError(f"images: {str(path)!r} is a link back to what it lies in")
+            raise ValueError(f"{where} is a link back to what it lies in")
         try:
             path.name.encode()
         except UnicodeEncodeError:
-            raise ValueError(f"images: {str(path)!r}: the folder's name is not UTF-8") from None
+            raise ValueError(f"{where}: the folder's name is not UTF-8") from None
         names.append(path.name)
     return names
 
@@ -225,7 +238,7 @@ def named_like(argument, folder, suffixes):
 
 def _list_images(root, names):
     paths, labels = [], []
-    for folder in _folders(root):
+    for folder in folders("images", root):
         if folder not in names:
             raise ValueError(f"images: {str(root / folder)!r} is no class of the training images")
     for label, name in enumerate(names):
