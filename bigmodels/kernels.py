@@ -1,5 +1,8 @@
 """Which implementation a computation takes: what is fast here depends on where it runs."""
 
+import contextlib
+
+import keras
 import tensorflow as tf
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
@@ -69,3 +72,18 @@ def precision(policy):
     if slowest >= (8, 0):
         return "mixed_bfloat16", why
     return ("mixed_float16" if slowest >= (7, 0) else "float32"), why
+
+
+@contextlib.contextmanager
+def dtype_policy(policy):
+    """Make layers under a policy, and go back to what was before.
+
+    Args:
+        policy: A Keras dtype policy, or its name.
+    """
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

@@ -131,7 +131,7 @@ def _compiled(task, config, data):
 
 def _estimate(task, config, replicas):
     data = task.load_data(config)
-    with _precision(kernels.precision(config.precision)[0]):
+    with kernels.dtype_policy(kernels.precision(config.precision)[0]):
         model, steps_per_epoch = _compiled(task, config, data)
         found = estimate.training(model, data.train, replicas)
     steps = steps_per_epoch * config.last_epoch
@@ -153,7 +153,7 @@ def _train(task, config, run, strategy, chief, say, verbose, stack, profiler):
     precision, why = kernels.precision(config.precision)
     if config.precision == "auto":
         say(f"Precision: {precision}, as {why}.")
-    with strategy.scope(), _precision(precision):
+    with strategy.scope(), kernels.dtype_policy(precision):
         model, steps_per_epoch = _compiled(task, config, data)
         if source is not None:
             _initialise(model, source, config.init_from, say)
@@ -239,16 +239,6 @@ def _train(task, config, run, strategy, chief, say, verbose, stack, profiler):
     run.write_json("result.json", result)
     say(f"Done: {run.path / 'report.html'}")
     return result
-
-
-@contextlib.contextmanager
-def _precision(policy):
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
 
 
 def _pretrained(init_from):

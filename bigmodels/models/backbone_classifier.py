@@ -15,6 +15,7 @@ import warnings
 import keras
 from keras import layers, ops
 
+from bigmodels import kernels
 from bigmodels.layers import ImageClassifier, check_classes, check_image_shape
 
 APPLICATIONS = tuple(name for name in sorted(dir(keras.applications)) if name[0].isupper())
@@ -178,7 +179,7 @@ def _backbone(application, alpha, image_shape, dtype):
     if not _has_alpha(application) and alpha != 1:
         raise ValueError(f"alpha: {alpha!r}, but {application} has one width only")
     own = {"alpha": alpha} if _has_alpha(application) else {}
-    with _policy(dtype):
+    with kernels.dtype_policy(dtype):  # The applications take none of their own.
         try:
             return getattr(keras.applications, application)(
                 include_top=False,
@@ -193,14 +194,3 @@ def _backbone(application, alpha, image_shape, dtype):
                 f"image_shape: {image_shape} is not for {application}: {error} Images are resized "
                 "by data.image_size."
             ) from None
-
-
-@contextlib.contextmanager
-def _policy(dtype):
-    # The applications take no policy of their own.
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(dtype)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
