@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from bigmodels.models import BackboneClassifier
 from tests.conftest import striped_images
@@ -84,3 +85,28 @@ def test_arguments_are_checked(arguments, message):
 def test_another_size_of_images_is_refused():
     with pytest.raises(ValueError, match=r"expected \(None, 32, 32, 1\)"):
         BackboneClassifier(3, (32, 32, 1), "MobileNet", 0.25).build((None, 40, 32, 1))
+
+
+@pytest.mark.slow
+def test_two_devices_differ_from_one_by_rounding_alone(rng):
+    """In float64: 27 batch normalisations magnify what float32 rounds a thousandfold."""
+    floatx = keras.config.floatx()
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    try:
+        images, labels = striped_images(rng, 44, 32)
+        rows = tf.data.Dataset.from_tensor_slices((images.astype("float64"), labels)).batch(16)
+        found = []
+        for devices in (["CPU:0"], ["CPU:0", "CPU:1"]):
+            reduce = tf.distribute.ReductionToOneDevice()
+            keras.utils.set_random_seed(1)
+            with tf.distribute.MirroredStrategy(devices, reduce).scope():
+                model = _model(train_backbone=True, batch_statistics=True, dropout_rate=0.0)
+                loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+                model.compile(keras.optimizers.SGD(0.01), loss)
+            model.fit(rows, verbose=0)
+            found.append(model.get_weights())
+        for one, two in zip(*found, strict=True):
+            np.testing.assert_allclose(one, two, atol=1e-9)
+    finally:
+        keras.config.set_floatx(floatx)
