@@ -17,6 +17,8 @@ from bigmodels import checks
 from bigmodels.distribute import Model, all_sum, share
 from bigmodels.layers import HarmonicFill, check_image_shape
 
+_NEARLY = 0.999  # Of 1 there is no arctanh.
+
 
 @keras.saving.register_keras_serializable(package="bigmodels")
 class Inpainter(Model):
@@ -33,8 +35,6 @@ class Inpainter(Model):
     Call arguments:
         inputs: `(batch, height, width, channels + 1)`: images in [-1, 1], and last a mask, 1 in the
             hole and 0 elsewhere. What is in the hole is not looked at.
-        training: Whether to leave values outside of [-1, 1] as they are: cut off, they would have
-            no gradient that brings them back.
 
     Returns:
         Painted images in [-1, 1], `(batch, height, width, channels)`; what lies outside of the hole
@@ -96,7 +96,7 @@ class Inpainter(Model):
         self.paint.build(stages[0])
         self.built = True
 
-    def call(self, inputs, training=None):
+    def call(self, inputs):
         filled = self.fill(inputs)
         x = ops.concatenate([filled, ops.cast(inputs[..., -1:], filled.dtype)], -1)
         stages = []
@@ -109,8 +109,10 @@ class Inpainter(Model):
             # Of an odd size the half was rounded up.
             x = getattr(self, f"up{i}")(x)[:, : stage.shape[1], : stage.shape[2]]
             x = ops.leaky_relu(getattr(self, f"merge{i}")(ops.leaky_relu(x) + stage))
-        painted = filled + self.paint(x)
-        return painted if training else ops.clip(painted, -1, 1)
+        # Added before the tanh: what is to be quite black or white can be, and nothing is beyond.
+        filled = _NEARLY * filled
+        arctanh = (ops.log(1 + filled) - ops.log(1 - filled)) / 2  # LiteRT and ONNX lack it.
+        return ops.tanh(arctanh + self.paint(x))
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.image_shape[-1])
