@@ -41,7 +41,10 @@ class HarmonicFill(keras.layers.Layer):
             grids.append((visible, seen))
         filled = visible / ops.maximum(seen, 1e-6)
         for visible, seen in grids[-2::-1]:
-            filled = ops.image.resize(filled, visible.shape[1:3], interpolation="bilinear")
+            height, width = (2 * size for size in filled.shape[1:3])
+            filled = ops.image.resize(filled, (height, width), interpolation="bilinear")
+            # Of an odd size the half was rounded up.
+            filled = filled[:, : visible.shape[1], : visible.shape[2]]
             neighbours = _sum_of_neighbours(ops.ones_like(seen[:1]))  # Fewer at the border.
             for _ in range(self.steps):
                 mean = _sum_of_neighbours(filled) / neighbours
