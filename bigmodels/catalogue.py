@@ -9,6 +9,7 @@ from bigmodels.tasks.task import flat_settings, with_settings
 _OTHER_DATASETS = {
     "NAME": "any set of TensorFlow Datasets of the task's kind, such as fashion_mnist",
     "images:DIR": "your images, one folder per class",
+    "coco:DIR": "your images with boxes, in the JSON form of COCO",
     "text:FILE": "your text, UTF-8",
     "pairs:FILE": "your pairs, UTF-8: a source, a tabulator and its translation a line",
     "tub:DIR": "your recording of driving, a Donkeycar tub, version 2",

@@ -5,6 +5,7 @@ import math
 import numpy as np
 from matplotlib import font_manager, rcParams
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 # Class names may be Chinese: use a font that has them, where one is installed.
@@ -19,6 +20,8 @@ _FEWEST_FOR_IMPORTANCE = 10
 _GREY = "#666666"
 _COLOURS = ("#1f6f8b", "#d1603d", "#5b8c5a", "#8e6bb0", "#b8860b", "#444444")
 _LINES = ("-", "--", ":", "-.")
+# Boxes on images, light and dark ones: colour, line, and whether the text stands below them.
+_BOXES = {"true": ("#5bd35b", "--", True), "found": ("#ff8c42", "-", False)}
 
 
 def logged(history):
@@ -130,12 +133,13 @@ def _finish(axes, whole_numbers):
     axes.legend(frameon=False)
 
 
-def class_counts(counts, class_names):
+def class_counts(counts, class_names, unit="images"):
     """How many examples each class has.
 
     Args:
         counts: `{split: (classes,) integers}`.
         class_names: One name a class; beyond 40 they are left out.
+        unit: What is counted.
 
     Returns:
         A matplotlib `Figure`.
@@ -146,7 +150,7 @@ def class_counts(counts, class_names):
     panels = figure.subplots(1, len(counts), sharey=True, squeeze=False)[0]
     for axes, (split, numbers), colour in zip(panels, counts.items(), _COLOURS, strict=False):
         axes.barh(classes, numbers, color=colour)
-        axes.set(title=split, xlabel="images")
+        axes.set(title=split, xlabel=unit)
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_yticks(*((classes, class_names) if len(class_names) <= 40 else ([],)))
@@ -238,6 +242,48 @@ def image_grid(images, titles=None, columns=8, scale=(0.0, 1.0)):
             axes.imshow(picture[..., 0] if grey else picture, cmap="gray", vmin=0, vmax=1)
             if titles is not None:
                 axes.set_title(titles[i], fontsize=9, color=_GREY)
+    return figure
+
+
+def boxed_images(images, boxes, columns=4, side=1.9):
+    """Images side by side, with boxes on them.
+
+    Args:
+        images: `(height, width, channels)` each, from 0 to 1.
+        boxes: For each image `{kind: rows}`, a row `(left, top, right, bottom, text)` in pixels;
+            the kinds are "true" and "found", told apart by colour and line.
+        columns: Images a row.
+        side: Inches of an image.
+
+    Returns:
+        A matplotlib `Figure`.
+    """
+    columns = min(columns, len(images))
+    rows = math.ceil(len(images) / columns)
+    figure = Figure(figsize=(side * columns, side * rows + 0.3), layout="constrained")
+    for i, axes in enumerate(np.ravel(figure.subplots(rows, columns, squeeze=False))):
+        axes.axis("off")
+        if i >= len(images):
+            continue
+        picture = np.clip(images[i], 0, 1)
+        grey = picture.shape[-1] == 1
+        axes.imshow(picture[..., 0] if grey else picture, cmap="gray", vmin=0, vmax=1)
+        for kind, found in boxes[i].items():
+            colour, line, below = _BOXES[kind]
+            for left, top, right, bottom, text in found:
+                # Pixels lie around their numbers.
+                x = np.array([left, right, right, left, left]) - 0.5
+                y = np.array([top, top, bottom, bottom, top]) - 0.5
+                axes.plot(x, y, color=colour, linestyle=line, linewidth=1.2)
+                where, align = (y[2], "top") if below else (y[0], "bottom")
+                style = {"fontsize": 7, "va": align, "color": colour, "parse_math": False}
+                axes.text(x[0], where, text, **style)
+        axes.set(xlim=(-0.5, picture.shape[1] - 0.5), ylim=(picture.shape[0] - 0.5, -0.5))
+    if all(len(each) == len(_BOXES) for each in boxes):
+        lines = [
+            Line2D([], [], color=colour, linestyle=line) for colour, line, _ in _BOXES.values()
+        ]
+        figure.legend(lines, [*_BOXES], loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 

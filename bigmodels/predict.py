@@ -13,6 +13,7 @@ def predict(workdir, **options):
         **options: What the task's `predict` takes, `input` for most; `prompt`, `length`,
             `temperature`, `seed` for text_generation; `prompt` or `input` for translation; `count`,
             `seed`, `output` for image_generation; `mask` or `box`, `output` for inpainting;
+            `threshold`, `output` for object_detection;
             `num_beams` for speech_recognition. `None` leaves an option at its default.
 
     Returns:

@@ -22,6 +22,7 @@ from bigmodels.layers import Vocabulary
 from bigmodels.predict import predict
 from bigmodels.run_directory import RunDirectory
 from bigmodels.tasks.task import with_settings
+from tests.cocos import write_coco
 from tests.data.test_audio import wav
 from tests.tubs import write_tub
 
@@ -75,6 +76,10 @@ KINDS = {
         {"model.rnn_units": 4, "model.segment": 3, "data.length": 10, "data.horizon": 4},
     ),
     "holes": ("inpainting", {"model.filters": (2, 3, 4), "data.image_size": (12, 9)}),
+    "boxes": (
+        "object_detection",
+        {"model.filters": (2, 3, 4, 3), "model.head_filters": 4, "data.image_size": (18, 20)},
+    ),
     "drnn": (
         "speech_recognition",
         {"model.rnn_units": 4, "model.num_layers": 1, "model.mel_bins": 8},
@@ -112,9 +117,11 @@ def sets(tmp_path_factory):
             (root / "words" / word / f"{i}.wav").write_bytes(wav(tone.astype("int16")))
     images, text = f"images:{root / 'images'}", f"text:{root / 'text.txt'}"
     write_tub(root / "tub", 60)
+    write_coco(root / "boxes", 20)
     return {
         "speech_recognition": f"audio:{root / 'words'}",
         "image_classification": images,
+        "object_detection": f"coco:{root / 'boxes'}",
         "image_generation": images,
         "text_generation": text,
         "translation": f"pairs:{root / 'pairs.tsv'}",
@@ -362,6 +369,38 @@ def hole_questions(model):
     return [("fill", {"images": pixels, "masks": masks}, are_filled)]
 
 
+def box_questions(run, model, photos):
+    rows = list(predict(run, input=str(photos), threshold=0.0))
+    files = sorted(photos.iterdir())
+    pixels = np.random.default_rng(2).integers(0, 256, (3, 18, 20, 3), "uint8")
+    scores, boxes = model.candidates(model(pixels / np.float32(255)))
+    (colour,) = (i for i, file in enumerate(files) if file.name == "colour.png")
+    other_size = tf.io.decode_png(files[colour].read_bytes()).numpy()[None]
+
+    def are(rows):
+        def check(found):
+            for i, row in enumerate(rows):
+                real = found["scores"][i] > 0
+                assert real.sum() == len(row["scores"]) > 0
+                np.testing.assert_allclose(found["scores"][i][real], row["scores"], atol=1e-4)
+                np.testing.assert_allclose(found["boxes"][i][real], row["boxes"], atol=6e-3)
+                assert [name.decode() for name in found["classes"][i][real]] == row["classes"]
+
+        return check
+
+    def are_candidates(found):
+        close(found["scores"], scores)
+        close(found["boxes"], boxes)
+
+    contents = np.array([file.read_bytes() for file in files])
+    return [
+        ("detect_bytes", {"image_bytes": contents}, are(rows)),
+        ("detect", {"images": other_size}, are([rows[colour]])),
+        ("serving_default", {"images": other_size}, are([rows[colour]])),
+        ("candidates", {"images": pixels}, are_candidates),
+    ]
+
+
 def speech_questions(run, model, directory):
     rng = np.random.default_rng(5)
     lengths = np.int32([1600, 900, 2500])
@@ -406,6 +445,8 @@ def questions(kind, run, model, photos, directory=None):
         return speech_questions(run, model, directory)
     if kind == "holes":
         return hole_questions(model)
+    if kind == "boxes":
+        return box_questions(run, model, photos)
     if kind == "cnn":
         return image_questions(run, model, photos)
     if kind == "translation":
@@ -437,7 +478,7 @@ pickle.dump(answers, open(sys.argv[2], "wb"))
     [
         ("cnn", "rnn", "gan"),
         pytest.param(
-            ("transformer", "translation", "pilot", "series", "holes", "drnn"),
+            ("transformer", "translation", "pilot", "series", "holes", "boxes", "drnn"),
             marks=pytest.mark.thorough,
         ),
         pytest.param(("dense",), marks=pytest.mark.slow),
@@ -522,6 +563,8 @@ def check_metadata(kind, model, metadata):
     assert metadata["task"] == KINDS[kind][0]
     if kind == "cnn":
         assert metadata["class_names"] == ["high 高", "low 低"]
+    if kind == "boxes":
+        assert metadata["class_names"] == ["tall", "wide"]
     if kind == "translation":
         assert metadata["pieces"][4:] == model.pieces
     if kind == "series":

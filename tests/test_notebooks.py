@@ -12,7 +12,7 @@ from nbclient import NotebookClient
 NOTEBOOKS = pathlib.Path(__file__).parents[1] / "notebooks"
 # What stands in the cell tagged "parameters" gives way to these.
 SMALL = {
-    "cnn": {"EPOCHS": 1},
+    "cnn": {"EPOCHS": 1, "DETECTION_STEPS": 20},
     "errata": {"NOISE_BATCHES": 3, "TEXT_STEPS": 3, "GAN_EPOCHS": 1},
     "gan": {"EPOCHS": 2, "FILTERS": (8, 4)},
     "lstm": {"UNITS": 16, "EPOCHS": 1, "SERIES_EPOCHS": 1, "SPEECH_EPOCHS": 1},

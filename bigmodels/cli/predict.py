@@ -1,6 +1,7 @@
 """bigmodels-predict: use a trained run.
 
     bigmodels-predict --workdir=runs/digits --input=photo.png
+    bigmodels-predict --workdir=runs/objects --input=photo.png --threshold=0.5 --output=boxes.png
     bigmodels-predict --workdir=runs/road --input=my_tub
     bigmodels-predict --workdir=runs/lstm --prompt="ROMEO:" --length=300 --temperature=0.8
     bigmodels-predict --workdir=runs/spanish --prompt="Where is the station?" --num_beams=4
@@ -36,7 +37,12 @@ flags.DEFINE_float(
     "length_penalty", None, "Of the search: 0 rates by the sum of log-probabilities, 1 by the mean."
 )
 flags.DEFINE_integer("count", None, "How many; 16 by default.")
-flags.DEFINE_string("output", None, "PNG to write; samples.png or filled.png by default.")
+flags.DEFINE_string(
+    "output",
+    None,
+    "PNG to write; samples.png or filled.png by default, and none of the boxes that are found.",
+)
+flags.DEFINE_float("threshold", None, "Least score of an object that counts; 0.3 by default.")
 flags.DEFINE_string("mask", None, "An image of the input's size, light where it is to be filled.")
 flags.DEFINE_string("box", None, "Instead of a mask: what to fill, as TOP,LEFT,HEIGHT,WIDTH.")
 flags.DEFINE_integer("seed", None, "Same seed, same text or images; 0 by default.")
@@ -51,12 +57,13 @@ _TEXT = (
     "num_beams",
     "length_penalty",
 )
-_OPTIONS = ("input", *_TEXT, "count", "output", "mask", "box", "seed")
+_OPTIONS = ("input", *_TEXT, "count", "output", "threshold", "mask", "box", "seed")
 
 _TOPICS = {
     "What": ("workdir", "input", "seed"),
     "Text generation and translation": _TEXT,
     "Image generation": ("count", "output"),
+    "Object detection": ("threshold",),
     "Inpainting": ("mask", "box"),
 }
 

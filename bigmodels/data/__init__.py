@@ -2,10 +2,12 @@
 
 The steps the article lists for preparing data (2.2) by name: cleaning is `clean_text`,
 `clean_transcript` and the checks of `bigmodels.checks`, splitting is done by each source,
-augmentation is `Augmentation` and `AudioAugmentation`, and every pipeline ends in `pipeline`.
+augmentation is `Augmentation`, `BoxAugmentation` and `AudioAugmentation`, and every pipeline ends
+in `pipeline`.
 """
 
 from bigmodels.data.audio import AudioAugmentation, AudioData, clean_transcript, load_audio
+from bigmodels.data.detection import BoxAugmentation, DetectionData, load_detection
 from bigmodels.data.driving import DrivingData, SteeringAugmentation, load_driving
 from bigmodels.data.holes import Holes
 from bigmodels.data.images import ImageData, load_images
@@ -20,6 +22,8 @@ __all__ = [
     "AudioAugmentation",
     "AudioData",
     "Augmentation",
+    "BoxAugmentation",
+    "DetectionData",
     "DrivingData",
     "Holes",
     "ImageData",
@@ -33,6 +37,7 @@ __all__ = [
     "clean_text",
     "clean_transcript",
     "load_audio",
+    "load_detection",
     "load_driving",
     "load_images",
     "load_pairs",

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from bigmodels import extras
 from bigmodels.data import csv_series
+from bigmodels.data.canvas import canvases
 from bigmodels.data.recordings import Recording, decode_wav
 from bigmodels.data.road import synthetic_road
 from bigmodels.data.split import SEED, stratified_split
@@ -231,15 +232,38 @@ def spoken_characters():
     return found
 
 
+# Of digit canvases: how often each digit is laid out.
+_ROUNDS = {"train": 3, "validation": 1, "test": 1}
+
+
+def digit_canvas():
+    """Some 4,400 grey canvases of 64x64 with one to five of the real MNIST digits, and their boxes.
+
+    Canvases of each split are of that split's digits alone; each of those lies on three canvases
+    for training, and on one for validation and test.
+
+    Returns:
+        `(splits, class_names)`: `splits` maps train, validation and test to `(pixels, objects)` as
+        from `bigmodels.data.canvas.canvases`.
+    """
+    splits, class_names = digits()
+    made = {}
+    for seed, (split, elements) in enumerate(splits.items(), SEED):
+        images, labels = next(elements.batch(len(elements)).as_numpy_iterator())
+        made[split] = canvases(images, labels, _ROUNDS[split], seed)
+    return made, class_names
+
+
 IMAGES = {"digits": digits, "photos": photos}
 TEXTS = {"python_docs": python_docs}
 PAIRS = {"dates": dates, "names": names}
 SERIES = {"co2": co2, "sunspots": sunspots, "elnino": elnino}
 SPEECH = {"spoken_characters": spoken_characters}
 DRIVES = {"synthetic_road": synthetic_road}
-ALL = IMAGES | TEXTS | PAIRS | SERIES | SPEECH | DRIVES
+OBJECTS = {"digit_canvas": digit_canvas}
+ALL = IMAGES | TEXTS | PAIRS | SERIES | SPEECH | DRIVES | OBJECTS
 # Of the user's own files: what stands before the colon.
-KINDS = ("images", "text", "pairs", "audio", "csv", "tub")
+KINDS = ("images", "text", "pairs", "audio", "csv", "tub", "coco")
 
 
 def is_known(name):

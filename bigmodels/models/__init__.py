@@ -4,6 +4,7 @@ import bigmodels.losses  # noqa: F401  (registers the loss that a trained model'
 from bigmodels.models.backbone_classifier import BackboneClassifier
 from bigmodels.models.cnn import CNN
 from bigmodels.models.dcgan import ConvDiscriminator, ConvGenerator
+from bigmodels.models.detector import Detector
 from bigmodels.models.drnn import DRNN
 from bigmodels.models.forecaster import Forecaster
 from bigmodels.models.gan import GAN, Discriminator, Generator
@@ -21,6 +22,7 @@ __all__ = [
     "BackboneClassifier",
     "ConvDiscriminator",
     "ConvGenerator",
+    "Detector",
     "Discriminator",
     "Forecaster",
     "Generator",

@@ -6,6 +6,7 @@ import importlib
 # Module paths as strings: naming the tasks does not import TensorFlow.
 _MODULES = {
     "image_classification": "bigmodels.tasks.image_classification",
+    "object_detection": "bigmodels.tasks.object_detection",
     "text_generation": "bigmodels.tasks.text_generation",
     "translation": "bigmodels.tasks.translation",
     "speech_recognition": "bigmodels.tasks.speech_recognition",

@@ -112,6 +112,16 @@ def _recordings(rng):
     return samples, ids
 
 
+def _objects(rng):
+    """Of different numbers, some images without any: a mean over objects is not one over images."""
+    images = rng.random((ROWS, 10, 12, 1), dtype="float32")
+    corners = rng.uniform(0, 6, (ROWS, 3, 2))
+    labels = rng.integers(0, 2, (ROWS, 3, 1))
+    labels = np.where(np.arange(3)[:, None] < rng.integers(0, 4, (ROWS, 1, 1)), labels, -1)
+    boxes = np.concatenate([corners, corners + rng.uniform(1, 5, corners.shape), labels], -1)
+    return images, boxes.astype("float32")
+
+
 def _gan():
     latent = 5
     generator = models.Generator(latent, (4, 4, 1), units=(8, 6))
@@ -215,6 +225,12 @@ MODELS = {
             "loss": lambda: "mae",
             "metrics": lambda: ["mse"],
         },
+    ),
+    "Detector": Case(
+        lambda: models.Detector(2, (3, 4, 4, 5), 4),
+        _objects,
+        # Adam makes full steps of what is only rounding, which batch normalisation multiplies.
+        {"optimizer": lambda: optimizers.SGD(0.05), "loss": losses.CenterPoints},
     ),
     "Seq2SeqTransformer": Case(
         lambda: models.Seq2SeqTransformer(7, 8, 2, 12, 0.0, num_layers=1, max_length=6),

@@ -138,6 +138,24 @@ def _drive(rng, count):
     return images * 255, stripes[:, None].astype("float32") - 1
 
 
+def _boxes(rng, count):
+    """Pictures of one object each: a light square, small or large."""
+    labels = rng.integers(0, 2, count)
+    images = rng.uniform(0, 0.2, (count, 16, 16, 1)).astype("float32")
+    objects = np.zeros((count, 2, 5), "float32")
+    objects[:, 1, 4] = -1
+    for image, rows, label in zip(images, objects, labels, strict=True):
+        side = 5 + 4 * label
+        top, left = rng.integers(0, 16 - side, 2)
+        image[top : top + side, left : left + side] += 0.8
+        rows[0] = left, top, left + side, top + side, label
+    return images, objects
+
+
+def _detect(model):
+    model.compile(keras.optimizers.Adam(1e-2), bigmodels.losses.CenterPoints())
+
+
 CASES = {
     "CNN": Case(
         lambda **k: bigmodels.models.CNN(
@@ -162,6 +180,12 @@ CASES = {
         lambda rng, n: _tones(rng, n)[0],
         _tones,
         _hear,
+    ),
+    "Detector": Case(
+        lambda **k: bigmodels.models.Detector(2, (4, 6, 6), 6, 0.1, **k),
+        lambda rng, n: _boxes(rng, n)[0],
+        _boxes,
+        _detect,
     ),
     "RNN": Case(
         lambda **k: bigmodels.models.RNN(12, 8, 16, 4, dropout_rate=0.1, **k),

@@ -21,6 +21,7 @@ from bigmodels.predict import predict
 from bigmodels.run_directory import RunDirectory, transfer_weights
 from bigmodels.tasks.task import Config, Optimizer, flat_settings, with_settings
 from bigmodels.train import train
+from tests.cocos import write_coco
 from tests.conftest import made_once
 from tests.data.test_audio import wav
 from tests.pages import Page
@@ -95,6 +96,13 @@ TINY = {
         "batch_size": 16,
         "epochs": 2,
     },
+    "object_detection": {
+        "strategy": "one_device",
+        "model.filters": (2, 2, 2),
+        "model.head_filters": 4,
+        "batch_size": 16,
+        "epochs": 2,
+    },
     "speech_recognition": {
         "strategy": "one_device",
         "model.rnn_units": 4,
@@ -137,10 +145,12 @@ def _write_sets(root):
         for i in range(20):
             tone = 9000 * np.sin(np.arange(1000 + 20 * i) * pitch)
             (root / "words" / word / f"{i}.wav").write_bytes(wav(tone.astype("int16")))
+    write_coco(root / "boxes")
     return {
         "translation": f"pairs:{root / 'pairs.tsv'}",
         "speech_recognition": f"audio:{root / 'words'}",
         "image_classification": f"images:{root / 'images'}",
+        "object_detection": f"coco:{root / 'boxes'}",
         "text_generation": f"text:{root / 'text.txt'}",
         "image_generation": f"images:{root / 'images'}",
         "driving": f"tub:{root / 'tub'}",
