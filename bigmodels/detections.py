@@ -20,7 +20,9 @@ _HIGHEST_AREA = 1e10
 
 # Of the crops that are compared with known ones: their side, how many are known at most, and how
 # many of those are asked.
-_SIDE, _KNOWN, _NEIGHBOURS = 16, 12_000, 5
+_SIDE, _KNOWN, _NEIGHBOURS = 16, 6000, 5
+# Spots of an image that are looked at, the largest first.
+_SPOTS = 30
 # Where between an image's darkest and lightest pixel the border of what is looked at may lie.
 _LEVELS = (0.2, 0.3, 0.4, 0.5, 0.6)
 # Spots below this share of the smallest known object's area are dust.
@@ -220,7 +222,9 @@ class Components:
         self.least = _DUST * min(areas)
         count = min(_NEIGHBOURS, len(labels))
         self.neighbours = {
-            sign: KNeighborsClassifier(count, weights="distance").fit(known, labels)
+            sign: KNeighborsClassifier(count, weights="distance", algorithm="brute").fit(
+                known, labels
+            )
             for sign, known in crops.items()
         }
 
@@ -240,8 +244,7 @@ class Components:
 
     def detect(self, images):
         """What is found in images: float32 `(n, 6)` for each."""
-        found = []
-        neighbours = self.neighbours[self.sign]
+        found, crops = [], []
         for image in _grey(images):
             image = image if self.sign > 0 else 1 - image
             spots = (image > self.level) & (np.ptp(image) > 0)
@@ -251,15 +254,17 @@ class Components:
                 for rows, columns in ndimage.find_objects(numbered)
             ]
             areas = [(right - left) * (bottom - top) for left, top, right, bottom in boxes]
-            largest = [i for i in np.argsort(areas)[::-1][:_MOST] if areas[i] >= self.least]
-            boxes = [boxes[i] for i in largest]
-            rows = np.zeros((len(boxes), 6), "float32")
-            if boxes:
-                shares = neighbours.predict_proba([_square(image, box) for box in boxes])
-                best = shares.argmax(1)
-                rows[:, :4], rows[:, 4] = boxes, neighbours.classes_[best]
-                rows[:, 5] = shares.max(1)
+            largest = [i for i in np.argsort(areas)[::-1][:_SPOTS] if areas[i] >= self.least]
+            rows = np.zeros((len(largest), 6), "float32")
+            rows[:, :4] = [boxes[i] for i in largest] or 0
+            crops += [_square(image, boxes[i]) for i in largest]
             found.append(rows)
+        if crops:
+            neighbours = self.neighbours[self.sign]
+            shares = neighbours.predict_proba(crops)
+            ends = np.cumsum([len(rows) for rows in found])[:-1]
+            for rows, each in zip(found, np.split(shares, ends), strict=True):
+                rows[:, 4], rows[:, 5] = neighbours.classes_[each.argmax(1)], each.max(1)
         return found
 
 
