@@ -117,11 +117,7 @@ SMALL_GRIDS = {
     "time_series": {"model.rnn_units": 4},
     "translation": {"model.embedding_dim": 64},
     "inpainting": {"model.reconstruction": "mean_squared_error"},
-    "object_detection": {
-        "model.filters": "2,2,2",
-        "model.head_filters": 4,
-        "model.dropout_rate": 0.0,
-    },
+    "object_detection": {"model.filters": "2,2,2", "model.head_filters": 4},
     "speech_recognition": {
         "model.rnn_units": 4,
         "model.time_masks": 0,

@@ -270,7 +270,7 @@ def draw(model, data, config):
             name: (recalls, np.nanmean(each.precisions(thresholds=_HALF)[0], -1))
             for name, each in curves.items()
         },
-        "Boxes that overlap by half or more, mean over the classes",
+        "At an overlap of one half, mean of the classes",
         "recall",
         "precision",
     )
