@@ -100,7 +100,7 @@ TINY = {
         "strategy": "one_device",
         "model.filters": (2, 2, 2),
         "model.head_filters": 4,
-        "batch_size": 16,
+        "batch_size": 8,
         "epochs": 2,
     },
     "speech_recognition": {
