@@ -12,6 +12,8 @@ import io
 import numpy as np
 from scipy import ndimage
 
+from bigmodels import extras
+
 # Least overlap (intersection over union) with an object for a box to have found it.
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 _RECALLS = np.linspace(0, 1, 101)
@@ -35,13 +37,8 @@ def check_installed():
     Raises:
         ValueError: if it is not, with what to install.
     """
-    try:
+    with extras.needs("task: object_detection", "detection"):
         importlib.import_module("pycocotools.cocoeval")
-    except ImportError:
-        raise ValueError(
-            "task: object_detection is measured by pycocotools, which is not installed; "
-            'pip install "bigmodels[detection]"'
-        ) from None
 
 
 @dataclasses.dataclass(frozen=True)

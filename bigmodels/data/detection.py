@@ -9,8 +9,8 @@ import tensorflow as tf
 from keras import ops
 
 from bigmodels.data import coco, embedded, files
-from bigmodels.data.split import stratified_split
 from bigmodels.data.pipeline import evaluation_batches, training_batches
+from bigmodels.data.split import stratified_split
 
 _SPLITS = ("train", "validation", "test")
 _FEWEST = 10  # Images from which validation and test are split off.

@@ -114,7 +114,9 @@ def test_without_pycocotools_nothing_is_trained(monkeypatch, tmp_path):
     for module in [name for name in sys.modules if name.split(".")[0] == "pycocotools"]:
         monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setitem(sys.modules, "pycocotools", None)
-    with pytest.raises(ValueError, match=r'pycocotools.*pip install "bigmodels\[detection\]"'):
+    with pytest.raises(
+        ValueError, match=r'object_detection needs .*pip install "bigmodels\[detection\]"'
+    ):
         train("object_detection", tmp_path / "run", verbose=0)
     assert not (tmp_path / "run").exists()
 
