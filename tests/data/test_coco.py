@@ -312,7 +312,7 @@ CONTENT = content(pictures(np.random.default_rng(0), 3)[1])
 
 
 @settings(
-    max_examples=200,
+    max_examples=100,
     derandomize=True,
     database=None,
     deadline=None,

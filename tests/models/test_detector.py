@@ -143,6 +143,7 @@ def test_boxes_end_with_the_image():
     assert (boxes >= 0).all() and (boxes <= [20, 16, 20, 16]).all()
 
 
+@pytest.mark.thorough
 def test_it_learns_and_detects_in_arrays_and_data_sets_alike(rng):
     model = tiny()
     model.compile(keras.optimizers.Adam(1e-2), CenterPoints())

@@ -121,6 +121,7 @@ def test_without_pycocotools_nothing_is_trained(monkeypatch, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.thorough
 def test_a_model_that_knows_the_answer_is_rated_as_right(tmp_path):
     """The figures of `measure`, with a model that finds exactly what is there."""
     write_coco(tmp_path, 60)
