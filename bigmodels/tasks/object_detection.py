@@ -27,6 +27,7 @@ from bigmodels.tasks.task import (
     Optimizer,
     Signature,
     Task,
+    check_image_size,
     check_positive,
     check_share,
     check_sizes,
@@ -69,9 +70,8 @@ class DataConfig:
     max_objects: int = 100
 
     def __post_init__(self):
-        check_sizes(self, "image_size", "max_objects", where="data")
-        if len(self.image_size) not in (0, 2):
-            raise ValueError(f"data.image_size: {self.image_size!r}, expected HEIGHT,WIDTH")
+        check_image_size(self.image_size)
+        check_positive("data.max_objects", self.max_objects)
 
 
 @dataclasses.dataclass(frozen=True)
