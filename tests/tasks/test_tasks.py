@@ -66,6 +66,10 @@ TINY = {
     "image_generation": {
         "strategy": "one_device",
         "model.latent_dim": 4,
+        "model.normalization": "spectral",
+        "model.loss": "hinge",
+        "model.r1": 1.0,
+        "model.ema_momentum": 0.9,
         "judge_steps": 3,
         "batch_size": 16,
         "epochs": 2,
