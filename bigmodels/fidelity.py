@@ -8,7 +8,7 @@ images get should stand beside them.
 
 import numpy as np
 
-# Kynkäänniemi et al. (2019) take the third.
+# Of Kynkäänniemi et al. (2019), who take the smallest balls.
 NEIGHBOURS = 3
 
 
@@ -39,34 +39,40 @@ def frechet_distance(a, b):
     return max(0.0, float(np.square(mean_a - mean_b).sum() + spread_a + spread_b - 2 * common))
 
 
-def within(points, others, neighbours=NEIGHBOURS):
-    """Which points lie in the region that others fill (Kynkäänniemi et al., 2019).
+def within(points, centres, neighbours=NEIGHBOURS):
+    """Which points lie in the balls around which centres.
 
-    The region is a ball around each of the others that reaches to the nearest, second nearest ...
-    `neighbours`-th of its own kind. Of made points, the share in the region of real ones is the
-    *precision*: how many could be real. Of real points, the share in the region of made ones is the
-    *recall*: how much of what is real could be made.
+    A ball reaches to the nearest, second nearest ... `neighbours`-th of the other centres.
+
+    Of made images as points and real ones as centres, `any(1).mean()` is the *precision*: the share
+    of made images that lie near a real one. The other way round it is the *recall*: the share of
+    real images that lie near a made one (Kynkäänniemi et al., 2019). Both say yes too easily: a
+    ball around a point that is far from all others reaches far. In that the balls are of real
+    images alone, and are counted, two more are harder to please (Naeem et al., 2020): *density*,
+    `sum(1).mean() / neighbours`, in how many balls of real images a made one lies, which is about 1
+    for other real images; and *coverage*, `any(0).mean()`, the share of real images whose ball
+    holds a made one.
 
     Args:
         points: `(points, features)`.
-        others: `(others, features)`.
+        centres: `(centres, features)`.
         neighbours: Which of its neighbours a ball reaches to; the last, where there are fewer.
 
     Returns:
-        Booleans `(points,)`.
+        Booleans `(points, centres)`.
 
     Raises:
         ValueError: as `frechet_distance`, or if `neighbours` is not positive.
     """
     if neighbours < 1:
         raise ValueError(f"neighbours: {neighbours!r}, expected a positive number")
-    points, others = _checked(points=points, others=others)
-    middle = others.mean(0)  # About which the differences of squares lose least.
-    points, others = points - middle, others - middle
-    # The nearest of all is the point itself.
-    place = min(neighbours, len(others) - 1)
-    reach = np.partition(_squared_distances(others, others), place, axis=1)[:, place]
-    return (_squared_distances(points, others) <= reach).any(1)
+    points, centres = _checked(points=points, centres=centres)
+    middle = centres.mean(0)  # About which the differences of squares lose least.
+    points, centres = points - middle, centres - middle
+    # The nearest of all is the centre itself.
+    place = min(neighbours, len(centres) - 1)
+    reach = np.partition(_squared_distances(centres, centres), place, axis=1)[:, place]
+    return _squared_distances(points, centres) <= reach
 
 
 def _moments(points):

@@ -188,6 +188,7 @@ def search_space(hp):
 def _judge(config):
     """A CNN trained on the real, labelled images, and those images in [0, 1]."""
     config = dataclasses.replace(config, batch_size=_JUDGES_BATCH)
+    keras.utils.set_random_seed(config.seed)  # The same one, whatever was drawn before.
     augmentation = augmentation_for(config.dataset)
     real = _load(config, (0.0, 1.0), with_labels=True, augmentation=augmentation)
     judge = CNN(len(real.class_names), dropout_rate=0.4, batch_normalization=True)
@@ -240,10 +241,13 @@ def _ratings(probabilities):
 
 def _likeness(made, real, unit="samples", suffix=""):
     """Metrics of samples by a judge's features of them and of as many real images."""
+    near_real, near_made = fidelity.within(made, real), fidelity.within(real, made)
     return {
         f"frechet_distance{suffix}": fidelity.frechet_distance(real, made),
-        f"precision{suffix}": Observations(fidelity.within(made, real), unit),
-        f"recall{suffix}": Observations(fidelity.within(real, made), "real images"),
+        f"precision{suffix}": Observations(near_real.any(1), unit),
+        f"recall{suffix}": Observations(near_made.any(1), "real images"),
+        f"density{suffix}": Observations(near_real.sum(1) / fidelity.NEIGHBOURS, unit),
+        f"coverage{suffix}": Observations(near_real.any(0), "real images"),
     }
 
 
@@ -256,14 +260,14 @@ def measure(model, data, config, measured):
 
     Returns:
         Under "validation" and "test", for other noise each, of as many samples as there are real
-        images (5000 at most): `frechet_distance`, `precision` and `recall`, see
-        `bigmodels.fidelity`. Of 1000 samples: `classes_covered`, the share of classes that at least
-        one sample in a hundred (a tenth of an even share) falls into; `mean_confidence`, the CNN's
-        mean highest probability; `judge_score`, which rises with both, from 1 to the number of
-        classes: the inception score with the CNN for its network. Under "test" also what the real
-        images of validation get in the samples' place, `frechet_distance_real`, `precision_real`
-        and `recall_real`; `judge_accuracy`, the CNN's accuracy on the real images, and
-        `real_confidence`, its mean confidence there.
+        images (5000 at most): `frechet_distance`, `precision`, `recall`, `density` and `coverage`,
+        see `bigmodels.fidelity`. Of 1000 samples: `classes_covered`, the share of classes that at
+        least one sample in a hundred (a tenth of an even share) falls into; `mean_confidence`, the
+        CNN's mean highest probability; `judge_score`, which rises with both, from 1 to the number
+        of classes: the inception score with the CNN for its network. Under "test" also what the
+        real images of validation get in the samples' place, `frechet_distance_real` and so on;
+        `judge_accuracy`, the CNN's accuracy on the real images, and `real_confidence`, its mean
+        confidence there.
     """
     judge, real = _judge(config)
     see = _eyes(judge)
@@ -417,9 +421,13 @@ TASK = Task(
         "frechet_distance": Metric("", "min"),
         "precision": Metric("%", "max"),
         "recall": Metric("%", "max"),
+        "density": Metric("", "max"),
+        "coverage": Metric("%", "max"),
         "frechet_distance_real": Metric(""),
         "precision_real": Metric("%"),
         "recall_real": Metric("%"),
+        "density_real": Metric(""),
+        "coverage_real": Metric("%"),
         "classes_covered": Metric("%", "max"),
         "mean_confidence": Metric("%", "max"),
         "judge_score": Metric("", "max"),
