@@ -1,7 +1,8 @@
-"""Losses that are Keras' own, computed faster; and one that Keras does not have."""
+"""Losses that are Keras' own, computed faster; and those that Keras does not have."""
 
 import keras
 import tensorflow as tf
+from keras import ops
 
 from bigmodels import checks, kernels
 
@@ -167,3 +168,18 @@ class CenterPoints(keras.losses.Loss):
 
     def get_config(self):
         return super().get_config() | {"stride": self.stride, "box_weight": self.box_weight}
+
+
+@keras.saving.register_keras_serializable(package="bigmodels")
+class Wasserstein(keras.losses.Loss):
+    """The logit itself: to be raised where the label is 1 and lowered where it is 0.
+
+    What a generator goes by beside a discriminator with the hinge loss (Lim and Ye, 2017), and both
+    networks of a Wasserstein GAN (Arjovsky et al., 2017).
+
+    Args are those of `keras.losses.Loss`.
+    """
+
+    def call(self, y_true, y_pred):
+        """The loss of every row, `(batch,)`."""
+        return ops.mean((1 - 2 * ops.cast(y_true, y_pred.dtype)) * y_pred, axis=-1)

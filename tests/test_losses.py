@@ -96,3 +96,10 @@ def test_saved_and_loaded():
     again = keras.losses.deserialize(keras.losses.serialize(loss))
     assert type(again) is losses.SparseCategoricalCrossentropy
     assert again.from_logits
+
+
+def test_wasserstein_raises_the_logit_of_one_and_lowers_that_of_zero():
+    logits = np.array([[2.0], [-3.0], [0.5]], "float32")
+    loss = losses.Wasserstein()
+    np.testing.assert_allclose(loss.call(np.array([[1], [0], [1]]), logits), [-2, -3, -0.5])
+    np.testing.assert_allclose(loss(np.ones((3, 1)), logits), -logits.mean(), rtol=1e-6)

@@ -11,6 +11,7 @@ from bigmodels.layers.lstm import LSTM
 from bigmodels.layers.positional_encoding import PositionalEncoding
 from bigmodels.layers.reversible_normalization import ReversibleNormalization
 from bigmodels.layers.spec_augment import SpecAugment
+from bigmodels.layers.spectral_normalization import SpectralNormalization
 from bigmodels.layers.subwords import Subwords
 from bigmodels.layers.transformer_block import TransformerBlock
 from bigmodels.layers.vocabulary import Vocabulary
@@ -27,6 +28,7 @@ __all__ = [
     "PositionalEncoding",
     "ReversibleNormalization",
     "SpecAugment",
+    "SpectralNormalization",
     "Subwords",
     "TransformerBlock",
     "Vocabulary",

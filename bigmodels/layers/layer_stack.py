@@ -3,6 +3,10 @@
 from keras import layers
 
 from bigmodels.distribute import Model
+from bigmodels.layers.spectral_normalization import SpectralNormalization
+
+# Layers that do something else in training.
+_WITH_MODES = layers.Dropout | layers.BatchNormalization | SpectralNormalization
 
 
 class LayerStack(Model):
@@ -36,10 +40,23 @@ class LayerStack(Model):
         self.built = True
 
     def call(self, inputs, training=None):
-        x = inputs
-        for layer in self.layers_in_order():
-            has_modes = isinstance(layer, layers.Dropout | layers.BatchNormalization)
-            x = layer(x, training=training) if has_modes else layer(x)
+        return self._through(self.layers_in_order(), inputs, training)
+
+    def features(self, inputs, training=None):
+        """What the last layer is given.
+
+        Args:
+            inputs: As for the model.
+            training: As for the model.
+
+        Returns:
+            The last layer's inputs.
+        """
+        return self._through(self.layers_in_order()[:-1], inputs, training)
+
+    def _through(self, some_layers, x, training):
+        for layer in some_layers:
+            x = layer(x, training=training) if isinstance(layer, _WITH_MODES) else layer(x)
         return x
 
     def compute_output_shape(self, input_shape):

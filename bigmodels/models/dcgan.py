@@ -11,7 +11,7 @@ import math
 import keras
 from keras import layers
 
-from bigmodels.layers import LayerStack, check_image_shape
+from bigmodels.layers import LayerStack, SpectralNormalization, check_image_shape
 
 
 @keras.saving.register_keras_serializable(package="bigmodels")
@@ -79,46 +79,77 @@ class ConvGenerator(LayerStack):
 
 @keras.saving.register_keras_serializable(package="bigmodels")
 class ConvDiscriminator(LayerStack):
-    """A convolutional discriminator after DCGAN, with dropout instead of batch normalisation.
+    """A convolutional discriminator after DCGAN, by default with dropout for batch normalisation.
 
     Args:
         image_shape: Shape of the images judged.
         filters: Filters of the two convolutions, each halving height and width.
         dropout_rate: Share of units dropped after each convolution.
+        normalization: `"none"`; `"batch"`, after the second convolution as in DCGAN; or
+            `"spectral"`, of every layer's weights (Miyato et al., 2018).
         **kwargs: As for every `keras.Model`.
 
     Call arguments and returns: as for `Discriminator`.
 
     Raises:
-        ValueError: if `image_shape` does not fit.
+        ValueError: if `image_shape` does not fit or `normalization` is unknown.
     """
 
-    def __init__(self, image_shape=(28, 28, 1), filters=(64, 128), dropout_rate=0.3, **kwargs):
+    def __init__(
+        self,
+        image_shape=(28, 28, 1),
+        filters=(64, 128),
+        dropout_rate=0.3,
+        normalization="none",
+        **kwargs,
+    ):
         super().__init__(**kwargs)
+        if normalization not in ("none", "batch", "spectral"):
+            raise ValueError(
+                f"normalization: {normalization!r}, expected 'none', 'batch' or 'spectral'"
+            )
         self.image_shape = check_image_shape(image_shape)
         self.filters = tuple(filters)
         self.dropout_rate = dropout_rate
+        self.normalization = normalization
         self.natural_input_shape = (None, *self.image_shape)
         dtype = self.dtype_policy
-        self.conv1 = layers.Conv2D(self.filters[0], 4, 2, "same", dtype=dtype, name="conv1")
+        in_batch = normalization == "batch"
+
+        def normal(layer):
+            if normalization != "spectral":
+                return layer
+            return SpectralNormalization(layer, dtype=layer.dtype_policy, name=layer.name)
+
+        self.conv1 = normal(layers.Conv2D(self.filters[0], 4, 2, "same", dtype=dtype, name="conv1"))
         self.leakyrelu1 = layers.LeakyReLU(0.2, dtype=dtype, name="leakyrelu1")
         self.dropout1 = layers.Dropout(dropout_rate, dtype=dtype, name="dropout1")
-        self.conv2 = layers.Conv2D(self.filters[1], 4, 2, "same", dtype=dtype, name="conv2")
+        conv2 = layers.Conv2D(
+            self.filters[1], 4, 2, "same", use_bias=not in_batch, dtype=dtype, name="conv2"
+        )
+        self.conv2 = normal(conv2)
+        if in_batch:
+            norm = layers.BatchNormalization(momentum=0.9, dtype=dtype, name="batchnorm2")
+            self.batchnorm2 = norm
         self.leakyrelu2 = layers.LeakyReLU(0.2, dtype=dtype, name="leakyrelu2")
         self.dropout2 = layers.Dropout(dropout_rate, dtype=dtype, name="dropout2")
         self.flatten = layers.Flatten(dtype=dtype, name="flatten")
         # The logit stays in full precision under a mixed policy.
-        self.dense1 = layers.Dense(1, dtype=dtype.variable_dtype, name="dense1")
+        self.dense1 = normal(layers.Dense(1, dtype=dtype.variable_dtype, name="dense1"))
 
     def layers_in_order(self):
+        norm = [self.batchnorm2] if self.normalization == "batch" else []
         return [
-            self.conv1, self.leakyrelu1, self.dropout1, self.conv2, self.leakyrelu2,
+            self.conv1, self.leakyrelu1, self.dropout1, self.conv2, *norm, self.leakyrelu2,
             self.dropout2, self.flatten, self.dense1,
         ]  # fmt: skip
 
     def get_config(self):
         config = super().get_config()
         config.update(
-            image_shape=self.image_shape, filters=self.filters, dropout_rate=self.dropout_rate
+            image_shape=self.image_shape,
+            filters=self.filters,
+            dropout_rate=self.dropout_rate,
+            normalization=self.normalization,
         )
         return config

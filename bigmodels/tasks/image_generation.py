@@ -15,10 +15,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bigmodels import kernels, plots
+from bigmodels import fidelity, kernels, plots
 from bigmodels.data import load_images
 from bigmodels.data.images import augmentation_for
 from bigmodels.intervals import Observations
+from bigmodels.losses import Wasserstein
 from bigmodels.models import CNN, GAN, ConvDiscriminator, ConvGenerator, Discriminator, Generator
 from bigmodels.tasks.task import (
     Config,
@@ -26,34 +27,63 @@ from bigmodels.tasks.task import (
     Optimizer,
     Signature,
     Task,
+    check_choice,
     check_image_size,
+    check_not_negative,
     check_positive,
     check_share,
     check_sizes,
     each_prediction,
 )
 
+# What both networks go by: the discriminator's loss, and the generator's.
+LOSSES = {
+    "cross_entropy": (None, None),  # The GAN's own.
+    "hinge": (keras.losses.Hinge(), Wasserstein()),
+}
+# The judge learns from batches of its own size, so as to be the same for whatever it judges.
+_JUDGES_BATCH = 64
+# Of images on either side of a comparison; of training images to find the nearest in.
+_MOST_COMPARED, _MOST_LOOKED_AT = 5000, 10_000
+
 
 @dataclasses.dataclass(frozen=True)
-class ConvConfig:
-    """The convolutional pair."""
+class PairConfig:
+    """What either pair can be told.
 
-    kind: str = "conv"
+    `normalization`, of the discriminator: none, batch or spectral. `loss`: cross_entropy or hinge.
+    `r1` and `ema_momentum`: see `bigmodels.models.GAN`.
+    """
+
+    kind: str = ""
     latent_dim: int = 100
+    normalization: str = "none"
+    loss: str = "cross_entropy"
+    r1: float = 0.0
+    ema_momentum: float = 0.0
 
     def __post_init__(self):
         check_sizes(self, "latent_dim")
+        check_choice("model.normalization", self.normalization, ("none", "batch", "spectral"))
+        check_choice("model.loss", self.loss, tuple(LOSSES))
+        check_not_negative("model.r1", self.r1)
+        check_share("model.ema_momentum", self.ema_momentum)
 
 
 @dataclasses.dataclass(frozen=True)
-class DenseConfig:
+class ConvConfig(PairConfig):
+    """The convolutional pair. `dropout_rate`: the discriminator's."""
+
+    kind: str = "conv"
+    dropout_rate: float = 0.3
+
+
+@dataclasses.dataclass(frozen=True)
+class DenseConfig(PairConfig):
     """The article's dense pair."""
 
     kind: str = "dense"
-    latent_dim: int = 100
-
-    def __post_init__(self):
-        check_sizes(self, "latent_dim")
+    normalization: str = "batch"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,20 +151,24 @@ def load_data(config):
 def build_model(config, data):
     """A built pair of networks."""
     latent_dim, shape = config.model.latent_dim, data.image_shape
+    options = {"normalization": config.model.normalization}
     if config.model.kind == "conv":
-        networks = ConvGenerator(latent_dim, shape), ConvDiscriminator(shape)
+        options["dropout_rate"] = config.model.dropout_rate
+        networks = ConvGenerator(latent_dim, shape), ConvDiscriminator(shape, **options)
     else:
-        networks = Generator(latent_dim, shape), Discriminator(shape)
-    return GAN(*networks, seed=config.seed)
+        networks = Generator(latent_dim, shape), Discriminator(shape, **options)
+    return GAN(
+        *networks, seed=config.seed, r1=config.model.r1, ema_momentum=config.model.ema_momentum
+    )
 
 
 def compile_model(model, config, steps):
-    """An Adam for each network."""
+    """An Adam for each network, and their losses."""
     pair = [keras.optimizers.Adam(**dataclasses.asdict(config.optimizer)) for _ in range(2)]
     jit_compile = config.keras_jit_compile
     if jit_compile == "auto" and config.model.kind == "dense" and kernels.on_one_cpu():
         jit_compile = True  # Half as fast again (`tools/bench options`); no other model gains.
-    model.compile(*pair, jit_compile=jit_compile)
+    model.compile(*pair, *LOSSES[config.model.loss], jit_compile=jit_compile)
 
 
 def search_space(hp):
@@ -142,61 +176,126 @@ def search_space(hp):
     return {
         "batch_size": hp.Choice("batch_size", [32, 64, 128]),
         "model.latent_dim": hp.Choice("model.latent_dim", [32, 64, 100, 128]),
+        "model.normalization": hp.Choice("model.normalization", ["none", "spectral"]),
+        "model.loss": hp.Choice("model.loss", list(LOSSES)),
+        "model.r1": hp.Choice("model.r1", [0.0, 0.1, 1.0, 10.0]),
+        "model.ema_momentum": hp.Choice("model.ema_momentum", [0.0, 0.99, 0.999]),
         "optimizer.learning_rate": hp.Float("optimizer.learning_rate", 5e-5, 1e-3, sampling="log"),
         "optimizer.beta_1": hp.Choice("optimizer.beta_1", [0.0, 0.5, 0.9]),
     }
 
 
-def measure(model, data, config, measured):
-    """What a separately trained CNN makes of 1000 samples.
-
-    Returns:
-        Under "validation" and "test", for other noise each: `classes_covered`, the share of classes
-        that at least one sample in a hundred (a tenth of an even share) falls into;
-        `mean_confidence`, the CNN's mean highest probability; `judge_score`, which rises with both,
-        from 1 to the number of classes: the inception score with the CNN for its network. Under
-        "test" also `judge_accuracy`, the CNN's accuracy on the real images, and `real_confidence`,
-        its mean confidence there.
-    """
+def _judge(config):
+    """A CNN trained on the real, labelled images, and those images in [0, 1]."""
+    config = dataclasses.replace(config, batch_size=_JUDGES_BATCH)
+    keras.utils.set_random_seed(config.seed)  # The same one, whatever was drawn before.
     augmentation = augmentation_for(config.dataset)
     real = _load(config, (0.0, 1.0), with_labels=True, augmentation=augmentation)
-    classes = len(real.class_names)
-    judge = CNN(classes, dropout_rate=0.4, batch_normalization=True)
+    judge = CNN(len(real.class_names), dropout_rate=0.4, batch_normalization=True)
     judge.compile(
         Optimizer(learning_rate=2e-3).build(config.judge_steps),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
     )
     judge.fit(real.train_from(0), steps_per_epoch=config.judge_steps, verbose=0)
+    return judge, real
 
-    rated_real = judge.predict_proba(real.test.map(lambda x, y: x), verbose=0)
-    _, correct = each_prediction(judge, real.test)
+
+def _eyes(judge):
+    """A function from batches of images in [0, 1] to what a judge sees in them.
+
+    It gives features, float64 `(images, units)`, and probabilities `(images, classes)`.
+    """
+
+    @tf.function(reduce_retracing=True)
+    def look(images):
+        features = judge.features(images, training=False)
+        return features, tf.nn.softmax(tf.cast(judge.dense2(features), "float32"))
+
+    def see(batches):
+        features, probabilities = zip(*map(look, batches), strict=True)
+        return np.concatenate(features).astype("float64"), np.concatenate(probabilities)
+
+    return see
+
+
+def _ratings(probabilities):
+    """Metrics of samples by what a judge takes each for, `(samples, classes)`."""
+    classes = probabilities.shape[-1]
+
+    def covered(predicted):
+        shares = np.bincount(predicted, minlength=classes) / len(predicted)
+        return (shares >= 0.1 / classes).mean()
+
+    def score(drawn):
+        chosen = probabilities[drawn]  # (samples, classes)
+        surprise = chosen * (np.log(chosen + 1e-12) - np.log(chosen.mean(0) + 1e-12))
+        return np.exp(surprise.sum(-1).mean())
+
+    numbers = np.arange(len(probabilities))
+    return {
+        "classes_covered": Observations(probabilities.argmax(-1), "samples", statistic=covered),
+        "mean_confidence": Observations(probabilities.max(-1), "samples"),
+        "judge_score": Observations(numbers, "samples", statistic=score),
+    }
+
+
+def _likeness(made, real, unit="samples", suffix=""):
+    """Metrics of samples by a judge's features of them and of as many real images."""
+    near_real, near_made = fidelity.within(made, real), fidelity.within(real, made)
+    return {
+        f"frechet_distance{suffix}": fidelity.frechet_distance(real, made),
+        f"precision{suffix}": Observations(near_real.any(1), unit),
+        f"recall{suffix}": Observations(near_made.any(1), "real images"),
+        f"density{suffix}": Observations(near_real.sum(1) / fidelity.NEIGHBOURS, unit),
+        f"coverage{suffix}": Observations(near_real.any(0), "real images"),
+    }
+
+
+def measure(model, data, config, measured):
+    """What a separately trained CNN makes of samples, beside real images it has not seen either.
+
+    It is no ImageNet network: figures are comparable between runs with the same data set, seed and
+    `judge_steps`, which have the same judge. Its features are those its last layer is given, in
+    units in which the variance of all of them, over training images, adds up to 1.
+
+    Returns:
+        Under "validation" and "test", for other noise each, of as many samples as there are real
+        images (5000 at most): `frechet_distance`, `precision`, `recall`, `density` and `coverage`,
+        see `bigmodels.fidelity`. Of 1000 samples: `classes_covered`, the share of classes that at
+        least one sample in a hundred (a tenth of an even share) falls into; `mean_confidence`, the
+        CNN's mean highest probability; `judge_score`, which rises with both, from 1 to the number
+        of classes: the inception score with the CNN for its network. Under "test" also what the
+        real images of validation get in the samples' place, `frechet_distance_real` and so on;
+        `judge_accuracy`, the CNN's accuracy on the real images, and `real_confidence`, its mean
+        confidence there.
+    """
+    judge, real = _judge(config)
+    see = _eyes(judge)
+    sets = {"train": real.train_sample, "validation": real.validation, "test": real.test}
+    seen = {split: see(batches.map(lambda x, y: x)) for split, batches in sets.items()}
+    unit = np.sqrt(seen["train"][0].var(0).sum()) or 1.0
+    count = min(_MOST_COMPARED, *(len(features) for features, _ in seen.values()))
+    # From all over a split, whatever its order.
+    features = {
+        split: each[np.linspace(0, len(each) - 1, count).astype(int)] / unit
+        for split, (each, _) in seen.items()
+    }
 
     # Without keys: each run has samples, and a judge, of its own.
-    def rate(seed):
-        rated = judge.predict_proba((model.generate(1000, seed=seed) + 1) / 2, verbose=0)
+    def rate(split, seed):
+        made = (model.generate(max(1000, count), seed=seed) + 1) / 2
+        like, taken_for = see(np.split(made, range(500, len(made), 500)))
+        return _likeness(like[:count] / unit, features[split]) | _ratings(taken_for[:1000])
 
-        def covered(predicted):
-            shares = np.bincount(predicted, minlength=classes) / len(predicted)
-            return (shares >= 0.1 / classes).mean()
-
-        def score(drawn):
-            chosen = rated[drawn]  # (samples, classes)
-            surprise = chosen * (np.log(chosen + 1e-12) - np.log(chosen.mean(0) + 1e-12))
-            return np.exp(surprise.sum(-1).mean())
-
-        return {
-            "classes_covered": Observations(rated.argmax(-1), "samples", statistic=covered),
-            "mean_confidence": Observations(rated.max(-1), "samples"),
-            "judge_score": Observations(np.arange(len(rated)), "samples", statistic=score),
-        }
-
+    _, correct = each_prediction(judge, real.test)
+    floor = _likeness(features["validation"], features["test"], "real images", "_real")
     return {
-        "validation": rate(config.seed + 1),
-        "test": rate(config.seed)
+        "validation": rate("validation", config.seed + 1),
+        "test": rate("test", config.seed)
+        | floor
         | {
             "judge_accuracy": Observations(correct, "test images"),
-            "real_confidence": Observations(rated_real.max(-1), "test images"),
+            "real_confidence": Observations(seen["test"][1].max(-1), "test images"),
         },
     }
 
@@ -212,15 +311,33 @@ def sample(model, data, config):
     return plots.image_grid(model.generate(32, seed=config.seed), scale=data.scale)
 
 
+def _nearest(images, batches):
+    """Of all images in batches the one nearest to each, pixel by pixel."""
+    wanted = images.reshape(len(images), -1)
+    nearest, least = np.zeros_like(images), np.full(len(images), np.inf)
+    for batch in batches.as_numpy_iterator():
+        rows = batch.reshape(len(batch), -1)
+        distances = np.square(rows).sum(1) - 2 * wanted @ rows.T  # Less what all have in common.
+        found, place = distances.min(1), distances.argmin(1)
+        nearest[found < least] = batch[place[found < least]]
+        least = np.minimum(least, found)
+    return nearest
+
+
 def draw(model, data, config):
-    """Samples beside real images."""
+    """Samples, the training images nearest to some of them, and real images."""
     real = tf.concat(list(data.test.take(2)), 0)[:32]
-    return {
-        "Generated images": plots.image_grid(
-            model.generate(64, seed=config.seed), scale=data.scale
-        ),
-        "Real images (test)": plots.image_grid(real, scale=data.scale),
+    made = model.generate(64, seed=config.seed)
+    some = data.train.take(-(-_MOST_LOOKED_AT // config.batch_size))
+    nearest = _nearest(made[:16], some)
+    pairs = np.concatenate([made[:8], nearest[:8], made[8:16], nearest[8:]])
+    count = min(int(some.cardinality()) * config.batch_size, data.sizes["train"])
+    pictures = {
+        "Generated images": made,
+        f"Generated images, and below each the nearest of {count:,} training images": pairs,
+        "Real images (test)": real,
     }
+    return {title: plots.image_grid(images, scale=data.scale) for title, images in pictures.items()}
 
 
 def describe(data):
@@ -297,10 +414,20 @@ TASK = Task(
     predict=predict,
     serving=serving,
     overfits=False,
-    objective="validation.judge_score",
+    objective="validation.frechet_distance",
     examples=examples,
     # The losses measure two networks by each other: neither way is better.
     metrics={
+        "frechet_distance": Metric("", "min"),
+        "precision": Metric("%", "max"),
+        "recall": Metric("%", "max"),
+        "density": Metric("", "max"),
+        "coverage": Metric("%", "max"),
+        "frechet_distance_real": Metric(""),
+        "precision_real": Metric("%"),
+        "recall_real": Metric("%"),
+        "density_real": Metric(""),
+        "coverage_real": Metric("%"),
         "classes_covered": Metric("%", "max"),
         "mean_confidence": Metric("%", "max"),
         "judge_score": Metric("", "max"),

@@ -55,7 +55,8 @@ def _mlp(optimizer, **compile_arguments):
 
 
 def _gan():
-    model = GAN(ConvGenerator(4, (12, 12, 1)), ConvDiscriminator((12, 12, 1)), seed=3)
+    judge = ConvDiscriminator((12, 12, 1), normalization="spectral")
+    model = GAN(ConvGenerator(4, (12, 12, 1)), judge, seed=3, r1=1.0, ema_momentum=0.9)
     model.compile()
     return model
 

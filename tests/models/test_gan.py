@@ -1,14 +1,15 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from bigmodels import losses
 from bigmodels.models import GAN, ConvDiscriminator, ConvGenerator, Discriminator, Generator
 
 
-def tiny(seed=1):
-    return GAN(
-        Generator(5, (8, 8, 1), units=(8, 6)), Discriminator((8, 8, 1), units=(8,)), seed=seed
-    )
+def tiny(seed=1, discriminator=None, **options):
+    discriminator = discriminator or Discriminator((8, 8, 1), units=(8,))
+    return GAN(Generator(5, (8, 8, 1), units=(8, 6)), discriminator, seed=seed, **options)
 
 
 def images(rng, count=32):
@@ -72,6 +73,117 @@ def test_losses_are_the_papers(rng):
     np.testing.assert_allclose(logs["loss"], logs["d_loss"] + logs["g_loss"], rtol=1e-5)
 
 
+def test_hinge_losses_are_the_paper_s(rng):
+    """Lim and Ye (2017), 5: the generator's is the logit itself, however large."""
+    gan = tiny()
+    gan.compile(loss_fn=keras.losses.Hinge(), g_loss_fn=losses.Wasserstein())
+    gan.discriminator.dense2.kernel.assign(gan.discriminator.dense2.kernel * 3)
+    x = images(rng, 16)
+    logs = gan.evaluate(x, batch_size=16, verbose=0, return_dict=True)
+    noise = keras.random.normal((16, 5), seed=keras.random.SeedGenerator(1))
+    fake, real = (np.asarray(gan.discriminator(y)) for y in (gan.generator(noise), x))
+    d_loss = np.maximum(0, 1 - real).mean() + np.maximum(0, 1 + fake).mean()
+    np.testing.assert_allclose(logs["d_loss"], d_loss, rtol=1e-5)
+    np.testing.assert_allclose(logs["g_loss"], -fake.mean(), rtol=1e-5)
+    assert (np.abs(np.concatenate([real, fake])) > 1).any()
+
+
+def after_one_step(x, r1, **options):
+    """The discriminator's weights before and after a step of SGD."""
+    keras.utils.set_random_seed(3)
+    gan = tiny(discriminator=Discriminator((8, 8, 1), dtype="float64", **options), r1=r1)
+    gan.compile(keras.optimizers.SGD(0.01), keras.optimizers.SGD(0.01))
+    before = [v.numpy() for v in gan.discriminator.trainable_variables]
+    gan.train_on_batch(x)
+    return gan, before, [v.numpy() for v in gan.discriminator.trainable_variables]
+
+
+def test_r1_of_a_linear_discriminator_is_half_the_square_of_its_weights(rng):
+    """Of which the gradient is gamma times the weights, whatever the images."""
+    x = images(rng, 4)
+    _, before, plain = after_one_step(x, 0.0, units=(), normalization="none")
+    _, _, penalised = after_one_step(x, 2.5, units=(), normalization="none")
+    np.testing.assert_allclose(penalised[0] - plain[0], -0.01 * 2.5 * before[0], atol=1e-8)
+    np.testing.assert_array_equal(penalised[1], plain[1])  # No pixel comes to the bias.
+
+
+@pytest.mark.parametrize("normalization", ["none", "spectral"])
+def test_r1_is_the_mean_over_images_each_taken_alone(rng, normalization):
+    x = images(rng, 6)
+    options = {"units": (7, 5), "normalization": normalization}
+    gan, before, plain = after_one_step(x, 0.0, **options)
+    _, _, penalised = after_one_step(x, 4.0, **options)
+    judge = gan.discriminator
+    for variable, value in zip(judge.trainable_variables, before, strict=True):
+        variable.assign(value)
+    if normalization == "spectral":  # Where the step's first call has begun.
+        keras.utils.set_random_seed(3)
+        again = tiny(discriminator=Discriminator((8, 8, 1), dtype="float64", **options))
+        vectors = again.discriminator.non_trainable_variables
+        for variable, value in zip(judge.non_trainable_variables, vectors, strict=True):
+            variable.assign(value)
+    with tf.GradientTape() as outer:
+        squares = []
+        for image in tf.constant(x, "float64")[:, None]:
+            with tf.GradientTape() as inner:
+                inner.watch(image)
+                logit = judge(image, training=False)
+            squares.append(tf.reduce_sum(inner.gradient(logit, image) ** 2))
+        penalty = 4.0 / 2 * tf.reduce_mean(squares)
+    gradients = outer.gradient(penalty, judge.trainable_variables)
+    for a, b, gradient in zip(penalised, plain, gradients, strict=True):
+        expected = 0 if gradient is None else -0.01 * gradient
+        np.testing.assert_allclose(a - b, expected, atol=1e-8)
+    assert max(np.abs(a - b).max() for a, b in zip(penalised, plain, strict=True)) > 1e-4
+
+
+def test_the_average_is_of_the_generators_that_were(rng):
+    gan = tiny(ema_momentum=0.25)
+    gan.compile(*(keras.optimizers.Adam(1e-2) for _ in range(2)))
+    made = [v.numpy() for v in gan.generator.weights]
+    expected = made
+    for step in range(1, 7):
+        gan.train_on_batch(images(rng, 8))
+        made = [v.numpy() for v in gan.generator.weights]
+        kept = min(0.25, (1 + step) / (10 + step))
+        expected = [kept * a + (1 - kept) * b for a, b in zip(expected, made, strict=True)]
+    for a, b, c in zip(gan.averaged_generator.weights, expected, made, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+        assert not np.array_equal(a, c)
+
+
+def test_the_average_makes_the_images_and_the_losses_are_the_generator_s(rng, tmp_path):
+    gan = tiny(ema_momentum=0.9)
+    gan.compile(*(keras.optimizers.Adam(1e-2) for _ in range(2)))
+    x = images(rng, 16)
+    gan.fit(x, batch_size=4, verbose=0)
+    noise = rng.normal(size=(3, 5)).astype("float32")
+    made = gan.predict(noise, verbose=0)
+    np.testing.assert_allclose(made, gan.averaged_generator(noise), atol=1e-6)
+    np.testing.assert_allclose(gan(noise), made, atol=1e-6)
+    assert np.abs(made - gan.generator(noise)).max() > 1e-3
+    gan.averaged_generator.set_weights([0 * v for v in gan.averaged_generator.get_weights()])
+    seen = keras.random.normal((16, 5), seed=keras.random.SeedGenerator(1))
+    logit = gan.discriminator(gan.generator(seen))
+    logs = gan.evaluate(x, batch_size=16, verbose=0, return_dict=True)
+    np.testing.assert_allclose(logs["g_loss"], np.log1p(np.exp(-logit)).mean(), rtol=1e-5)
+    gan.save(tmp_path / "gan.keras")
+    again = keras.models.load_model(tmp_path / "gan.keras")
+    assert again.ema_momentum == 0.9
+    np.testing.assert_array_equal(again.predict(noise, verbose=0), 0)
+    np.testing.assert_array_equal(again.generator(noise), gan.generator(noise))
+
+
+def test_conv_discriminator_normalises_as_it_is_told():
+    kinds = {
+        kind: {type(layer).__name__ for layer in ConvDiscriminator(normalization=kind).layers}
+        for kind in ("none", "batch", "spectral")
+    }
+    assert not {"BatchNormalization", "SpectralNormalization"} & kinds["none"]
+    assert "BatchNormalization" in kinds["batch"]
+    assert not {"Conv2D", "Dense"} & kinds["spectral"]
+
+
 def test_a_ragged_last_batch_weighs_what_it_is(rng):
     gan = tiny()
     gan.compile()
@@ -117,8 +229,6 @@ def test_float16_scales_both_losses():
 
 
 def test_labelled_images_are_taken_as_they_come(rng):
-    import tensorflow as tf
-
     gan = tiny()
     gan.compile()
     pairs = tf.data.Dataset.from_tensor_slices((images(rng), np.zeros(32, "int64"))).batch(8)
@@ -136,6 +246,11 @@ def test_labelled_images_are_taken_as_they_come(rng):
         ),
         (lambda: GAN(Discriminator(), Discriminator()), "has no attribute latent_dim"),
         (lambda: tiny().generate(0), "n: 0"),
+        (lambda: tiny(r1=-1), "r1: -1, expected a number from 0 on"),
+        (lambda: tiny(r1=1.0), "'batchnorm1' of the discriminator normalises over the batch"),
+        (lambda: tiny(ema_momentum=1.0), "ema_momentum: 1.0, expected a share"),
+        (lambda: Discriminator(normalization="layer"), "normalization: 'layer', expected 'none'"),
+        (lambda: ConvDiscriminator(normalization=None), "normalization: None, expected 'none'"),
     ],
 )
 def test_errors_name_argument_and_value(call, message):

@@ -67,6 +67,10 @@ TINY = {
     "image_generation": {
         "strategy": "one_device",
         "model.latent_dim": 4,
+        "model.normalization": "spectral",
+        "model.loss": "hinge",
+        "model.r1": 1.0,
+        "model.ema_momentum": 0.9,
         "judge_steps": 3,
         "batch_size": 16,
         "epochs": 2,
@@ -241,8 +245,7 @@ def test_evaluation_refuses_what_it_cannot_change(runs, name):
 @pytest.mark.slow
 def test_several_devices_give_the_numbers_of_one(sets, tmp_path, name):
     settings = TINY[name] | {"dataset": sets[name], "seed": 3, "epochs": 1}
-    if name != "image_generation":
-        settings["model.dropout_rate"] = 0.0  # Each replica drops units of its own.
+    settings["model.dropout_rate"] = 0.0  # Each replica drops units of its own.
     found, wanted = (
         train(name, tmp_path / strategy, settings | {"strategy": strategy}, verbose=0)
         for strategy in ("mirrored", "one_device")
