@@ -15,7 +15,9 @@ from bigmodels.cli import command
 flags.DEFINE_string("task", None, f"What to train: {', '.join(tasks.NAMES)}.")
 flags.DEFINE_string("workdir", None, "The run's directory.")
 flags.DEFINE_string(
-    "dataset", None, "A TFDS name, images:DIR or text:FILE; the task's embedded set by default."
+    "dataset",
+    None,
+    "A TFDS name, or your own files (--list names the kinds); the embedded set by default.",
 )
 flags.DEFINE_string("data_dir", None, "Where TFDS finds prepared sets, else TFDS_DATA_DIR.")
 flags.DEFINE_integer("epochs", None, "Passes over the training data; the task's by default.")
