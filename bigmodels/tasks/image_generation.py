@@ -72,9 +72,10 @@ class PairConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ConvConfig(PairConfig):
-    """The convolutional pair. `dropout_rate`: the discriminator's."""
+    """The convolutional pair; its images are an average's. `dropout_rate`: the discriminator's."""
 
     kind: str = "conv"
+    ema_momentum: float = 0.999
     dropout_rate: float = 0.3
 
 
