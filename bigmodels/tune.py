@@ -20,7 +20,7 @@ from bigmodels.train import train
 
 TUNERS = tuple(search.ORACLES)
 _TRIALS = 10
-# By how a metric's name ends: which way is better.
+# By how a metric's name ends: which way is better, where its task does not say.
 _DIRECTIONS = {
     "min": ("loss", "error", "perplexity", "distance", "per_character", "mae", "mse", "rmse",
             "wer", "cer"),
@@ -88,7 +88,7 @@ def tune(
     config = with_settings(task.config(), settings)
     task.check(config)
     _check(tuner, trials, hours, timeout, config)
-    objective, direction = _objective(objective or task.objective, direction)
+    objective, direction = _objective(task, objective or task.objective, direction)
     space = search.Space(task.search_space, settings, flat_settings(config), tuner == "grid")
     if not space.searched:
         raise ValueError("set: every setting that could be searched is fixed")
@@ -137,7 +137,7 @@ def _check(tuner, trials, hours, timeout, config):
         raise ValueError(f"stop_after: {config.stop_after}, but hyperband itself sets it")
 
 
-def _objective(name, direction):
+def _objective(task, name, direction):
     """An objective's name and direction, checked."""
     split, _, metric = name.partition(".")
     if split == "test":
@@ -147,6 +147,8 @@ def _objective(name, direction):
         )
     if split not in ("train", "validation") or not metric:
         raise ValueError(f"objective: {name!r}, expected validation.METRIC or train.METRIC")
+    if direction is None and metric in task.metrics:
+        direction = task.metrics[metric].better
     if direction is None:
         direction = next((d for d, ends in _DIRECTIONS.items() if metric.endswith(ends)), None)
         if direction is None:

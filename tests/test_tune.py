@@ -112,7 +112,13 @@ SMALL_GRIDS = {
         "model.embedding_dim": 64,
         "model.dropout_rate": 0.1,
     },
-    "image_generation": {"model.latent_dim": 4},
+    "image_generation": {
+        "model.latent_dim": 4,
+        "model.normalization": "none",
+        "model.loss": "hinge",
+        "model.r1": 0.1,
+        "model.ema_momentum": 0.0,
+    },
     "driving": {"model.dense_units": "4", "optimizer.weight_decay": 0.1},
     "time_series": {"model.rnn_units": 4},
     "translation": {"model.embedding_dim": 64},
@@ -464,28 +470,30 @@ def test_an_unknown_metric_is_named_before_anything_is_trained(images, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("metric", "direction"),
+    ("task", "metric", "direction"),
     [
-        ("loss", "min"),
-        ("bits_per_character", "min"),
-        ("accuracy", "max"),
-        ("top_5_accuracy", "max"),
-        ("classes_covered", "max"),
-        ("judge_score", "max"),
+        ("text_generation", "loss", "min"),
+        ("text_generation", "bits_per_character", "min"),
+        ("image_classification", "top_5_accuracy", "max"),
+        ("image_generation", "frechet_distance", "min"),
+        ("object_detection", "map_50", "max"),
+        ("image_generation", "d_loss", "min"),  # The task does not say; the name does.
+        ("text_generation", "top_3_accuracy", "max"),
     ],
 )
-def test_direction_follows_from_the_name(metric, direction):
+def test_direction_follows_from_the_task_and_the_name(task, metric, direction):
     from bigmodels.tune import _objective
 
-    assert _objective(f"validation.{metric}", None) == (f"validation.{metric}", direction)
-    assert _objective(f"validation.{metric}", "min") == (f"validation.{metric}", "min")
+    name = f"validation.{metric}"
+    assert _objective(tasks.get(task), name, None) == (name, direction)
+    assert _objective(tasks.get(task), name, "max") == (name, "max")
 
 
 def test_every_task_s_own_objective_has_a_direction():
     from bigmodels.tune import _objective
 
-    for name in tasks.NAMES:
-        _objective(tasks.get(name).objective, None)
+    for task in map(tasks.get, tasks.NAMES):
+        _objective(task, task.objective, None)
 
 
 def test_a_trial_that_fails_does_not_end_the_search(images, tmp_path, monkeypatch, capsys):
