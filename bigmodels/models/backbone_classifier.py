@@ -9,6 +9,7 @@ alone is trained, the backbone as it is; then, if need be, all of it at a small 
 
 import contextlib
 import inspect
+import pathlib
 import sys
 import warnings
 
@@ -129,12 +130,15 @@ class BackboneClassifier(ImageClassifier):
 
         Args:
             weights: A file of the application without its top, as Keras offers them (`...notop.h5`)
-                or `save_weights` writes them (`.weights.h5`); or a name such as `"imagenet"`, of
-                weights that Keras has in its cache (`~/.keras/models`) or fetches.
+                or `save_weights` writes them (`.weights.h5`); or `"imagenet"`, for those that Keras
+                has in its cache (`~/.keras/models`) or fetches.
 
         Raises:
             ValueError: if there is no such file, or it holds other weights.
         """
+        where = f"weights: {str(weights)!r} are none for {self.application}"
+        if str(weights) != "imagenet" and not pathlib.Path(weights).is_file():
+            raise ValueError(f"{where}: there is no such file")
         own = {"alpha": self.alpha} if _has_alpha(self.application) else {}
         try:
             # Keras warns of sizes that matter with a top only, and prints of a download to stdout.
@@ -148,9 +152,7 @@ class BackboneClassifier(ImageClassifier):
                 )
         except Exception as error:  # Of HDF5, of a download, or of Keras that compares shapes.
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise ValueError(
-                f"weights: {str(weights)!r} are none for {self.application}: {reason}"
-            ) from None
+            raise ValueError(f"{where}: {reason}") from None
         self.backbone.set_weights(pretrained.get_weights())
 
     def get_config(self):
