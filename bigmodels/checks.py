@@ -196,13 +196,29 @@ def guard(dataset, name, specs):
     for *_, part_name, part, spec in checked:
         check_static(part_name, part.dtype, part.shape, spec)
 
+    if not checked:
+        return dataset
+    check = _checking(tuple((part_name, spec) for *_, part_name, _, spec in checked))
+
     @tf.autograph.experimental.do_not_convert  # Only slower to trace.
-    def check(number, batch):
+    def checked_batch(number, batch):
         values = batch if isinstance(element, tuple) else (batch,)
-        values = [
-            (name, values[index] if key is None else values[index][key], spec)
-            for index, key, name, _, spec in checked
-        ]
+        check(
+            number,
+            [values[i] if key is None else values[i][key] for i, key, *_ in checked],
+        )
+        return batch
+
+    return dataset.enumerate().map(checked_batch)
+
+
+@functools.lru_cache(maxsize=64)
+def _checking(parts):
+    """What looks at a batch: traced once, not in each `fit` anew, of which it was a twentieth."""
+
+    @tf.function(autograph=False)
+    def check(number, values):
+        values = [(name, value, spec) for (name, spec), value in zip(parts, values, strict=True)]
         good = [tf.reduce_all(_good(value, spec)) for _, value, spec in values]
 
         def describe():
@@ -212,11 +228,8 @@ def guard(dataset, name, specs):
 
         fine = tf.reduce_all(good)
         require(fine, tf.cond(fine, lambda: tf.constant(""), describe))
-        return batch
 
-    if not checked:
-        return dataset
-    return dataset.enumerate().map(check)
+    return check
 
 
 def check_arrays(name, value, spec):

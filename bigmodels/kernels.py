@@ -19,9 +19,9 @@ def in_xla():
     )
 
 
-def on_one_cpu():
-    """Whether what is made here and now runs on one CPU device, where XLA is not Keras' choice."""
-    return not has_gpu() and tf.distribute.get_strategy().num_replicas_in_sync == 1
+def on_one_cpu(strategy):
+    """Whether a strategy's models run on one CPU device, where XLA is not Keras' choice."""
+    return not has_gpu() and strategy.num_replicas_in_sync == 1
 
 
 def described(model):

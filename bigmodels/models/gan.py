@@ -17,7 +17,7 @@ import keras
 import tensorflow as tf
 from keras import layers, ops
 
-from bigmodels import checks
+from bigmodels import checks, kernels
 from bigmodels.distribute import Model, SharedSeedGenerator, all_sum, of_batch, share
 from bigmodels.layers import LayerStack, SpectralNormalization, check_image_shape
 
@@ -267,7 +267,9 @@ class GAN(Model):
             g_loss_fn: The generator's, of logits of its images labelled 1; the same when left out.
                 The hinge loss (Lim and Ye, 2017) is `keras.losses.Hinge()` with
                 `bigmodels.losses.Wasserstein()` here.
-            **kwargs: `jit_compile`, `run_eagerly`, `steps_per_execution`, as for every Keras model.
+            **kwargs: `jit_compile`, `run_eagerly`, `steps_per_execution`, as for every Keras model;
+                but `jit_compile="auto"`, which is the default, is XLA on one CPU too where the
+                networks are dense and large, as the article's are.
 
         Raises:
             ValueError: if an optimizer averages weights (`use_ema`), which Keras ends with all
@@ -278,6 +280,9 @@ class GAN(Model):
         for name, optimizer in (("d_optimizer", d_optimizer), ("g_optimizer", g_optimizer)):
             if getattr(optimizer, "inner_optimizer", optimizer).use_ema:
                 raise ValueError(f"{name}: use_ema=True is not supported for one of two optimizers")
+        auto = kwargs.get("jit_compile", "auto") == "auto" and not kwargs.get("run_eagerly")
+        if auto and self._gains_by_xla():
+            kwargs["jit_compile"] = True
         # Keras wraps the one optimizer it knows for float16; the other is wrapped the same way.
         super().compile(optimizer=g_optimizer, **kwargs)
         self.g_optimizer = self.optimizer
@@ -291,6 +296,16 @@ class GAN(Model):
         self.g_loss_fn = keras.losses.get(g_loss_fn or self.loss_fn)
         self.d_optimizer.build(self.discriminator.trainable_variables)
         self.g_optimizer.build(self.generator.trainable_variables)
+
+    def _gains_by_xla(self):
+        """Whether a step on one CPU is worth the seconds that XLA takes to compile it.
+
+        Of the article's networks it is half as fast again (`tools/bench options`), by what lies
+        between their products; convolutions lose by it, and small networks cannot earn it back.
+        """
+        dense = all(len(weight.shape) <= 2 for weight in self.weights)
+        on_one_cpu = kernels.on_one_cpu(self.distribute_strategy)
+        return dense and self.count_params() >= 1e6 and on_one_cpu
 
     def get_compile_config(self):
         if not self.compiled:

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bigmodels import fidelity, kernels, plots
+from bigmodels import fidelity, plots
 from bigmodels.data import load_images
 from bigmodels.data.images import augmentation_for
 from bigmodels.intervals import Observations
@@ -166,10 +166,7 @@ def build_model(config, data):
 def compile_model(model, config, steps):
     """An Adam for each network, and their losses."""
     pair = [keras.optimizers.Adam(**dataclasses.asdict(config.optimizer)) for _ in range(2)]
-    jit_compile = config.keras_jit_compile
-    if jit_compile == "auto" and config.model.kind == "dense" and kernels.on_one_cpu():
-        jit_compile = True  # Half as fast again (`tools/bench options`); no other model gains.
-    model.compile(*pair, *LOSSES[config.model.loss], jit_compile=jit_compile)
+    model.compile(*pair, *LOSSES[config.model.loss], jit_compile=config.keras_jit_compile)
 
 
 def search_space(hp):

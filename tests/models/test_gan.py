@@ -25,6 +25,23 @@ def test_the_articles_sizes():
     assert gan.latent_dim == 100 and gan.image_shape == (28, 28, 1)
 
 
+def test_auto_is_xla_on_one_cpu_for_large_dense_networks_alone():
+    dense = GAN(Generator(), Discriminator())
+    for given in ({}, {"jit_compile": "auto"}, {"jit_compile": True}):
+        dense.compile(**given)
+        assert dense.jit_compile is True
+    for given in ({"jit_compile": False}, {"run_eagerly": True}):
+        dense.compile(**given)
+        assert dense.jit_compile is False
+    for other in (tiny(), GAN(ConvGenerator(), ConvDiscriminator())):
+        other.compile()
+        assert other.jit_compile is False
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        divided = GAN(Generator(), Discriminator())
+    divided.compile()
+    assert divided.jit_compile is False
+
+
 def test_default_compile_works_and_brings_two_adams_only(rng):
     gan = tiny()
     gan.compile()
