@@ -47,6 +47,10 @@ class Spec:
     high: float | None = None
     hint: str = ""
 
+    def __post_init__(self):
+        if self.shape is not None:  # A model from a file has its shapes as lists.
+            object.__setattr__(self, "shape", tuple(self.shape))
+
 
 def check_static(name, dtype, shape, spec):
     """Compare a dtype and a batched shape with a spec, without reading a value.

@@ -156,3 +156,13 @@ def test_pipelines_are_tuned_only_if_asked(asked):
     for specs in (checks.Spec(), None):
         guarded = checks.guard(dataset, "x", specs)
         assert guarded.options().autotune.enabled is bool(asked)
+
+
+def test_what_looks_at_a_pipeline_is_traced_once(monkeypatch):
+    """Tracing it in each `fit` anew was a twentieth of one; shapes may be lists, as files have."""
+    traced = []
+    monkeypatch.setattr(checks, "_good", lambda *args: traced.append(1) or tf.ones((2, 5), "bool"))
+    batches = tf.data.Dataset.from_tensors(tf.zeros((2, 5)))
+    for name in ("traced", "traced", "another"):
+        checks.guard(batches, name, checks.Spec("float", [5], -3.0, 5.0))
+    assert len(traced) == 4  # For each name: of the whole, and of what is wrong in it.

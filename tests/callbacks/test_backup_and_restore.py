@@ -187,8 +187,9 @@ def test_the_other_callbacks_go_on_too(tmp_path):
 def _replicas():
     for name in ("adam", "EMA", "GAN"):
         for replicas in (2, 3):
-            marks = () if (name, replicas) == ("adam", 3) else pytest.mark.slow
-            yield pytest.param(name, replicas, marks=marks)
+            first = (name, replicas) == ("adam", 3)
+            mark = pytest.mark.thorough if first else pytest.mark.slow
+            yield pytest.param(name, replicas, marks=mark)
 
 
 @pytest.mark.parametrize(("name", "replicas"), _replicas())

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import functools
 import json
 import math
 import shutil
@@ -165,21 +166,23 @@ def _write_sets(root):
 
 @pytest.fixture(scope="session")
 def runs(sets, tmp_path_factory):
-    """One finished tiny run a task."""
+    """`runs(task)`: the directory of a finished tiny run, and its result."""
+    copies = tmp_path_factory.mktemp("runs")
 
-    def make(directory):
-        results = {}
-        for name in tasks.NAMES:
+    @functools.cache
+    def of(name):
+        def make(directory):
             settings = TINY[name] | {"dataset": sets[name], "seed": 3}
-            results[name] = train(name, directory / name, settings, verbose=0)
-        return directory, results
+            return directory, train(name, directory / "run", settings, verbose=0)
 
-    made, results = made_once(tmp_path_factory, "runs_of_tasks", make)
-    # Each process has its own copy: none sees what another is about to write.
-    return shutil.copytree(made, tmp_path_factory.mktemp("runs"), dirs_exist_ok=True), results
+        made, result = made_once(tmp_path_factory, f"run_of_{name}", make)
+        # Each process has its own copy: none sees what another is about to write.
+        return shutil.copytree(made / "run", copies / name), result
+
+    return of
 
 
-@pytest.fixture(params=tasks.NAMES)
+@pytest.fixture(params=MOST_THOROUGH)
 def name(request):
     return request.param
 
@@ -189,15 +192,14 @@ def test_every_task_is_covered():
 
 
 def test_run_directory_holds_what_it_should(runs, name):
-    root, results = runs
-    run = root / name
+    run, expected = runs(name)
     for file in ("config.json", "metrics.jsonl", "result.json", "model.keras", "report.html"):
         assert (run / file).stat().st_size > 0
     assert list((run / "checkpoints").iterdir()) and list((run / "samples").iterdir())
     assert list((run / "logs").rglob("events*"))
     assert not list(run.rglob(".*"))  # Nothing half-written is left.
     result = json.loads((run / "result.json").read_text())
-    assert result == results[name]
+    assert result == expected
     wanted = "task dataset seed parameters steps seconds train validation test throughput"
     assert set(wanted.split()) <= result.keys()
     assert result["task"] == name and result["seed"] == 3
@@ -215,31 +217,30 @@ def test_run_directory_holds_what_it_should(runs, name):
 
 
 def test_report_is_one_file_with_everything(runs, name):
-    page = Page((runs[0] / name / "report.html").read_text())
+    run, result = runs(name)
+    page = Page((run / "report.html").read_text())
     headings = "Measured Data Settings Environment"
     assert all(f"{heading}" in page.text for heading in headings.split())
     assert f"--task={name}" in page.text and "Training time" in page.text
     assert len(page.images) >= 1
     # Two epochs, and a GAN's losses, say nothing.
     assert "are too few to tell" in page.text or "pull against each other" in page.text
-    result = runs[1][name]
     for metric in result["intervals"]["test"]:
         low, high = result["intervals"]["test"][metric]
         assert low <= high
     assert set(result["intervals"]["test"]) <= set(result["test"])
 
 
-@pytest.mark.parametrize("name", MOST_THOROUGH)
 def test_evaluate_measures_the_same_again(runs, name):
-    root, results = runs
-    again = evaluate(root / name)
+    run, result = runs(name)
+    again = evaluate(run)
     for split in ("train", "validation", "test"):
-        assert again[split] == pytest.approx(results[name][split], rel=1e-5)
+        assert again[split] == pytest.approx(result[split], rel=1e-5)
 
 
 def test_evaluation_refuses_what_it_cannot_change(runs, name):
     with pytest.raises(ValueError, match="set: 'epochs' cannot be changed after training"):
-        evaluate(runs[0] / name, {"epochs": 3})
+        evaluate(runs(name)[0], {"epochs": 3})
 
 
 @pytest.mark.slow
@@ -257,21 +258,19 @@ def test_several_devices_give_the_numbers_of_one(sets, tmp_path, name):
 
 
 def test_a_finished_run_is_not_trained_again(runs, name, sets):
-    root, results = runs
-    before = (root / name / "model.keras").read_bytes()
+    run, result = runs(name)
+    before = (run / "model.keras").read_bytes()
     settings = TINY[name] | {"dataset": sets[name], "seed": 3}
-    assert train(name, root / name, settings, verbose=0) == results[name]
-    assert (root / name / "model.keras").read_bytes() == before
+    assert train(name, run, settings, verbose=0) == result
+    assert (run / "model.keras").read_bytes() == before
 
 
 def test_another_run_does_not_touch_the_directory(runs, name, sets):
-    root, _ = runs
     settings = TINY[name] | {"dataset": sets[name], "seed": 4}
     with pytest.raises(ValueError, match="holds a run with seed=3, not 4"):
-        train(name, root / name, settings, verbose=0)
+        train(name, runs(name)[0], settings, verbose=0)
 
 
-@pytest.mark.parametrize("name", MOST_THOROUGH)
 @pytest.mark.parametrize("where", [(0, 2), pytest.param((1, 0), marks=pytest.mark.slow)])
 def test_stopped_at_a_checkpoint_it_goes_on_to_the_same_run(runs, name, where, sets, tmp_path):
     """Bit for bit on one device, in the midst of an epoch and at its end."""
@@ -293,9 +292,10 @@ def test_stopped_at_a_checkpoint_it_goes_on_to_the_same_run(runs, name, where, s
     assert not (tmp_path / "run" / "result.json").exists()
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == where[0]
     train(name, tmp_path / "run", settings, verbose=0)
-    assert_same_run(runs[0] / name, tmp_path / "run")
+    assert_same_run(runs(name)[0], tmp_path / "run")
 
 
+@pytest.mark.parametrize("name", tasks.NAMES)
 def test_search_space_names_real_settings(name):
     task = tasks.get(name)
     space = task.search_space(keras_tuner.HyperParameters())
@@ -303,11 +303,11 @@ def test_search_space_names_real_settings(name):
 
 
 def test_init_from_takes_what_fits_and_says_so(runs, sets, tmp_path, capsys):
-    root, _ = runs
+    run, _ = runs("image_classification")
     settings = TINY["image_classification"] | {
         "dataset": sets["image_classification"],
         "model.dense_units": 5,
-        "init_from": str(root / "image_classification"),
+        "init_from": str(run),
         "epochs": 1,
         "optimizer.learning_rate": 1e-12,
     }
@@ -315,13 +315,13 @@ def test_init_from_takes_what_fits_and_says_so(runs, sets, tmp_path, capsys):
     said = capsys.readouterr().err
     assert "took conv1/kernel, batchnorm1/gamma" in said
     assert "Freshly initialised: dense1/kernel" in said
-    old = RunDirectory(root / "image_classification").load_model()
+    old = RunDirectory(run).load_model()
     new = RunDirectory(tmp_path / "run").load_model()
     np.testing.assert_allclose(old.conv1.kernel, new.conv1.kernel, atol=1e-6)
 
 
 def test_init_from_something_unlike_is_refused(runs, sets, tmp_path):
-    settings = {"init_from": str(runs[0] / "text_generation")}
+    settings = {"init_from": str(runs("text_generation")[0])}
     settings |= TINY["image_classification"] | {"dataset": sets["image_classification"]}
     with pytest.raises(ValueError, match="init_from: '/nowhere' holds no model"):
         train("image_classification", tmp_path / "run", {"init_from": "/nowhere"}, verbose=0)
@@ -342,36 +342,36 @@ def test_transfer_reports_taken_and_left():
 
 
 def test_predict_images(runs, sets):
-    root, _ = runs
+    run, _ = runs("image_classification")
     folder = sets["image_classification"].removeprefix("images:")
-    rows = list(predict(root / "image_classification", input=folder + "/low"))
+    rows = list(predict(run, input=folder + "/low"))
     assert len(rows) == 40
     assert {row["class"] for row in rows} <= {"high", "low"}
     assert all(0.5 <= row["probability"] <= 1 for row in rows)
     with pytest.raises(ValueError, match="input: give an image file"):
-        list(predict(root / "image_classification"))
+        list(predict(run))
     with pytest.raises(ValueError, match="does not exist"):
-        list(predict(root / "image_classification", input="/nowhere"))
+        list(predict(run, input="/nowhere"))
     with pytest.raises(ValueError, match="prompt: image_classification takes only input"):
-        list(predict(root / "image_classification", prompt="hi"))
+        list(predict(run, prompt="hi"))
     with pytest.raises(ValueError, match="cannot be decoded: it is no PNG, JPEG, GIF or BMP file"):
-        list(predict(root / "image_classification", input=__file__))
+        list(predict(run, input=__file__))
 
 
 def test_predict_text(runs):
-    root, _ = runs
+    run, _ = runs("text_generation")
     options = {"prompt": "the ", "length": 20, "temperature": 0.7, "seed": 5}
-    (text,) = predict(root / "text_generation", **options)
+    (text,) = predict(run, **options)
     assert text.startswith("the ") and len(text) == 24
-    assert list(predict(root / "text_generation", **options)) == [text]
+    assert list(predict(run, **options)) == [text]
     with pytest.raises(ValueError, match="not in the training text: \\['好'\\]"):
-        list(predict(root / "text_generation", prompt="the 好"))
+        list(predict(run, prompt="the 好"))
     with pytest.raises(ValueError, match="prompt: give a text"):
-        list(predict(root / "text_generation"))
+        list(predict(run))
 
 
 def test_predict_translations(runs, tmp_path):
-    run = runs[0] / "translation"
+    run = runs("translation")[0]
     (text,) = predict(run, prompt="one 2 two.")
     (tmp_path / "lines.txt").write_text("one 2 two.\n\nfour 1 one.\n")
     lines = list(predict(run, input=str(tmp_path / "lines.txt")))
@@ -404,13 +404,13 @@ def test_translations_are_rated_as_sacrebleu_and_by_hand_would():
 
 def test_predict_new_images(runs, tmp_path):
     output = tmp_path / "grid.png"
-    (row,) = predict(runs[0] / "image_generation", count=5, output=str(output))
+    (row,) = predict(runs("image_generation")[0], count=5, output=str(output))
     assert row == {"file": str(output), "images": 5}
     assert tf.io.decode_png(output.read_bytes()).shape[-1] in (3, 4)
 
 
 def test_predict_steering(runs, sets):
-    run, tub = runs[0] / "driving", sets["driving"].removeprefix("tub:")
+    run, tub = runs("driving")[0], sets["driving"].removeprefix("tub:")
     rows = list(predict(run, input=tub))
     assert len(rows) == 70 and all(math.isfinite(row["angle"]) for row in rows)
     np.testing.assert_allclose([row["user_angle"] for row in rows], np.sin(np.arange(70) / 5))
@@ -423,7 +423,8 @@ def test_predict_steering(runs, sets):
 
 
 def test_steering_is_measured_beside_the_baselines(runs, sets):
-    run, measured = runs[0] / "driving", runs[1]["driving"]["test"]
+    run, result = runs("driving")
+    measured = result["test"]
     config = RunDirectory(run).load_config()[1]
     data = tasks.get("driving").load_data(config)
     true, places = data.angles["test"], data.places["test"]
@@ -441,12 +442,12 @@ def test_steering_is_measured_beside_the_baselines(runs, sets):
 
 
 def test_predict_goes_on_after_the_last_row(runs, sets, tmp_path):
-    root, file = runs[0] / "time_series", sets["time_series"].removeprefix("csv:")
-    rows = list(predict(root, input=file))
+    run, file = runs("time_series")[0], sets["time_series"].removeprefix("csv:")
+    rows = list(predict(run, input=file))
     times = [f"2020-01-09 {hour:02}:00:00" for hour in (8, 9, 10)]
     assert [(row["time"], row["variable"]) for row in rows] == [(t, v) for t in times for v in "ab"]
     assert all(row["lower"] < row["value"] < row["upper"] for row in rows)
-    model = RunDirectory(root).load_model()
+    model = RunDirectory(run).load_model()
     lines = open(file).read().splitlines()[-12:]
     window = np.array([[float(x) for x in line.split(",")[1:]] for line in lines])
     np.testing.assert_allclose(
@@ -456,19 +457,19 @@ def test_predict_goes_on_after_the_last_row(runs, sets, tmp_path):
     other = tmp_path / "other.csv"
     swapped = [",".join(line.split(",")[i] for i in (2, 0, 1)) for line in lines]
     other.write_text("\n".join(["b,time,a", *swapped]))
-    assert list(predict(root, input=str(other))) == rows
+    assert list(predict(run, input=str(other))) == rows
     with pytest.raises(ValueError, match="input: give a CSV file"):
-        list(predict(root))
+        list(predict(run))
     other.write_text("\n".join(["b,time,a", *swapped[1:]]))
     with pytest.raises(ValueError, match="has 11 rows, the model looks at 12"):
-        list(predict(root, input=str(other)))
+        list(predict(run, input=str(other)))
 
 
 def test_errors_of_forecasts_are_those_of_their_definitions(runs, sets):
-    root, results = runs
-    found = results["time_series"]["test"]
-    task, config = RunDirectory(root / "time_series").load_config()
-    data, model = task.load_data(config), RunDirectory(root / "time_series").load_model()
+    run, result = runs("time_series")
+    found = result["test"]
+    task, config = RunDirectory(run).load_config()
+    data, model = task.load_data(config), RunDirectory(run).load_model()
     x, y = data.windows(data.starts("test"))
     bounds = {name: np.asarray(each) for name, each in model.bounds(x.astype("float32")).items()}
     forecast = bounds["forecast"]
@@ -495,7 +496,7 @@ def test_a_run_is_measured_on_its_own_variables_alone(runs, tmp_path):
     with pytest.raises(
         ValueError, match="has the variables a, c, but the run was trained for a, b"
     ):
-        evaluate(runs[0] / "time_series", {"dataset": f"csv:{other}"})
+        evaluate(runs("time_series")[0], {"dataset": f"csv:{other}"})
 
 
 @pytest.mark.parametrize(
@@ -527,24 +528,24 @@ def test_a_segment_longer_than_the_window_is_refused(sets, tmp_path):
 
 
 def test_predict_speech(runs, sets):
-    root, _ = runs
+    run, _ = runs("speech_recognition")
     folder = sets["speech_recognition"].removeprefix("audio:")
-    rows = list(predict(root / "speech_recognition", input=folder + "/yes"))
+    rows = list(predict(run, input=folder + "/yes"))
     assert len(rows) == 20 and {row["seconds"] for row in rows} > {0.125, 0.16}
     assert all(isinstance(row["transcript"], str) for row in rows)
-    (row,) = predict(root / "speech_recognition", input=folder + "/yes/3.wav", num_beams=4)
+    (row,) = predict(run, input=folder + "/yes/3.wav", num_beams=4)
     assert row["file"] == folder + "/yes/3.wav"
     with pytest.raises(ValueError, match="input: give a WAV file"):
-        list(predict(root / "speech_recognition"))
+        list(predict(run))
     with pytest.raises(ValueError, match=r"test_tasks\.py' cannot be read: it is no WAV file"):
-        list(predict(root / "speech_recognition", input=__file__))
+        list(predict(run, input=__file__))
     with pytest.raises(ValueError, match="num_beams: 0"):
-        list(predict(root / "speech_recognition", input=folder, num_beams=0))
+        list(predict(run, input=folder, num_beams=0))
 
 
 def test_speech_is_measured_by_its_baselines(runs):
     """Of two words that are said equally often, one is right half of the time."""
-    test = runs[1]["speech_recognition"]["test"]
+    test = runs("speech_recognition")[1]["test"]
     assert test["word_error_rate_commonest"] == 0.5
     assert test["character_error_rate_commonest"] == pytest.approx(6 / 10)
     assert {"word_error_rate", "character_error_rate_beam", "accuracy"} < test.keys()
@@ -725,7 +726,7 @@ def test_a_directory_that_is_no_run_is_left_alone(sets, tmp_path):
 
 @pytest.mark.parametrize("damage", ["truncate", "remove", "not json"])
 def test_a_damaged_run_is_named(runs, tmp_path, damage):
-    shutil.copytree(runs[0] / "image_classification", tmp_path / "run")
+    shutil.copytree(runs("image_classification")[0], tmp_path / "run")
     if damage == "not json":
         (tmp_path / "run" / "config.json").write_text("{")
         message = "config.json' cannot be read"
