@@ -36,6 +36,6 @@ def evaluate(workdir, settings=None):
             f"dataset: {config.dataset!r} has the classes {', '.join(found)}, but the run was "
             f"trained for {', '.join(wanted)}"
         )
-    splits, observed = task.measure_splits(model, data, config)
+    splits, observed, _ = task.measure_splits(model, data, config)
     measured = splits | intervals.summary(observed, config.seed)
     return result | {"dataset": config.dataset} | measured

@@ -218,8 +218,8 @@ def _train(task, config, run, strategy, chief, say, verbose, stack, profiler):
         run.save_model(model)
         say("Measuring on held-out data ...")
         # All workers measure and draw, as predicting needs them all.
-        splits, observed = task.measure_splits(model, data, config)
-        drawn = task.draw(model, data, config)
+        splits, observed, found = task.measure_splits(model, data, config)
+        drawn = task.draw(model, data, config, found)
     if not chief:
         return None
     result = _result(model, task, data, config, run.history(), steps_per_epoch, splits)

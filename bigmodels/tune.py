@@ -167,7 +167,8 @@ def _check_metric(task, config, data, objective):
     if metric not in found and objective != task.objective:
         # Not one of Keras'; the task's own may take a while.
         same = dict.fromkeys(("train", "validation", "test"), found)
-        found = found | task.measure(model, data, config, same).get(split, {})
+        more, _ = task.measure(model, data, config, same)
+        found = found | more.get(split, {})
         if metric not in found:
             near = difflib.get_close_matches(metric, found)
             hint = f"; did you mean {split}.{near[0]}?" if near else ""

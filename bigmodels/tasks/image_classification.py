@@ -34,7 +34,6 @@ from bigmodels.tasks.task import (
     check_positive,
     check_share,
     check_sizes,
-    each_prediction,
 )
 
 _EXAMPLES = 30
@@ -216,9 +215,18 @@ def measure(model, data, config, measured):
     the share of right answers lie apart, in the mean over 15 equal intervals of the former. Where
     there are more than five classes, `top_5_accuracy` counts an answer as right that is among the
     five likeliest.
+
+    Returns:
+        The metrics; and the probabilities `(n, classes)` and true class numbers `(n,)` of the test
+        split.
     """
-    losses, correct = each_prediction(model, data.test)
-    probabilities, labels = _answers(model, data)
+    labels = np.concatenate([y for _, y in data.test.as_numpy_iterator()])
+    if labels.ndim > 1:
+        labels = labels.argmax(-1)
+    logits = tf.cast(model.predict(data.test, verbose=0), "float32")
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits).numpy()
+    correct = np.float32(tf.argmax(logits, -1) == labels)
+    probabilities = tf.nn.softmax(logits).numpy()
     keys = intervals.keys(image for images, _ in data.test for image in images.numpy())
 
     def calibration_error(rows):
@@ -226,7 +234,7 @@ def measure(model, data, config, measured):
         bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
         return np.abs(np.bincount(bins, right - confidence)).sum() / len(rows)
 
-    found = {
+    test = {
         "loss": Observations(losses, "images", keys=keys),
         "accuracy": Observations(correct, "images", keys=keys),
         "calibration_error": Observations(
@@ -236,16 +244,8 @@ def measure(model, data, config, measured):
     if len(data.class_names) > _TOP:
         likeliest = np.argsort(-probabilities, -1)[:, :_TOP]
         among = (likeliest == labels[:, None]).any(-1)
-        found[f"top_{_TOP}_accuracy"] = Observations(among.astype(float), "images", keys=keys)
-    return {"test": found}
-
-
-def _answers(model, data):
-    """Probabilities `(n, classes)` and true class numbers `(n,)` of the test split."""
-    labels = np.concatenate([y for _, y in data.test.as_numpy_iterator()])
-    if labels.ndim > 1:
-        labels = labels.argmax(-1)
-    return model.predict_proba(data.test, verbose=0), labels
+        test[f"top_{_TOP}_accuracy"] = Observations(among.astype(float), "images", keys=keys)
+    return {"test": test}, (probabilities, labels)
 
 
 def examples(data):
@@ -264,9 +264,9 @@ def examples(data):
     }
 
 
-def draw(model, data, config):
+def draw(model, data, config, found):
     """Confusion matrix, how true the probabilities are, and worst mistakes on the test split."""
-    probabilities, labels = _answers(model, data)
+    probabilities, labels = found
     predicted = probabilities.argmax(-1)
     names = data.class_names
     drawn = {

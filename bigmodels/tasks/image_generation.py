@@ -295,7 +295,7 @@ def measure(model, data, config, measured):
             "judge_accuracy": Observations(correct, "test images"),
             "real_confidence": Observations(seen["test"][1].max(-1), "test images"),
         },
-    }
+    }, None
 
 
 def examples(data):
@@ -322,7 +322,7 @@ def _nearest(images, batches):
     return nearest
 
 
-def draw(model, data, config):
+def draw(model, data, config, found):
     """Samples, the training images nearest to some of them, and real images."""
     real = tf.concat(list(data.test.take(2)), 0)[:32]
     made = model.generate(64, seed=config.seed)

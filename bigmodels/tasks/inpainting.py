@@ -248,9 +248,10 @@ def measure(model, data, config, measured):
         `ssim_...` of four other fillings: `biharmonic`, scikit-image's; `harmonic`, what the
         generator begins with; `surroundings`, the mean of the pixels up to two from the hole;
         `training_mean`, the mean training image; and `psnr_over_...`, `ssim_over_...`, how much
-        higher ours are, image by image.
+        higher ours are, image by image. And the first holes of the test split, filled by the model
+        and by scikit-image, see `_grid`.
     """
-    found = {}
+    metrics = {}
     for split in ("validation", "test"):
         inputs, images = _first(getattr(data, split), config.measured_images)
         masks, images = inputs[..., -1] > 0, _unit(images)
@@ -260,13 +261,14 @@ def measure(model, data, config, measured):
         def scores(filled, images=images, masks=masks):
             return _scores(np.where(masks[..., None], filled, images), images, masks)
 
-        errors, similarity, slopes = scores(_unit(model.predict(inputs, verbose=0)))
+        painted = model.predict(inputs, verbose=0)
+        errors, similarity, slopes = scores(_unit(painted))
         _, _, true_slopes = scores(images)
 
         def sharpness(drawn, slopes=slopes, true=true_slopes):
             return slopes[drawn].mean() / max(true[drawn].mean(), 1e-10)
 
-        found[split] = {
+        metrics[split] = {
             "psnr": Observations(errors, unit, statistic=_psnr),
             "ssim": Observations(similarity, unit, keys=keys),
             "sharpness": Observations(rows, unit, statistic=sharpness),
@@ -286,13 +288,19 @@ def measure(model, data, config, measured):
             def over(drawn, ours=errors, theirs=theirs):
                 return _psnr(ours[drawn]) - _psnr(theirs[drawn])
 
-            found[split] |= {
+            metrics[split] |= {
                 f"psnr_{name}": Observations(theirs, unit, statistic=_psnr),
                 f"psnr_over_{name}": Observations(rows, unit, statistic=over),
                 f"ssim_{name}": Observations(their_similarity, unit),
                 f"ssim_over_{name}": Observations(similarity - their_similarity, unit),
             }
-    return found
+    first = {
+        "hole": inputs[..., :-1],
+        "filled": painted,
+        "biharmonic": 2 * others["biharmonic"] - 1,
+        "true": 2 * images - 1,
+    }
+    return metrics, {title: pictures[:_DRAWN] for title, pictures in first.items()}
 
 
 def _grid(columns, repeat=1):
@@ -318,19 +326,9 @@ def sample(model, data, config):
     return _grid({"hole": inputs[..., :-1], "filled": filled, "true": images}, repeat=2)
 
 
-def draw(model, data, config):
+def draw(model, data, config, found):
     """Holes of the test split, filled by the model and by scikit-image."""
-    inputs, images = _first(data.test, _DRAWN)
-    return {
-        "Filled holes (test)": _grid(
-            {
-                "hole": inputs[..., :-1],
-                "filled": model.predict(inputs, verbose=0),
-                "biharmonic": 2 * _biharmonic(inputs) - 1,
-                "true": images,
-            }
-        )
-    }
+    return {"Filled holes (test)": _grid(found)}
 
 
 def describe(data):

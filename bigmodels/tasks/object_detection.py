@@ -185,11 +185,14 @@ def measure(model, data, config, measured):
     Returns:
         Under "validation" and "test": `map_50`, average precision at an overlap (intersection over
         union) of 0.5, mean over the classes; `map`, the mean of those at 0.5, 0.55, ..., 0.95.
-        Under "test" also both with `_components`, see `bigmodels.detections.Components`.
+        Under "test" also both with `_components`, see `bigmodels.detections.Components`. And the
+        `bigmodels.detections.Ratings` of both on the test split.
     """
 
-    def precisions(split, rows, name=""):
-        rated = detections.Ratings(data.objects[split], rows, len(data.class_names))
+    def ratings(split, rows):
+        return detections.Ratings(data.objects[split], rows, len(data.class_names))
+
+    def precisions(rated, name=""):
         numbers = np.arange(rated.num_images)
         return {
             f"map_50{name}": Observations(
@@ -198,17 +201,20 @@ def measure(model, data, config, measured):
             f"map{name}": Observations(numbers, "images", statistic=rated.average_precision),
         }
 
-    found = precisions("validation", _found(model, data.validation))
-    found = {"validation": {name: what.figure() for name, what in found.items()}}
+    validation = precisions(ratings("validation", _found(model, data.validation)))
+    rated = ratings("test", _found(model, data.test))
+    others = ratings("test", _by_components(data))
     each = CenterPoints(STRIDE, config.box_weight, reduction="none")
     losses = [each(y, model(x, training=False)) for x, y in data.test]
     keys = intervals.keys(image for images, _ in data.test for image in images.numpy())
-    found["test"] = {
-        "loss": Observations(np.concatenate(losses), "images", keys=keys),
-        **precisions("test", _found(model, data.test)),
-        **precisions("test", _by_components(data), "_components"),
-    }
-    return found
+    return {
+        "validation": {name: what.figure() for name, what in validation.items()},
+        "test": {
+            "loss": Observations(np.concatenate(losses), "images", keys=keys),
+            **precisions(rated),
+            **precisions(others, "_components"),
+        },
+    }, (rated, others)
 
 
 def _texts(rows, names, scored):
@@ -246,16 +252,14 @@ def sample(model, data, config):
     return _drawn(images[:_SAMPLED], objects, found, data.class_names)
 
 
-def draw(model, data, config):
+def draw(model, data, config, found):
     """What is found in test images, the worst of them, precision over recall, and the classes."""
     names, objects = data.class_names, data.objects["test"]
-    found = _found(model, data.test)
-    rated, others = (
-        detections.Ratings(objects, rows, len(names)) for rows in (found, _by_components(data))
-    )
+    rated, others = found
 
     def pictures(numbers):
-        shown = [found[i][found[i][:, 5] >= _DRAWN] for i in numbers]
+        rows = [rated.found[i] for i in numbers]
+        shown = [each[each[:, 5] >= _DRAWN] for each in rows]
         return _drawn(_pictures(data.test, numbers), [objects[i] for i in numbers], shown, names)
 
     drawn = {"Found (test)": pictures(range(min(_EXAMPLES, len(objects))))}

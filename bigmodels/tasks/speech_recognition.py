@@ -198,14 +198,14 @@ def measure(model, data, config, measured):
         For each split `word_error_rate`, `character_error_rate`, `accuracy` (whole transcripts that
         are right), each with the likeliest character of every step; under "test" also the first two
         with `_beam`, found by a search with 16 beams, and with `_commonest`, for always saying what
-        the training recordings say most often.
+        the training recordings say most often. And the test split's transcripts, of the first kind.
     """
     sets = {"train": data.train_sample, "validation": data.validation}
-    found = {}
+    metrics = {}
     for split, batches in sets.items():
         heard = _heard(model, batches)
         rates = _rates(data.transcripts[split][: len(heard)], heard)
-        found[split] = {name: rate.figure() for name, rate in rates.items()}
+        metrics[split] = {name: rate.figure() for name, rate in rates.items()}
 
     losses = CTC(reduction="none")
     said = data.transcripts["test"]
@@ -216,12 +216,13 @@ def measure(model, data, config, measured):
         "beam": _heard(model, data.test, _NUM_BEAMS),
         "commonest": [commonest] * len(said),
     }
-    found["test"] = {"loss": Observations(each, "recordings", keys=keys)}
-    found["test"] |= _rates(said, _heard(model, data.test), keys)
-    for name, heard in others.items():
-        rates = _rates(said, heard, keys)
-        found["test"] |= {f"{rate}_{name}": rates[rate] for rate in [*rates][:2]}
-    return found
+    heard = _heard(model, data.test)
+    metrics["test"] = {"loss": Observations(each, "recordings", keys=keys)}
+    metrics["test"] |= _rates(said, heard, keys)
+    for name, texts in others.items():
+        rates = _rates(said, texts, keys)
+        metrics["test"] |= {f"{rate}_{name}": rates[rate] for rate in [*rates][:2]}
+    return metrics, heard
 
 
 def _spectrograms(data, batches, log_mel, titles, marks=None):
@@ -246,9 +247,9 @@ def sample(model, data, config):
     return _table(("said", "heard"), zip(said, heard, strict=True))
 
 
-def draw(model, data, config):
+def draw(model, data, config, found):
     """Where characters come from in a few test recordings, confusions, and the worst."""
-    said, heard = data.transcripts["test"], _heard(model, data.test)
+    said, heard = data.transcripts["test"], found
     drawn = {}
     samples, _ = next(iter(data.test))
     characters = Vocabulary(model.vocabulary)
@@ -264,10 +265,10 @@ def draw(model, data, config):
     words = sorted({*data.transcripts["train"], *said})
     if len(words) <= _MOST_CLASSES:
         number = {word: i for i, word in enumerate(words)}
-        found = [number.get(text, len(words)) for text in heard]
-        names = [*words, "other"] if len(words) in found else words
+        numbers = [number.get(text, len(words)) for text in heard]
+        names = [*words, "other"] if len(words) in numbers else words
         labels = [number[text] for text in said]
-        drawn["Confusion matrix (test)"] = plots.confusion_matrix(labels, found, names)
+        drawn["Confusion matrix (test)"] = plots.confusion_matrix(labels, numbers, names)
     wrong = [i for i, (a, b) in enumerate(zip(said, heard, strict=True)) if a != b]
     rates = _rates([said[i] for i in wrong], [heard[i] for i in wrong])["character_error_rate"]
     worst = [wrong[i] for i in np.argsort(-rates.values, kind="stable")[:_WORST]]

@@ -269,10 +269,11 @@ class Task:
         build_model: `(config, data) -> model`.
         compile_model: `(model, config, steps) -> None`.
         search_space: `(hp) -> settings`, for a keras-tuner `hp`: dotted names to what it chose.
-        measure: `(model, data, config, measured) -> {split: {metric: value}}`, what comes on top of
-            the `measured` that Keras evaluates. A value may be `bigmodels.intervals.Observations`:
-            the metric then gets an interval, and so does one that is in `measured` already.
-        draw: `(model, data, config) -> {title: Figure or str}`, at the end.
+        measure: `(model, data, config, measured) -> (metrics, found)`. `metrics`, `{split: {metric:
+            value}}`, is what comes on top of the `measured` that Keras evaluates. A value may be
+            `bigmodels.intervals.Observations`: the metric then gets an interval, and so does one
+            that is in `measured` already. `found` is what `draw` need not find again: anything.
+        draw: `(model, data, config, found) -> {title: Figure or str}`, at the end.
         sample: `(model, data, config) -> Figure or str`, now and then while training; or `None`.
         describe: `(data) -> {what: value}`, the data's lines in the report.
         predict: `(model, config, **options) -> iterable`, what `bigmodels-predict` prints.
@@ -332,8 +333,8 @@ class Task:
             config: The run's config.
 
         Returns:
-            `(splits, observed)`: `{split: {metric: float}}` for train, validation and test, and
-            `{split: {metric: Observations}}` for what has them.
+            `(splits, observed, found)`: `{split: {metric: float}}` for train, validation and test;
+            `{split: {metric: Observations}}` for what has them; and what `draw` is to be given.
         """
         # What is random in measuring (a GAN's noise, its judge) is the same every time.
         keras.utils.set_random_seed(config.seed)
@@ -342,8 +343,9 @@ class Task:
             split: model.evaluate(batches, return_dict=True, verbose=0)
             for split, batches in sets.items()
         }
+        more, found = self.measure(model, data, config, measured)
         observed = {}
-        for split, metrics in self.measure(model, data, config, measured).items():
+        for split, metrics in more.items():
             for name, value in metrics.items():
                 if isinstance(value, Observations):
                     observed.setdefault(split, {})[name] = value
@@ -353,7 +355,7 @@ class Task:
             split: {name: float(value) for name, value in metrics.items()}
             for split, metrics in measured.items()
         }
-        return splits, observed
+        return splits, observed, found
 
 
 def each_prediction(model, batches):

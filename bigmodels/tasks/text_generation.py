@@ -180,7 +180,7 @@ def measure(model, data, config, measured):
         "accuracy": blocks(correct),
         "bits_per_character": blocks(losses / math.log(2)),
     }
-    return more
+    return more, None
 
 
 def examples(data):
@@ -198,7 +198,7 @@ def sample(model, data, config):
     return model.generate(_prompt(data), 200, 0.8, config.seed)
 
 
-def draw(model, data, config):
+def draw(model, data, config, found):
     """Texts at three temperatures."""
     return {
         f"Text at temperature {temperature}": model.generate(

@@ -170,17 +170,6 @@ def search_space(hp):
     }
 
 
-def _rated(model, data, split):
-    """Of the model, as "", and of each baseline: `{name: Rating}`."""
-
-    @tf.function(input_signature=[tf.TensorSpec(model.natural_input_shape)])
-    def bounds(windows):
-        return model.bounds(windows)
-
-    each = {"": lambda x: bounds(tf.constant(x, "float32"))} | forecasts.baselines(data)
-    return {name: forecasts.rate(forecast, data, split) for name, forecast in each.items()}
-
-
 def measure(model, data, config, measured):
     """Errors beside those of the baselines, and what the bounds held.
 
@@ -191,7 +180,8 @@ def measure(model, data, config, measured):
         the share of values within the bounds, `nominal_coverage`, what it was to be, and
         `interval_width`, between the bounds, standardised; and `mse_less_linear`, by how much its
         `mse` is above that of the linear map. `mse` and `mae` of the baselines under "validation"
-        as well.
+        as well. And of the model, as "", and of each baseline the test split's
+        `bigmodels.forecasts.Rating`.
 
     Raises:
         ValueError: if the model was trained for other variables.
@@ -203,8 +193,15 @@ def measure(model, data, config, measured):
         )
     begin, end = data.borders["train"]
     naive = forecasts.naive_error(data.values[begin:end], min(data.season, end - begin - 1))
+
+    @tf.function(input_signature=[tf.TensorSpec(model.natural_input_shape)])
+    def bounds(windows):
+        return model.bounds(windows)
+
     more = {"test": {"nominal_coverage": model.coverage}, "validation": {}}
-    rated = _rated(model, data, "test")
+    baselines = forecasts.baselines(data)
+    each = {"": lambda x: bounds(tf.constant(x, "float32"))} | baselines
+    rated = {name: forecasts.rate(forecast, data, "test") for name, forecast in each.items()}
     for name, rating in rated.items():
         found = {
             "mse": rating.squared,
@@ -218,13 +215,13 @@ def measure(model, data, config, measured):
     # Window by window, so that what makes some hard for both falls out of the interval.
     less = rated[""].squared - rated["linear"].squared
     more["test"]["mse_less_linear"] = _blocks(less, data)
-    for name, rating in _rated(model, data, "validation").items():
-        if name:
-            more["validation"] |= {
-                f"mse_{name}": rating.squared.mean(),
-                f"mae_{name}": rating.absolute.mean(),
-            }
-    return more
+    for name, forecast in baselines.items():
+        rating = forecasts.rate(forecast, data, "validation")
+        more["validation"] |= {
+            f"mse_{name}": rating.squared.mean(),
+            f"mae_{name}": rating.absolute.mean(),
+        }
+    return more, rated
 
 
 def _blocks(values, data):
@@ -268,17 +265,16 @@ def sample(model, data, config):
     return _forecast_figure(model, data, data.starts("validation")[:1])
 
 
-def draw(model, data, config):
+def draw(model, data, config, found):
     """Forecasts of test windows, errors by step and by variable."""
     starts = data.starts("test")
     chosen = starts[np.linspace(0, len(starts) - 1, min(_DRAWN_WINDOWS, len(starts))).astype(int)]
-    rated = _rated(model, data, "test")
     steps = list(range(1, data.horizon + 1))
-    curves = {name or "LSTM": (steps, r.by_step) for name, r in rated.items()}
-    names = [name or "LSTM" for name in rated]
+    curves = {name or "LSTM": (steps, r.by_step) for name, r in found.items()}
+    names = [name or "LSTM" for name in found]
     lines = [f"{'':24}" + "".join(f"{name:>16}" for name in names)]
     for i, variable in enumerate(data.variables):
-        errors = [rating.absolute[:, i].mean() * data.scales[i] for rating in rated.values()]
+        errors = [rating.absolute[:, i].mean() * data.scales[i] for rating in found.values()]
         lines.append(f"{variable[:24]:24}" + "".join(f"{error:16.4g}" for error in errors))
     return {
         "Forecasts (test)": _forecast_figure(model, data, chosen),

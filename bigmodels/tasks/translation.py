@@ -119,6 +119,9 @@ def measure(model, data, config, measured):
     """BLEU, chrF, ROUGE and exact matches of greedy and beam search, and of a translation memory.
 
     The memory answers with the target of the training source that is most like the given one.
+
+    Returns:
+        The metrics, and the test split's translations by beam search.
     """
     sources, references = zip(*data.texts["test"], strict=True)
     found = {
@@ -131,7 +134,7 @@ def measure(model, data, config, measured):
     for ending, translations in found.items():
         for name, value in rate(translations, references, keys).items():
             test[name + ending] = value
-    return {"test": test}
+    return {"test": test}, found["_beam"]
 
 
 def rate(translations, references, keys=None):
@@ -208,7 +211,7 @@ def sample(model, data, config):
     return _translated(pairs, model.translate([source for source, _ in pairs]))
 
 
-def draw(model, data, config):
+def draw(model, data, config, found):
     """What it looks at while it writes, and where it goes wrong."""
     import sacrebleu
 
@@ -224,7 +227,7 @@ def draw(model, data, config):
         drawn[f"Where it looks while it writes ({number + 1}, test)"] = plots.attention_map(
             weights, names[source], names[following]
         )
-    translations = model.translate([source for source, _ in pairs], _NUM_BEAMS)
+    translations = found[: len(pairs)]
     scores = [
         sacrebleu.sentence_chrf(t, [r]).score for t, (_, r) in zip(translations, pairs, strict=True)
     ]

@@ -31,7 +31,7 @@ def test_samples_are_rated_by_what_they_are_like(monkeypatch):
     rated = [
         {
             name: value if isinstance(value, float) else value.figure()
-            for name, value in task.measure(Samples(made), data, config, {})["test"].items()
+            for name, value in task.measure(Samples(made), data, config, {})[0]["test"].items()
         }
         for made in (images, images[:300], negatives, images[:1])
     ]

@@ -14,12 +14,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bigmodels import tasks
+from bigmodels import forecasts, tasks
 from bigmodels.checkpoint import Checkpoints
+from bigmodels.detections import Components
 from bigmodels.evaluate import evaluate
 from bigmodels.export import export
+from bigmodels.models import CNN, PilotNet, Seq2SeqTransformer
 from bigmodels.predict import predict
 from bigmodels.run_directory import RunDirectory, transfer_weights
+from bigmodels.tasks import inpainting, speech_recognition
 from bigmodels.tasks.task import Config, Optimizer, flat_settings, with_settings
 from bigmodels.train import train
 from tests.cocos import write_coco
@@ -118,6 +121,18 @@ TINY = {
         "batch_size": 8,
         "epochs": 2,
     },
+}
+
+
+# What finds the dear answers of a task, and how often it is asked at the end of a training.
+DEAR = {
+    "image_classification": (CNN, "predict", 1),
+    "object_detection": (Components, "tune", 1),
+    "translation": (Seq2SeqTransformer, "translate", 2),  # Without beams and with them.
+    "speech_recognition": (speech_recognition, "_heard", 4),  # Three splits; the test with beams.
+    "time_series": (forecasts, "rate", 1 + 2 * 2),  # The model; two baselines on two splits.
+    "driving": (PilotNet, "predict", 3),
+    "inpainting": (inpainting, "_biharmonic", 1),
 }
 
 
@@ -236,6 +251,30 @@ def test_evaluate_measures_the_same_again(runs, name):
     again = evaluate(run)
     for split in ("train", "validation", "test"):
         assert again[split] == pytest.approx(result[split], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in FIRST else pytest.param(n, marks=pytest.mark.thorough) for n in DEAR]
+)
+def test_what_measuring_found_is_not_found_again_for_the_report(
+    runs, name, sets, tmp_path, monkeypatch
+):
+    run, before = runs(name)
+    owner, function, wanted = DEAR[name]
+    original, calls = getattr(owner, function), []
+
+    def counted(*args, **kwargs):
+        calls.append(args)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(owner, function, counted)
+    # A training that was killed when all its epochs were done.
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    settings = TINY[name] | {"dataset": sets[name], "seed": 3}
+    result = train(name, tmp_path / "run", settings, verbose=0)
+    assert len(calls) == wanted
+    assert result["test"] == pytest.approx(before["test"], rel=1e-5)
 
 
 def test_evaluation_refuses_what_it_cannot_change(runs, name):
@@ -658,13 +697,11 @@ def test_calibration_error_by_hand(sets):
     class Sure:
         """Three quarters sure of the first class, always."""
 
-        def __call__(self, images, training):
-            return tf.tile(tf.math.log([[0.75, 0.25]]), (tf.shape(images)[0], 1))
+        def predict(self, batches, verbose):
+            return np.tile(np.log([0.75, 0.25]), (sum(len(x) for x, _ in batches), 1))
 
-        def predict_proba(self, batches, verbose):
-            return np.tile([0.75, 0.25], (sum(len(x) for x, _ in batches), 1))
-
-    test = task.measure(Sure(), data, task.config(), {})["test"]
+    measured, _ = task.measure(Sure(), data, task.config(), {})
+    test = measured["test"]
     assert test["accuracy"].figure() == 0.5  # The classes have as many images.
     assert test["calibration_error"].figure() == pytest.approx(0.25)
 
