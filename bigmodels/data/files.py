@@ -161,6 +161,29 @@ def decode_image(contents, channels):
     return tf.cond(is_grey, lambda: tf.image.grayscale_to_rgb(grey()), colour)
 
 
+def decode_images(contents, shape):
+    """The pixels of encoded images, all at one size, also in a graph.
+
+    Args:
+        contents: Strings `(n,)`, each as for `decode_image`.
+        shape: `(height, width, channels)`, the last as for `decode_image`.
+
+    Returns:
+        `(images, sizes)`: uint8 tensor `(n, height, width, channels)`; int32 tensor `(n, 2)`, the
+        heights and widths that they had.
+
+    Raises:
+        tf.errors.InvalidArgumentError: if one is not an image.
+    """
+
+    def read(one):
+        image = decode_image(one, shape[-1])
+        return resize(image, shape[:2]), tf.shape(image)[:2]
+
+    specs = tf.TensorSpec(shape, "uint8"), tf.TensorSpec((2,), "int32")
+    return tf.map_fn(read, contents, fn_output_signature=specs)
+
+
 def resize(image, size):
     """An image at another size, the same way for training and prediction.
 

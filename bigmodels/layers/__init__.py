@@ -2,7 +2,7 @@
 
 from bigmodels.layers.cached_attention import CachedAttention
 from bigmodels.layers.harmonic_fill import HarmonicFill
-from bigmodels.layers.image_classifier import ImageClassifier, check_classes
+from bigmodels.layers.image_classifier import ImageClassifier, check_classes, image_spec
 from bigmodels.layers.language_model import LanguageModel
 from bigmodels.layers.layer_normalization import LayerNormalization
 from bigmodels.layers.layer_stack import LayerStack, check_image_shape
@@ -34,4 +34,5 @@ __all__ = [
     "Vocabulary",
     "check_classes",
     "check_image_shape",
+    "image_spec",
 ]

@@ -24,14 +24,7 @@ class ImageClassifier(LayerStack):
         return ops.convert_to_numpy(ops.softmax(self.predict(x, **kwargs)))
 
     def data_specs(self):
-        shape = self._build_shapes_dict["input_shape"][1:] if self.built else (None, None, None)
-        images = checks.Spec(
-            "float",
-            shape,
-            low=-16,
-            high=16,
-            hint="Images are floats (batch, height, width, channels), scaled once: x / 255.",
-        )
+        images = image_spec(self)
         if not self._sparse_loss():
             return images, checks.Spec()
         labels = checks.Spec(
@@ -44,21 +37,41 @@ class ImageClassifier(LayerStack):
         return images, labels
 
 
-def check_classes(num_classes, class_names):
+def image_spec(model):
+    """What the images must be of a model that takes them scaled to about [0, 1].
+
+    Args:
+        model: A `keras.Model`; once it is built, they have its shape.
+
+    Returns:
+        A `bigmodels.checks.Spec`.
+    """
+    shape = model._build_shapes_dict["input_shape"][1:] if model.built else (None, None, None)
+    return checks.Spec(
+        "float",
+        shape,
+        low=-16,
+        high=16,
+        hint="Images are floats (batch, height, width, channels), scaled once: x / 255.",
+    )
+
+
+def check_classes(num_classes, class_names, least=2):
     """Names of classes as a tuple, or `None`.
 
     Args:
         num_classes: How many classes there are.
         class_names: Their names, or `None`.
+        least: How many classes there must be.
 
     Returns:
         The tuple, or `None`.
 
     Raises:
-        ValueError: if there is one class, or another number of names.
+        ValueError: if there are too few classes, or another number of names.
     """
-    if num_classes < 2:
-        raise ValueError(f"num_classes: {num_classes!r}, expected at least 2")
+    if num_classes < least:
+        raise ValueError(f"num_classes: {num_classes!r}, expected at least {least}")
     if class_names is None:
         return None
     if len(class_names) != num_classes:

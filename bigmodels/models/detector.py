@@ -15,6 +15,7 @@ from keras import layers, ops
 
 from bigmodels import checks
 from bigmodels.distribute import Model
+from bigmodels.layers import check_classes, image_spec
 
 # Pixels from one cell of the map to the next; a stage halves what the one before it gives.
 STRIDE = 4
@@ -121,17 +122,13 @@ class Detector(Model):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if num_classes < 1:
-            raise ValueError(f"num_classes: {num_classes!r}, expected a positive integer")
-        if class_names is not None and len(class_names) != num_classes:
-            raise ValueError(f"class_names: {len(class_names)} names for num_classes={num_classes}")
         if len(filters) < _MAP_STAGE:
             raise ValueError(f"filters: {filters!r}, expected three numbers or more")
         self.num_classes = num_classes
         self.filters = tuple(filters)
         self.head_filters = head_filters
         self.dropout_rate = dropout_rate
-        self.class_names = None if class_names is None else tuple(class_names)
+        self.class_names = check_classes(num_classes, class_names, least=1)
         dtype = self.dtype_policy
         for i, count in enumerate(self.filters, start=1):  # self.stage1, self.stage2, ...
             # One convolution where there are most pixels.
@@ -268,14 +265,6 @@ class Detector(Model):
         ]
 
     def data_specs(self):
-        shape = self._build_shapes_dict["input_shape"][1:] if self.built else (None, None, None)
-        images = checks.Spec(
-            "float",
-            shape,
-            low=-16,
-            high=16,
-            hint="Images are floats (batch, height, width, channels), scaled once: x / 255.",
-        )
         objects = checks.Spec(
             "float",
             (None, 5),
@@ -283,7 +272,7 @@ class Detector(Model):
             high=1e6,
             hint="A row is left, top, right, bottom in pixels and a class; -1 where there is none.",
         )
-        return images, objects
+        return image_spec(self), objects
 
     def get_config(self):
         config = super().get_config()

@@ -323,11 +323,8 @@ def serving(model, config):
         return angle(tf.ensure_shape(frames, (None, None, None, channels)))
 
     def steer_bytes(frame_bytes):
-        def read(contents):
-            return files.resize(files.decode_image(contents, channels), (height, width))
-
-        pixels = tf.TensorSpec((height, width, channels), "uint8")
-        return steer(tf.map_fn(read, frame_bytes, fn_output_signature=pixels))
+        frames, _ = files.decode_images(frame_bytes, (height, width, channels))
+        return steer(frames)
 
     any_size = tf.TensorSpec((None, None, None, channels), "uint8")
     own_size = tf.TensorSpec((None, height, width, channels), "uint8")

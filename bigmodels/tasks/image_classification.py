@@ -353,11 +353,8 @@ def serving(model, config):
         }
 
     def classify_bytes(image_bytes):
-        def read(contents):
-            return files.resize(files.decode_image(contents, channels), (height, width))
-
-        pixels = tf.TensorSpec((height, width, channels), "uint8")
-        return classify(tf.map_fn(read, image_bytes, fn_output_signature=pixels))
+        images, _ = files.decode_images(image_bytes, (height, width, channels))
+        return classify(images)
 
     any_size = tf.TensorSpec((None, None, None, channels), "uint8")
     own_size = tf.TensorSpec((None, height, width, channels), "uint8")

@@ -374,12 +374,7 @@ def serving(model, config):
         return found(tf.ensure_shape(small, (None, height, width, channels)), sizes)
 
     def detect_bytes(image_bytes):
-        def read(contents):
-            image = files.decode_image(contents, channels)
-            return files.resize(image, (height, width)), tf.shape(image)[:2]
-
-        specs = tf.TensorSpec((height, width, channels), "uint8"), tf.TensorSpec((2,), "int32")
-        return found(*tf.map_fn(read, image_bytes, fn_output_signature=specs))
+        return found(*files.decode_images(image_bytes, (height, width, channels)))
 
     any_size = tf.TensorSpec((None, None, None, channels), "uint8")
     own_size = tf.TensorSpec((None, height, width, channels), "uint8")

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from bigmodels.data import Augmentation, load_images
-from bigmodels.data.files import decode_image
+from bigmodels.data.files import decode_image, decode_images, resize
 from bigmodels.data.images import augmentation_for
 
 
@@ -153,3 +153,12 @@ def test_an_image_file_is_read_as_grey_or_colour(rng, given, wanted, in_a_graph)
     else:  # The eye's weights of red, green and blue (ITU-R BT.601).
         right = np.floor(pixels[..., :3] @ [0.2989, 0.587, 0.114])[..., None]
     assert np.abs(found.numpy().astype(int) - right).max() <= (given > 2 > wanted)
+
+
+def test_image_files_are_read_at_one_size(rng):
+    pixels = [rng.integers(0, 256, (*size, 3), "uint8") for size in ((6, 9), (5, 4))]
+    contents = tf.stack([tf.io.encode_png(each) for each in pixels])
+    images, sizes = tf.function(decode_images)(contents, (5, 4, 3))
+    assert images.dtype == tf.uint8 and images.shape[1:] == (5, 4, 3)
+    np.testing.assert_array_equal(sizes, [[6, 9], [5, 4]])
+    np.testing.assert_array_equal(images, [resize(pixels[0], (5, 4)), pixels[1]])
