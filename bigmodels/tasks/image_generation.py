@@ -15,16 +15,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bigmodels import fidelity, plots
+from bigmodels import plots
 from bigmodels.data import load_images
 from bigmodels.data.images import augmentation_for
-from bigmodels.intervals import Observations
 from bigmodels.losses import Wasserstein
-from bigmodels.models import CNN, GAN, ConvDiscriminator, ConvGenerator, Discriminator, Generator
+from bigmodels.models import GAN, ConvDiscriminator, ConvGenerator, Discriminator, Generator
+from bigmodels.tasks.judge import JUDGES_BATCH, Judge
 from bigmodels.tasks.task import (
     Config,
     Metric,
-    Optimizer,
     Signature,
     Task,
     check_choice,
@@ -33,7 +32,6 @@ from bigmodels.tasks.task import (
     check_positive,
     check_share,
     check_sizes,
-    each_prediction,
 )
 
 # What both networks go by: the discriminator's loss, and the generator's.
@@ -41,10 +39,8 @@ LOSSES = {
     "cross_entropy": (None, None),  # The GAN's own.
     "hinge": (keras.losses.Hinge(), Wasserstein()),
 }
-# The judge learns from batches of its own size, so as to be the same for whatever it judges.
-_JUDGES_BATCH = 64
-# Of images on either side of a comparison; of training images to find the nearest in.
-_MOST_COMPARED, _MOST_LOOKED_AT = 5000, 10_000
+# Of training images to find the nearest in.
+_MOST_LOOKED_AT = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,117 +180,28 @@ def search_space(hp):
 
 
 def _judge(config):
-    """A CNN trained on the real, labelled images, and those images in [0, 1]."""
-    config = dataclasses.replace(config, batch_size=_JUDGES_BATCH)
-    keras.utils.set_random_seed(config.seed)  # The same one, whatever was drawn before.
+    """Of samples, by what it learnt from the same images with their labels."""
+    config = dataclasses.replace(config, batch_size=JUDGES_BATCH)
     augmentation = augmentation_for(config.dataset)
     real = _load(config, (0.0, 1.0), with_labels=True, augmentation=augmentation)
-    judge = CNN(len(real.class_names), dropout_rate=0.4, batch_normalization=True)
-    judge.compile(
-        Optimizer(learning_rate=2e-3).build(config.judge_steps),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
-    judge.fit(real.train_from(0), steps_per_epoch=config.judge_steps, verbose=0)
-    return judge, real
-
-
-def _eyes(judge):
-    """A function from batches of images in [0, 1] to what a judge sees in them.
-
-    It gives features, float64 `(images, units)`, and probabilities `(images, classes)`.
-    """
-
-    @tf.function(reduce_retracing=True)
-    def look(images):
-        features = judge.features(images, training=False)
-        return features, tf.nn.softmax(tf.cast(judge.dense2(features), "float32"))
-
-    def see(batches):
-        features, probabilities = zip(*map(look, batches), strict=True)
-        return np.concatenate(features).astype("float64"), np.concatenate(probabilities)
-
-    return see
-
-
-def _ratings(probabilities):
-    """Metrics of samples by what a judge takes each for, `(samples, classes)`."""
-    classes = probabilities.shape[-1]
-
-    def covered(predicted):
-        shares = np.bincount(predicted, minlength=classes) / len(predicted)
-        return (shares >= 0.1 / classes).mean()
-
-    def score(drawn):
-        chosen = probabilities[drawn]  # (samples, classes)
-        surprise = chosen * (np.log(chosen + 1e-12) - np.log(chosen.mean(0) + 1e-12))
-        return np.exp(surprise.sum(-1).mean())
-
-    numbers = np.arange(len(probabilities))
-    return {
-        "classes_covered": Observations(probabilities.argmax(-1), "samples", statistic=covered),
-        "mean_confidence": Observations(probabilities.max(-1), "samples"),
-        "judge_score": Observations(numbers, "samples", statistic=score),
-    }
-
-
-def _likeness(made, real, unit="samples", suffix=""):
-    """Metrics of samples by a judge's features of them and of as many real images."""
-    near_real, near_made = fidelity.within(made, real), fidelity.within(real, made)
-    return {
-        f"frechet_distance{suffix}": fidelity.frechet_distance(real, made),
-        f"precision{suffix}": Observations(near_real.any(1), unit),
-        f"recall{suffix}": Observations(near_made.any(1), "real images"),
-        f"density{suffix}": Observations(near_real.sum(1) / fidelity.NEIGHBOURS, unit),
-        f"coverage{suffix}": Observations(near_real.any(0), "real images"),
-    }
+    return Judge(real, config.judge_steps, config.seed)
 
 
 def measure(model, data, config, measured):
     """What a separately trained CNN makes of samples, beside real images it has not seen either.
 
-    It is no ImageNet network: figures are comparable between runs with the same data set, seed and
-    `judge_steps`, which have the same judge. Its features are those its last layer is given, in
-    units in which the variance of all of them, over training images, adds up to 1.
-
     Returns:
-        Under "validation" and "test", for other noise each, of as many samples as there are real
-        images (5000 at most): `frechet_distance`, `precision`, `recall`, `density` and `coverage`,
-        see `bigmodels.fidelity`. Of 1000 samples: `classes_covered`, the share of classes that at
-        least one sample in a hundred (a tenth of an even share) falls into; `mean_confidence`, the
-        CNN's mean highest probability; `judge_score`, which rises with both, from 1 to the number
-        of classes: the inception score with the CNN for its network. Under "test" also what the
-        real images of validation get in the samples' place, `frechet_distance_real` and so on;
-        `judge_accuracy`, the CNN's accuracy on the real images, and `real_confidence`, its mean
-        confidence there.
+        Under "validation" and "test" the metrics of `Judge.rate`, for other noise each; under
+        "test" also those of `Judge.rate_real`. See `bigmodels.tasks.judge`.
     """
-    judge, real = _judge(config)
-    see = _eyes(judge)
-    sets = {"train": real.train_sample, "validation": real.validation, "test": real.test}
-    seen = {split: see(batches.map(lambda x, y: x)) for split, batches in sets.items()}
-    unit = np.sqrt(seen["train"][0].var(0).sum()) or 1.0
-    count = min(_MOST_COMPARED, *(len(features) for features, _ in seen.values()))
-    # From all over a split, whatever its order.
-    features = {
-        split: each[np.linspace(0, len(each) - 1, count).astype(int)] / unit
-        for split, (each, _) in seen.items()
-    }
+    judge = _judge(config)
 
-    # Without keys: each run has samples, and a judge, of its own.
     def rate(split, seed):
-        made = (model.generate(max(1000, count), seed=seed) + 1) / 2
-        like, taken_for = see(np.split(made, range(500, len(made), 500)))
-        return _likeness(like[:count] / unit, features[split]) | _ratings(taken_for[:1000])
+        return judge.rate((model.generate(judge.count, seed=seed) + 1) / 2, split)
 
-    _, correct = each_prediction(judge, real.test)
-    floor = _likeness(features["validation"], features["test"], "real images", "_real")
     return {
         "validation": rate("validation", config.seed + 1),
-        "test": rate("test", config.seed)
-        | floor
-        | {
-            "judge_accuracy": Observations(correct, "test images"),
-            "real_confidence": Observations(seen["test"][1].max(-1), "test images"),
-        },
+        "test": rate("test", config.seed) | judge.rate_real(),
     }, None
 
 
