@@ -123,6 +123,7 @@ def training(model, batches, replicas=1):
 def _counted(function, spec, steps):
     """Floating-point operations, and bytes of all results, of a function's graph."""
     graph = tf.function(function, autograph=False).get_concrete_function(spec).graph
+    needed = _needed(graph)
     graph = graph.as_graph_def(add_shapes=True)
     bodies = {f.signature.name: f.node_def for f in graph.library.function}
 
@@ -142,7 +143,18 @@ def _counted(function, spec, steps):
             held += sum(4 * math.prod(shape) for shape in shapes[node.name])
         return flops, held
 
-    return of(graph.node)
+    return of([node for node in graph.node if node.name in needed])
+
+
+def _needed(graph):
+    """Names of what a graph's results hang on; a frozen layer's gradients, for one, are not run."""
+    found, left = set(), [tensor.op for tensor in graph.outputs] + graph.control_outputs
+    while left:
+        operation = left.pop()
+        if operation.name not in found:
+            found.add(operation.name)
+            left += [tensor.op for tensor in operation.inputs] + operation.control_inputs
+    return found
 
 
 def _shapes(node):

@@ -4,8 +4,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import layers
 
 from bigmodels import estimate
+from bigmodels.layers import LayerStack
 from bigmodels.models import CNN, GAN, RNN, Discriminator, Generator, Transformer
 from bigmodels.train import train
 
@@ -34,6 +36,50 @@ def test_a_cnn(replicas):
     assert least < found["memory_per_replica"] < 4 * least
 
 
+class Stack(LayerStack):
+    """Some layers, one after the other."""
+
+    def __init__(self, *stack):
+        super().__init__()
+        self.stack = stack
+
+    def layers_in_order(self):
+        return list(self.stack)
+
+
+def _depthwise(frozen):
+    """Convolutions of each channel by itself, in the first with two kernels; and a product."""
+    stack = Stack(
+        layers.DepthwiseConv2D(3, depth_multiplier=2),
+        layers.DepthwiseConv2D((2, 4)),
+        layers.Flatten(),
+        layers.Dense(4),
+    )
+    for number in frozen:
+        stack.stack[number].trainable = False
+    x, y = np.zeros((5, 8, 9, 3), "float32"), np.zeros(5, "int32")
+    return _estimated(stack, x, y)["flops_per_step"]
+
+
+# How often each of the products comes: forwards, and for the gradients of kernel and input.
+@pytest.mark.parametrize(
+    ("frozen", "times"),
+    [
+        ((), (3, 3, 3)),  # The gradient of the images too, as of every model that is all trained.
+        ((0,), (1, 2, 3)),
+        ((1,), (2, 2, 3)),
+        ((0, 1), (1, 1, 2)),
+        ((3,), (2, 3, 2)),
+    ],
+)
+def test_depthwise_convolutions_and_what_is_frozen(frozen, times):
+    first = 6 * 7 * (3 * 2) * (3 * 3)  # Of 8 x 9 pixels, 3 channels.
+    second = 5 * 4 * 6 * (2 * 4)
+    dense = 5 * 4 * 6 * 4
+    each = zip(times, (first, second, dense), strict=True)
+    assert _depthwise(frozen) == 5 * 2 * sum(number * products for number, products in each)
+
+
 def test_a_transformer():
     x = _tokens(5, 16)
     found = _estimated(Transformer(50, 8, 2, 32, 0.0, num_layers=3, max_length=16), x, x)
@@ -56,9 +102,10 @@ def test_a_gan_is_counted_with_both_networks():
     gan.compile(keras.optimizers.Adam(), keras.optimizers.Adam())
     found = estimate.training(gan, tf.data.Dataset.from_tensors(np.ones((4, 28, 28, 1), "float32")))
     generator, judge = 100 * 8 + 8 * 784, 784 * 8 + 8
-    # The judge is trained on real and made images, and handed back to the generator.
-    least = 2 * 4 * (3 * generator + generator + 2 * 3 * judge + 2 * judge - 2 * 784 * 8)
-    assert least <= found["flops_per_step"] < 1.6 * least
+    # The judge learns from real and made images, and hands the latter back to the generator. Of
+    # noise, and of images that are only to be told apart, no gradient is wanted.
+    each = 3 * generator - 100 * 8 + 2 * (2 * judge + 8) + judge
+    assert found["flops_per_step"] == 2 * 4 * each
 
 
 def test_the_paper_s_arithmetic():
