@@ -127,6 +127,7 @@ def test_killed_training_continues_and_every_command_answers_in_json(tmp_path):
     assert rows and all(row["class"] in "0123456789" for row in rows)
 
 
+@pytest.mark.thorough
 def test_devices_are_made_before_tensorflow_starts(tmp_path):
     code = (
         "import sys; from absl import flags; from bigmodels.cli import train;"

@@ -496,6 +496,7 @@ def test_every_task_s_own_objective_has_a_direction():
         _objective(task, task.objective, None)
 
 
+@pytest.mark.thorough
 def test_a_trial_that_fails_does_not_end_the_search(images, tmp_path, monkeypatch, capsys):
     """A kernel larger than the images, and one that is not."""
 
@@ -533,6 +534,7 @@ def test_a_search_without_a_single_success_says_why(images, tmp_path, monkeypatc
 # Stopping before the last epoch.
 
 
+@pytest.mark.thorough
 def test_early_stopping_goes_by_what_was_written_and_so_survives_a_kill(images, tmp_path):
     """Killed once before and once at its end, it stops where the untouched run would."""
 

@@ -597,6 +597,7 @@ def test_speech_needs_jiwer(sets, tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.thorough
 def test_transformer_kind(sets, tmp_path):
     settings = {
         "dataset": sets["text_generation"],
