@@ -19,24 +19,25 @@ _PLAIN = ("__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__", "
 MAX_BYTES, _MAX_JSON_DEPTH = 1 << 28, 64
 
 
-def contents(path):
+def contents(path, most=MAX_BYTES):
     """The bytes of a file of bearable size; to open a pipe could take for ever.
 
     Args:
         path: A `pathlib.Path`.
+        most: How many bytes are borne.
 
     Returns:
         Bytes.
 
     Raises:
-        ValueError: if it is no regular file, or has more than 256 MiB.
+        ValueError: if it is no regular file, or has more bytes.
         OSError: if it cannot be read.
     """
     found = os.stat(path)
     if not stat.S_ISREG(found.st_mode):
         raise ValueError("it is no regular file")
-    if found.st_size > MAX_BYTES:
-        raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
+    if found.st_size > most:
+        raise ValueError(f"it has more than {most:,} bytes")
     return path.read_bytes()
 
 

@@ -13,6 +13,7 @@ import collections
 import dataclasses
 import os
 import pathlib
+import sys
 
 import numpy as np
 
@@ -25,6 +26,7 @@ _PREFIX = "instances"
 # Pixels that a box may stick out of its image; COCO's own do, by rounding.
 _OUTSIDE = 1.0
 _MOST_PIXELS = 1 << 20  # Of a side.
+_MOST_BYTES = 1 << 30  # Of a JSON file; COCO's own of 2017 has 470 MB.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +122,7 @@ def _read(root, path):
     """The pictures of one JSON file, and `{id: name}` of its categories."""
     where = f"coco: {str(path)!r}"
     try:
-        content = untrusted.parsed(untrusted.contents(path))
+        content = untrusted.parsed(untrusted.contents(path, _MOST_BYTES))
         lists = ("images", "annotations", "categories")
         are_objects = _is_list_of_objects, "a list of objects"
         untrusted.check_form(content, dict.fromkeys(lists, are_objects))
@@ -128,11 +130,13 @@ def _read(root, path):
         images = _by_id(content["images"], "images", _IMAGE)
         # What is drawn there is somebody else's format; boxes alone are read.
         numbers = {category: number for number, category in enumerate(sorted(categories))}
-        objects = _objects(content["annotations"], images, numbers)
+        objects, empty = _objects(content["annotations"], images, numbers)
     except OSError as error:
         raise ValueError(f"{where} cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise ValueError(f"{where} cannot be read: {untrusted.reason(error)}") from None
+    if empty:
+        print(f"{where}: left out {empty} boxes of no width or no height.", file=sys.stderr)
     split = path.stem.removeprefix(_PREFIX).lstrip("_")
     folders = [root / "images", root / "images" / split, root / split, path.parent, root]
     pictures, names = [], {}
@@ -181,14 +185,20 @@ def _categories(rows):
 
 
 def _objects(rows, images, numbers):
-    """Rows as of `Picture.objects` for each image."""
-    objects = {number: [] for number in images}
+    """Rows as of `Picture.objects` for each image; and how many were left out, as they are empty.
+
+    COCO's own files have a few of those, which nothing could find.
+    """
+    objects, empty = {number: [] for number in images}, 0
     for number, row in _by_id(rows, "annotations", _ANNOTATION).items():
         image, category = images.get(row["image_id"]), numbers.get(row["category_id"])
         for name, known in (("image_id", image), ("category_id", category)):
             if known is None:
                 raise ValueError(f"annotation {number}: {name}: {row[name]} is unknown")
         left, top, width, height = row["bbox"]
+        if width == 0 or height == 0:
+            empty += 1
+            continue
         right, bottom = left + width, top + height
         inside = min(left, top) >= -_OUTSIDE
         inside &= right <= image["width"] + _OUTSIDE and bottom <= image["height"] + _OUTSIDE
@@ -200,7 +210,7 @@ def _objects(rows, images, numbers):
                 f"height of a part of an image of {image['width']} x {image['height']} pixels"
             )
         objects[row["image_id"]].append((*box, category, row.get("iscrowd", 0)))
-    return objects
+    return objects, empty
 
 
 def _is_list_of_objects(value):

@@ -171,7 +171,6 @@ def _without(what, name, place=3):
         (_row("annotations", bbox=[1, 2, 3, 10**400]), "annotations[3]: bbox: "),
         (_row("annotations", bbox=[1, 2, 3, True]), "bbox: [1, 2, 3, True], expected left"),
         (_row("annotations", bbox=[1, 2, -3, 4]), "annotation 15: bbox: [1, 2, -3, 4], expected"),
-        (_row("annotations", bbox=[1, 2, 3, 0]), "annotation 15: bbox: [1, 2, 3, 0], expected"),
         (_row("annotations", bbox=[-2, 2, 3, 4]), "of a part of an image of 20 x 16 pixels"),
         (_row("annotations", bbox=[15, 2, 7, 4]), "of a part of an image of 20 x 16 pixels"),
         (_row("annotations", bbox=[20.5, 2, 0.4, 4]), "of a part of an image of 20 x 16"),
@@ -211,6 +210,16 @@ def test_what_is_no_json_is_named(raw, reason, folder):
     message = _refused(folder)
     assert message.startswith(f"coco: {str(_json(folder))!r} cannot be read: ")
     assert reason in message
+
+
+def test_boxes_without_an_area_are_left_out_and_counted(folder, capsys):
+    """As COCO's own files have a few."""
+    before = [picture.objects for picture in read_coco(folder)[0]["train"]]
+    assert capsys.readouterr().err == ""
+    _change(folder, _row("annotations", bbox=[1, 2, 3, 0]))
+    after = [picture.objects for picture in read_coco(folder)[0]["train"]]
+    assert sum(map(len, after)) == sum(map(len, before)) - 1
+    assert "instances.json': left out 1 boxes of no width or no height" in capsys.readouterr().err
 
 
 def test_what_is_no_regular_file_is_named(folder):
