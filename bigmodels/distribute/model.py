@@ -82,7 +82,8 @@ class Model(keras.Model):
     @property
     def optimizers(self):
         """The optimizers this model trains with: one, or a GAN's two; none before `compile`."""
-        return [v for v in vars(self).values() if isinstance(v, keras.optimizers.Optimizer)]
+        found = [v for v in vars(self).values() if isinstance(v, keras.optimizers.Optimizer)]
+        return list({id(optimizer): optimizer for optimizer in found}.values())
 
     def data_specs(self):
         """What inputs and targets must be.

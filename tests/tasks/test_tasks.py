@@ -716,9 +716,15 @@ def test_dense_kind_is_the_articles(sets, tmp_path):
     assert model.image_shape == (12, 12, 1)
     task.compile_model(model, config, 10)
     assert model.jit_compile is True  # On one CPU, as `auto` has it.
+    rates = [float(optimizer.learning_rate) for optimizer in model.optimizers]
+    assert rates == pytest.approx([2e-4, 2e-4])
     config = dataclasses.replace(config, jit_compile="false")
     task.compile_model(model, config, 10)
     assert model.jit_compile is False
+    for given, rate in (({}, 1e-3), ({"optimizer.learning_rate": 0.5}, 0.5)):
+        config = with_settings(task.config(), given)
+        task.compile_model(model, config, 10)
+        assert float(model.d_optimizer.learning_rate) == pytest.approx(rate)
 
 
 def test_a_loss_that_is_no_number_stops_and_leaves_no_model(sets, tmp_path):
