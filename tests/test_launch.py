@@ -198,6 +198,7 @@ def test_two_workers_ended_by_a_signal_go_on_as_if_nothing_had_happened(steps, t
     assert_same_run(tmp_path / "untouched", run)
 
 
+@pytest.mark.thorough
 def test_two_workers_train_what_one_device_trains_and_only_the_chief_writes(tmp_path):
     settings = {
         "epochs": 2,

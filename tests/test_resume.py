@@ -239,6 +239,7 @@ model.fit(data.apply(length), verbose=0, callbacks=[keep])
 """
 
 
+@pytest.mark.thorough
 def test_when_its_grace_is_over_a_process_ends_in_the_midst_of_a_step(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-c", SLOW, str(tmp_path)],

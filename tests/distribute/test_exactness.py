@@ -71,11 +71,11 @@ def _furthest(found, wanted):
 
 
 FAST = {
-    "mirrored 2": ("CNN", "GAN", "functional", "much at once", "two outputs", "mixed_float16"),
+    "mirrored 2": ("CNN", "GAN", "much at once", "two outputs", "mixed_float16"),
     # Beside these, and beside two replicas of one process, a functional model adds little.
     "2 workers": cases.FAST_MODELS,
 }
-THOROUGH = {"mirrored 2": tuple(cases.MODELS)}
+THOROUGH = {"mirrored 2": (*cases.MODELS, "functional")}
 
 
 def _matrix():

@@ -95,6 +95,7 @@ def test_the_first_worker_is_the_chief_without_starting_anything(index, chief, m
     assert not distribute.is_chief()
 
 
+@pytest.mark.thorough
 def test_slurm_s_variables_make_a_cluster():
     """Two processes as `srun --ntasks=2` would start them on this machine, with a real sum."""
     code = (

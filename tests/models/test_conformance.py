@@ -282,9 +282,10 @@ CASES = {
 FIRST = ("CNN", "RNN", "Transformer", "GAN")
 
 
-# What is the same model in another form is left to the thorough tests.
+# What is the same model in another form, or takes long, is left to the thorough tests.
+_LONG = ("BackboneClassifier", "DRNN", "Seq2SeqTransformer")
 _NAMES = [
-    pytest.param(name, marks=pytest.mark.thorough) if "," in name else name
+    pytest.param(name, marks=pytest.mark.thorough) if "," in name or name in _LONG else name
     for name in sorted(CASES)
 ]
 

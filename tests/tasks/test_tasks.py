@@ -674,6 +674,7 @@ def test_a_pretrained_backbone_is_trained_on_in_two_runs(sets, tmp_path):
     export(tmp_path / "all")
 
 
+@pytest.mark.thorough
 def test_soft_targets_and_weights_train_and_are_measured_as_hard_ones(sets, tmp_path):
     settings = TINY["image_classification"] | {
         "dataset": sets["image_classification"],
