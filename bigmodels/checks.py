@@ -207,10 +207,7 @@ def guard(dataset, name, specs):
     @tf.autograph.experimental.do_not_convert  # Only slower to trace.
     def checked_batch(number, batch):
         values = batch if isinstance(element, tuple) else (batch,)
-        check(
-            number,
-            [values[i] if key is None else values[i][key] for i, key, *_ in checked],
-        )
+        check(number, [values[i] if key is None else values[i][key] for i, key, *_ in checked])
         return batch
 
     return dataset.enumerate().map(checked_batch)

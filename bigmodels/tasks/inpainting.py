@@ -294,7 +294,7 @@ def measure(model, data, config, measured):
                 f"ssim_{name}": Observations(their_similarity, unit),
                 f"ssim_over_{name}": Observations(similarity - their_similarity, unit),
             }
-    first = {
+    first = {  # Of the last split, the test.
         "hole": inputs[..., :-1],
         "filled": painted,
         "biharmonic": 2 * others["biharmonic"] - 1,

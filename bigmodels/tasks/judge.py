@@ -7,7 +7,7 @@ import tensorflow as tf
 from bigmodels import fidelity
 from bigmodels.intervals import Observations
 from bigmodels.models import CNN
-from bigmodels.tasks.task import Optimizer, each_prediction
+from bigmodels.tasks.task import Optimizer
 
 # It learns from batches of its own size, so as to be the same for whatever it judges.
 JUDGES_BATCH = 64
@@ -50,8 +50,10 @@ class Judge:
             split: each[np.linspace(0, len(each) - 1, self._compared).astype(int)] / self._unit
             for split, (each, _) in seen.items()
         }
-        self._confidence = seen["test"][1].max(-1)
-        _, self._correct = each_prediction(self.network, real.test)
+        probabilities = seen["test"][1]
+        labels = np.concatenate([y for _, y in real.test.as_numpy_iterator()])
+        self._confidence = probabilities.max(-1)
+        self._correct = np.float32(probabilities.argmax(-1) == labels)
         self.count = max(_TOLD_APART, self._compared)
 
     @tf.function(reduce_retracing=True)
