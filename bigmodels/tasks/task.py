@@ -9,9 +9,6 @@ import typing
 from collections.abc import Callable
 
 import keras
-import numpy as np
-import tensorflow as tf
-from keras import ops
 
 from bigmodels.checks import shown
 from bigmodels.intervals import Observations
@@ -356,31 +353,6 @@ class Task:
             for split, metrics in measured.items()
         }
         return splits, observed, found
-
-
-def each_prediction(model, batches):
-    """Cross-entropy and correctness of every single prediction of a classifier.
-
-    Args:
-        model: Gives logits `(..., classes)`.
-        batches: A `tf.data.Dataset` of `(inputs, targets)`, integer class numbers `(...)` or
-            one-hot vectors of them `(..., classes)`.
-
-    Returns:
-        `(losses, correct)`: float32 arrays of the shape of all targets; nats, and 1.0 or 0.0.
-    """
-
-    @tf.function(reduce_retracing=True)
-    def rate(inputs, targets):
-        logits = ops.cast(model(inputs, training=False), "float32")
-        if targets.dtype.is_floating:
-            targets = ops.argmax(targets, -1)
-        losses = ops.sparse_categorical_crossentropy(targets, logits, from_logits=True)
-        return losses, ops.cast(ops.equal(ops.argmax(logits, -1), targets), "float32")
-
-    rated = [rate(inputs, targets) for inputs, targets in batches]
-    losses, correct = zip(*rated, strict=True)
-    return np.concatenate(losses), np.concatenate(correct)
 
 
 def with_settings(config, settings):

@@ -12,6 +12,7 @@ import math
 
 import numpy as np
 import tensorflow as tf
+from keras import ops
 
 from bigmodels import intervals
 from bigmodels.data import load_text
@@ -26,7 +27,6 @@ from bigmodels.tasks.task import (
     Signature,
     Task,
     check_sizes,
-    each_prediction,
 )
 
 # Characters. Neighbours are not independent; what lies this far apart nearly is.
@@ -158,9 +158,23 @@ def search_space(hp):
     }
 
 
+def _each_prediction(model, batches):
+    """Cross-entropy in nats, and 1.0 or 0.0 for right or wrong, of every single token."""
+
+    @tf.function(reduce_retracing=True)
+    def rate(inputs, targets):
+        logits = ops.cast(model(inputs, training=False), "float32")
+        losses = ops.sparse_categorical_crossentropy(targets, logits, from_logits=True)
+        return losses, ops.cast(ops.equal(ops.argmax(logits, -1), targets), "float32")
+
+    rated = [rate(inputs, targets) for inputs, targets in batches]
+    losses, correct = zip(*rated, strict=True)
+    return np.concatenate(losses), np.concatenate(correct)
+
+
 def measure(model, data, config, measured):
     """Bits per character, the other common unit, and the test figures block by block."""
-    losses, correct = (figures.ravel() for figures in each_prediction(model, data.test))
+    losses, correct = (figures.ravel() for figures in _each_prediction(model, data.test))
     targets = np.concatenate([y.numpy().ravel() for _, y in data.test])
     # The same blocks for every model, whatever the length of its windows.
     starts = np.arange(0, len(targets), _BLOCK)
