@@ -1,6 +1,7 @@
 """Measure a trained run again, from its files alone."""
 
 from bigmodels import intervals
+from bigmodels.data.notes import noted
 from bigmodels.run_directory import RunDirectory
 from bigmodels.tasks.task import with_settings
 
@@ -38,4 +39,4 @@ def evaluate(workdir, settings=None):
         )
     splits, observed, _ = task.measure_splits(model, data, config)
     measured = splits | intervals.summary(observed, config.seed)
-    return result | {"dataset": config.dataset} | measured
+    return result | {"dataset": config.dataset} | noted(data) | measured

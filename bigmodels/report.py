@@ -122,7 +122,11 @@ def render(task, result, history, config, *, describe, examples, drawn, samples,
     sections = {
         "Measured": _measured(task, result),
         "Learning curves": _curves(task, history),
-        "Data": [table({"data set": result["dataset"], **describe}), *_titled(examples)],
+        "Data": [
+            table({"data set": result["dataset"], **describe}),
+            *(f'<p class="note">{text(line)}</p>' for line in result.get("notes", ())),
+            *_titled(examples),
+        ],
         "What the model does": _titled(drawn),
         "While it was trained": [_row(samples)] if samples else [],
         "Run it again": [shell(command)],

@@ -71,13 +71,17 @@ _BUDGET = (
     ),
     "an object of finite numbers",
 )
-_OPTIONAL = ("machine", "intervals")
+_LINES = (
+    lambda value: isinstance(value, list) and all(isinstance(line, str) for line in value),
+    "a list of strings",
+)
+_OPTIONAL = ("machine", "intervals", "left_out", "notes")
 _FORMS = {
     "config.json": {"task": _TEXT, "config": _OBJECT, "versions": _OBJECT, "machine": _OBJECT},
     "result.json": {"task": _TEXT, "dataset": _TEXT}
     | dict.fromkeys(("seed", "parameters", "steps", "seconds", "throughput"), _NUMBER)
     | dict.fromkeys(("train", "validation", "test"), _NUMBERS)
-    | {"intervals": _INTERVALS},
+    | {"intervals": _INTERVALS, "left_out": _NUMBERS, "notes": _LINES},
     "search.json": {"task": _TEXT, "config": _OBJECT},
     "oracle.json": {"seconds": _NUMBER, "oracle": _OBJECT, "trials": _OBJECT},
 }

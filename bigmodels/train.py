@@ -19,6 +19,7 @@ from bigmodels.callbacks import (
     Progress,
     TensorBoardLog,
 )
+from bigmodels.data.notes import noted
 from bigmodels.data.waiting import Waiting
 from bigmodels.pages import save_drawn
 from bigmodels.run_directory import RunDirectory, transfer_weights
@@ -149,6 +150,8 @@ def _train(task, config, run, strategy, chief, say, verbose, stack, profiler):
     source = _pretrained(config.init_from) if chief else None
     data = task.load_data(config)
     say(f"Loaded and checked {config.dataset}.")
+    for what, value in task.describe(data).items():
+        say(f"  {what}: {value}")
     keras.utils.set_random_seed(config.seed)
     precision, why = kernels.precision(config.precision)
     if config.precision == "auto":
@@ -273,6 +276,7 @@ def _result(model, task, data, config, history, steps_per_epoch, splits):
     return (
         result
         | splits
+        | noted(data)
         | {
             "throughput": steps * per_step / seconds,
             "unit": task.unit,

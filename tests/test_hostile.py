@@ -1,6 +1,7 @@
 """Files from elsewhere: each is refused with one line that names it, and nothing of it is run."""
 
 import codecs
+import html
 import json
 import os
 import pathlib
@@ -17,10 +18,11 @@ import pytest
 import tensorflow as tf
 
 import bigmodels
-from bigmodels import tasks
 from bigmodels.data import load_images, load_text
 from bigmodels.data.files import list_images, read_image
 from bigmodels.data.image_header import MAX_PIXELS
+from bigmodels.data.notes import noted
+from bigmodels.evaluate import evaluate
 from bigmodels.predict import predict
 from bigmodels.run_directory import RunDirectory
 from bigmodels.train import train
@@ -263,8 +265,7 @@ def test_bad_files_are_skipped_and_counted_when_asked(folder, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("images: left out 4 bad files: ") and line.endswith(", and 1 more.")
     assert "bomb.png' cannot be decoded: it claims 60000 x 60000 pixels" in line
-    for name in ("image_classification", "image_generation"):
-        assert tasks.get(name).describe(whole)["left out"] == "4 files that cannot be read"
+    assert noted(whole) == {"left_out": {"bad files": 4}, "notes": [line]}
     # The same images in the same splits as without the bad files.
     for path in map(pathlib.Path, whole.skipped):
         path.unlink()
@@ -272,7 +273,7 @@ def test_bad_files_are_skipped_and_counted_when_asked(folder, capsys):
     for a, b in zip(whole.test, clean.test, strict=True):
         np.testing.assert_array_equal(a[0], b[0])
     assert capsys.readouterr().err == ""
-    assert "left out" not in tasks.get("image_classification").describe(clean)
+    assert noted(clean) == {"left_out": {}, "notes": []}
 
 
 def test_skipping_leaves_no_class_without_an_image(folder):
@@ -291,15 +292,20 @@ def test_skipping_leaves_no_class_without_an_image(folder):
         load_images(f"images:{folder}", 8, skip_bad_files=True)
 
 
-def test_a_training_sees_a_bad_file_before_it_writes_anything(folder, tmp_path):
+def test_a_training_sees_a_bad_file_before_it_writes_anything(folder, tmp_path, capsys):
     (folder / "dog" / "cut.jpg").write_bytes(BAD_IMAGES["cut.jpg"][0])
     settings = TINY | {"dataset": f"images:{folder}"}
     with pytest.raises(ValueError, match=r"cut\.jpg' cannot be decoded: it ends too early"):
         train("image_classification", tmp_path / "run", settings, verbose=0)
     assert not (tmp_path / "run").exists()
     settings["data.skip_bad_files"] = "true"
-    train("image_classification", tmp_path / "run", settings, verbose=0)
-    assert "1 files that cannot be read" in (tmp_path / "run" / "report.html").read_text()
+    result = train("image_classification", tmp_path / "run", settings, verbose=0)
+    (line,) = result["notes"]
+    assert result["left_out"] == {"bad files": 1} and "cut.jpg" in line
+    assert line in capsys.readouterr().err
+    assert RunDirectory(tmp_path / "run").read_json("result.json") == result
+    assert html.escape(line) in (tmp_path / "run" / "report.html").read_text()
+    assert evaluate(tmp_path / "run")["notes"] == [line]
 
 
 LINES = b"one\ntwo\nthree\n" * 300

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from bigmodels.data import audio_files, embedded, tfds
+from bigmodels.data.notes import Notes
 from bigmodels.data.pipeline import evaluation_batches, training_batches
 from bigmodels.data.recordings import MAX_SECONDS, resampled, without_end
 from bigmodels.data.split import stratified_split
@@ -104,6 +105,7 @@ class AudioData:
         speakers: Who speaks in each split, if that is known: names in order.
         sample_rate: Samples a second.
         vocabulary: A `Vocabulary` fitted on the training transcripts only.
+        notes: What was left out and how the rest was understood, a `Notes`.
     """
 
     name: str
@@ -119,6 +121,7 @@ class AudioData:
     speakers: dict
     sample_rate: int
     vocabulary: Vocabulary
+    notes: Notes = dataclasses.field(default_factory=Notes)
 
 
 def clean_transcript(text):
@@ -163,6 +166,7 @@ def load_audio(
     Raises:
         ValueError: naming the argument, file or recording that does not fit.
     """
+    notes = Notes()
     for argument, value in {"batch_size": batch_size, "stack": stack}.items():
         if value < 1:
             raise ValueError(f"{argument}: {value!r}, expected a positive integer")
@@ -205,6 +209,7 @@ def load_audio(
         },
         sample_rate=sample_rate,
         vocabulary=vocabulary,
+        notes=notes,
     )
 
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras import ops
 
 from bigmodels.data import coco, embedded, files
+from bigmodels.data.notes import Notes
 from bigmodels.data.pipeline import evaluation_batches, training_batches
 from bigmodels.data.split import stratified_split
 
@@ -41,6 +42,7 @@ class DetectionData:
         class_counts: Number of objects of each class, `(classes,)`, for each split.
         objects: For each split, in order, float32 `(n, 6)` an image: a row as above for each
             object, and 1 if it is a crowd of them, which is no target, and no mistake to find.
+        notes: What was left out and how the rest was understood, a `Notes`.
     """
 
     name: str
@@ -54,6 +56,7 @@ class DetectionData:
     class_names: list
     class_counts: dict
     objects: dict
+    notes: Notes = dataclasses.field(default_factory=Notes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,6 +150,7 @@ def load_detection(
     Raises:
         ValueError: naming the argument, file or annotation that does not fit.
     """
+    notes = Notes()
     for argument, value in {"batch_size": batch_size, "max_objects": max_objects}.items():
         if value < 1:
             raise ValueError(f"{argument}: {value!r}, expected a positive integer")
@@ -201,6 +205,7 @@ def load_detection(
         class_names=class_names,
         class_counts=counts,
         objects=objects,
+        notes=notes,
     )
 
 

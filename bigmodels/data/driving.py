@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from bigmodels.data import embedded, files, tub
+from bigmodels.data.notes import Notes
 from bigmodels.data.pipeline import Augmentation, evaluation_batches, training_batches
 
 _SPLITS = ("train", "validation", "test")
@@ -42,6 +43,7 @@ class DrivingData:
         drives: How many drives there are.
         between: How many frames lie in no split, as they keep apart those that do.
         deleted: How many frames the recording marks as deleted; they are in none of the above.
+        notes: What was left out and how the rest was understood, a `Notes`.
     """
 
     name: str
@@ -58,6 +60,7 @@ class DrivingData:
     drives: int
     between: int
     deleted: int
+    notes: Notes = dataclasses.field(default_factory=Notes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +124,7 @@ def load_driving(
     Raises:
         ValueError: naming the argument, file or line that does not fit.
     """
+    notes = Notes()
     if batch_size < 1:
         raise ValueError(f"batch_size: {batch_size!r}, expected a positive integer")
     frames, read, shape, angles, drives, deleted = _source(name, image_size)
@@ -180,6 +184,7 @@ def load_driving(
         drives=_drives(drives),
         between=len(angles) - sum(len(rows[split]) for split in _SPLITS),
         deleted=deleted,
+        notes=notes,
     )
 
 

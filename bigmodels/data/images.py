@@ -1,7 +1,6 @@
 """Labelled images, from wherever they come."""
 
 import dataclasses
-import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -9,6 +8,7 @@ import tensorflow as tf
 
 from bigmodels import checks
 from bigmodels.data import embedded, files, tfds
+from bigmodels.data.notes import Notes
 from bigmodels.data.pipeline import (
     SHUFFLE_WINDOW,
     Augmentation,
@@ -34,8 +34,6 @@ _CACHE_BYTES = 1 << 30
 _WINDOW_BYTES = 256 << 20
 # The check at load looks at so many images at once, but at no more bytes.
 _CHECK_IMAGES, _CHECK_BYTES = 256, 16 << 20
-# Of bad files that are left out.
-_NAMED = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +54,7 @@ class ImageData:
         class_counts: Number of images of each class, `(classes,)`, for each split.
         scale: The range the pixels are scaled to, `(low, high)`.
         skipped: Names of the files that were left out, as they cannot be read.
+        notes: What was left out and how the rest was understood, a `Notes`.
     """
 
     name: str
@@ -70,6 +69,7 @@ class ImageData:
     class_counts: dict
     scale: tuple
     skipped: tuple = ()
+    notes: Notes = dataclasses.field(default_factory=Notes)
 
 
 def load_images(
@@ -113,11 +113,11 @@ def load_images(
     Raises:
         ValueError: naming the argument, file or element that does not fit.
     """
+    notes = Notes()
     if batch_size < 1:
         raise ValueError(f"batch_size: {batch_size!r}, expected a positive integer")
     splits, class_names, bad = _source(name, data_dir, image_size, skip_bad_files)
-    if bad:
-        print(_left_out(bad), file=sys.stderr)
+    notes.leave_out("images", "bad files", bad)
 
     def resized(elements):
         if image_size is None or tuple(elements.element_spec[0].shape[:2]) == tuple(image_size):
@@ -192,6 +192,7 @@ def load_images(
         class_counts=class_counts,
         scale=(low, high),
         skipped=tuple(map(str, bad)),
+        notes=notes,
     )
 
 
@@ -207,13 +208,6 @@ def augmentation_for(name, **kinds):
     """
     usual = AUGMENTATIONS.get(name.split(":")[0], DEFAULT_AUGMENTATION)
     return dataclasses.replace(usual, **{k: v for k, v in kinds.items() if v is not None})
-
-
-def _left_out(bad):
-    """One line on the files that were skipped."""
-    named = [f"{str(path)!r} {reason}" for path, reason in [*bad.items()][:_NAMED]]
-    more = f", and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
-    return f"images: left out {len(bad)} bad files: {'; '.join(named)}{more}."
 
 
 def _source(name, data_dir, image_size, skip_bad_files):

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from bigmodels.data import embedded, files, tfds
+from bigmodels.data.notes import Notes
 from bigmodels.data.pipeline import evaluation_batches, training_batches
 from bigmodels.data.text import clean_text
 from bigmodels.layers import Subwords
@@ -41,6 +42,7 @@ class PairData:
         subwords: `Subwords` fitted on the training pairs only, on both languages.
         left_out: Number of pairs that were left out of each split, as one side has more than
             `max_length` tokens.
+        notes: What was left out and how the rest was understood, a `Notes`.
     """
 
     name: str
@@ -53,6 +55,7 @@ class PairData:
     texts: dict
     subwords: Subwords
     left_out: dict
+    notes: Notes = dataclasses.field(default_factory=Notes)
 
 
 def load_pairs(
@@ -87,6 +90,7 @@ def load_pairs(
     Raises:
         ValueError: naming the argument or file that does not fit.
     """
+    notes = Notes()
     if vocab_size is None:
         vocab_size = _VOCAB_SIZES.get(name, _VOCAB_SIZE)
     least = {"batch_size": 1, "vocab_size": 5, "max_length": 3}
@@ -139,6 +143,7 @@ def load_pairs(
         texts=kept,
         subwords=subwords,
         left_out=left_out,
+        notes=notes,
     )
 
 

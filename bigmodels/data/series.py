@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from bigmodels.checks import shown
 from bigmodels.data import csv_series, embedded
+from bigmodels.data.notes import Notes
 from bigmodels.data.pipeline import evaluation_batches, training_batches
 from bigmodels.data.timeline import Timeline
 
@@ -41,6 +42,7 @@ class SeriesData:
         borders: `{split: (first row, row after the last)}`; what follows a window lies in one
             split, the window itself may begin in the one before.
         made_up: `{split: number of values that were missing and filled in}`.
+        notes: What was left out and how the rest was understood, a `Notes`.
     """
 
     name: str
@@ -60,6 +62,7 @@ class SeriesData:
     values: np.ndarray
     borders: dict
     made_up: dict
+    notes: Notes = dataclasses.field(default_factory=Notes)
 
     def starts(self, split):
         """The row after each window of a split: where what is to be forecast begins."""
@@ -119,6 +122,7 @@ def load_series(
     Raises:
         ValueError: naming the argument, or the file and line, that does not fit.
     """
+    notes = Notes()
     kind, _, path = name.partition(":")
     if name in embedded.SERIES:
         table, fill = embedded.SERIES[name](), fill if fill != "none" else "linear"
@@ -174,6 +178,7 @@ def load_series(
         values=values,
         borders=borders,
         made_up=made_up,
+        notes=notes,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from bigmodels.data import embedded, files, tfds
+from bigmodels.data.notes import Notes
 from bigmodels.data.pipeline import evaluation_batches, training_batches
 from bigmodels.layers import Vocabulary
 
@@ -28,6 +29,7 @@ class TextData:
         sizes: Number of predicted tokens of each split, for `train` those of one epoch.
         vocabulary: A `Vocabulary` fitted on the training text only.
         unknown_share: Share of unknown characters in validation and test.
+        notes: What was left out and how the rest was understood, a `Notes`.
     """
 
     name: str
@@ -39,6 +41,7 @@ class TextData:
     sizes: dict
     vocabulary: Vocabulary
     unknown_share: dict
+    notes: Notes = dataclasses.field(default_factory=Notes)
 
 
 def clean_text(text):
@@ -79,6 +82,7 @@ def load_text(
     Raises:
         ValueError: naming the argument or file that does not fit.
     """
+    notes = Notes()
     evaluation_length = length if evaluation_length is None else evaluation_length
     sizes = {"batch_size": batch_size, "length": length, "evaluation_length": evaluation_length}
     for argument, value in sizes.items():
@@ -113,6 +117,7 @@ def load_text(
             split: float((ids[split] == Vocabulary.UNKNOWN).mean())
             for split in ("validation", "test")
         },
+        notes=notes,
     )
 
 

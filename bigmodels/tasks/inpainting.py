@@ -334,13 +334,10 @@ def draw(model, data, config, found):
 def describe(data):
     """The data in a few lines."""
     shape = " x ".join(map(str, data.image_shape))
-    lines = {
+    return {
         "images": ", ".join(f"{count:,} {split}" for split, count in data.sizes.items()),
         "image shape": f"{shape}, scaled to {data.scale}",
     }
-    if data.skipped:
-        lines["left out"] = f"{len(data.skipped)} files that cannot be read"
-    return lines
 
 
 def predict(model, config, input=None, mask=None, box=None, output="filled.png"):
