@@ -213,6 +213,11 @@ def number(value, unit=""):
     return f"{100 * value:.2f}" if unit == "%" else f"{value:.4g}"
 
 
+def counted(count, noun):
+    """A count and its noun, in the plural where there is more than one: "1 epoch", "2 epochs"."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
 def with_unit(value, unit=""):
     """A metric and its unit; as for `number`."""
     return f"{number(value, unit)} {unit}".strip()

@@ -16,6 +16,8 @@ rcParams["font.family"] = ["DejaVu Sans", *(name for name in _CHINESE if name in
 
 # Below it, a forest cannot say which settings of a search matter.
 _FEWEST_FOR_IMPORTANCE = 10
+# Answers in a bin of the calibration plot.
+_FEWEST_OF_BIN = 30
 
 _GREY = "#666666"
 _COLOURS = ("#1f6f8b", "#d1603d", "#5b8c5a", "#8e6bb0", "#b8860b", "#444444")
@@ -64,11 +66,12 @@ def in_percent(values, unit):
     return [100 * value for value in values] if unit == "%" else values
 
 
-def learning_curves(history):
+def learning_curves(history, units=None):
     """Training and validation over epochs, one panel a metric.
 
     Args:
         history: As for `logged`.
+        units: `{metric: unit}`, as for `learning_curve`.
 
     Returns:
         A matplotlib `Figure`.
@@ -76,7 +79,7 @@ def learning_curves(history):
     names = logged(history)
     figure = Figure(figsize=(4.2 * len(names), 3.2), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-        _draw_curve(axes, history, name)
+        _draw_curve(axes, history, name, (units or {}).get(name, ""))
     return figure
 
 
@@ -86,6 +89,9 @@ def _draw_curve(axes, history, name, unit="", best=None):
         if key in history[0]:
             values = in_percent([row.get(key, math.nan) for row in history], unit)
             axes.plot(epochs, values, _COLOURS[colour], marker=_marker(epochs), label=label)
+    if unit == "%":  # No margin beyond what a share can be.
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, -1), min(high, 101))
     if best is not None:
         axes.axvline(
             best, color=_GREY, linestyle=":", label=f"lowest validation loss (epoch {best})"
@@ -127,7 +133,11 @@ def _words(name, unit=""):
 
 def _finish(axes, whole_numbers):
     if whole_numbers:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        low, high = axes.get_xlim()
+        if high - low < 1:  # One epoch: without room, the axis would show fractions of it.
+            middle = round((low + high) / 2)
+            axes.set_xlim(middle - 0.5, middle + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
@@ -194,21 +204,30 @@ def confusion_matrix(labels, predicted, class_names):
 def reliability(confidence, right, bins):
     """How often an answer is right, against the probability that was given to it.
 
+    The answers are divided by their probability into bins of as many each, as a share of a few
+    answers says nothing. Bars are 95 % intervals (Wilson).
+
     Args:
-        confidence: Highest probability of each answer.
-        right: Whether it was right.
-        bins: Number of equal intervals of the probability.
+        confidence: Highest probability of each answer, `(answers,)`.
+        right: Whether it was right, `(answers,)`.
+        bins: How many bins at most; fewer where they would hold less than 30 answers each.
 
     Returns:
         A matplotlib `Figure`.
     """
-    from sklearn.calibration import calibration_curve
+    from scipy.stats import binomtest
 
+    confidence, right = np.asarray(confidence), np.asarray(right, bool)
     figure = Figure(figsize=(4.6, 4.6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    share, mean = calibration_curve(right, confidence, n_bins=bins)
-    upper.plot([0, 1], [0, 1], _GREY, linestyle=":", label="as probable as right")
-    upper.plot(mean, share, _COLOURS[0], marker="o", label="measured")
+    upper.plot([0, 1], [0, 1], _GREY, linestyle=":", label="perfectly calibrated")
+    number = min(bins, max(1, len(confidence) // _FEWEST_OF_BIN))
+    parts = np.array_split(np.argsort(confidence, kind="stable"), number)
+    mean = [confidence[part].mean() for part in parts]
+    share = np.array([right[part].mean() for part in parts])
+    ends = [binomtest(int(right[p].sum()), len(p)).proportion_ci(method="wilson") for p in parts]
+    reach = np.abs(np.transpose([(end.low, end.high) for end in ends]) - share)
+    upper.errorbar(mean, share, reach, color=_COLOURS[0], marker="o", capsize=2, label="measured")
     upper.set(ylabel="share of right answers")
     _finish(upper, whole_numbers=False)
     lower.hist(confidence, bins, (0, 1), color=_COLOURS[0])

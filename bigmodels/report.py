@@ -7,6 +7,7 @@ from bigmodels.pages import (
     between,
     cards,
     contents,
+    counted,
     duration,
     grid,
     number,
@@ -63,7 +64,8 @@ def verdict(history, result, overfits=True):
     train, validation = result["train"]["loss"], result["validation"]["loss"]
     curve = [row["val_loss"] for row in history if "val_loss" in row]
     best = min(range(len(curve)), key=curve.__getitem__)
-    gap = (validation - train) / max(validation, 1e-9)
+    # How much higher the loss is on data that the model has not seen.
+    gap = (validation - train) / max(train, 1e-9)
     losses = (
         f"After training, the loss without dropout or augmentation is {train:.4g} on training "
         f"data and {validation:.4g} on validation data ({gap:+.0%})."
@@ -77,14 +79,15 @@ def verdict(history, result, overfits=True):
             "augmentation or data would help."
         )
     if len(curve) < 3:
-        return f"{len(curve)} epochs are too few to tell; train longer. {losses}"
+        count = counted(len(curve), "epoch")
+        return f"{count} is too little to tell; train longer. {losses}"
     still = curve[-1] < 0.95 * curve[-2]
-    if still and gap < 0.5:
+    if still and gap < 1:
         return (
             f"It underfits: validation loss still fell by {1 - curve[-1] / curve[-2]:.0%} in the "
             f"last epoch. {losses} More epochs or a higher learning rate would help."
         )
-    if gap > 0.5:
+    if gap > 1:
         return (
             f"It fits the training data clearly better than new data, without harm so far: "
             f"validation loss has not risen from its lowest value ({curve[best]:.4g}). {losses} "
@@ -101,7 +104,7 @@ def verdict(history, result, overfits=True):
     )
 
 
-def render(task, result, history, config, *, describe, examples, drawn, samples, command):
+def render(task, result, history, config, *, used, describe, examples, drawn, samples, command):
     """A run's page.
 
     Args:
@@ -109,6 +112,7 @@ def render(task, result, history, config, *, describe, examples, drawn, samples,
         result: The content of `result.json`.
         history: One dict an epoch.
         config: The content of `config.json`.
+        used: `{dotted name: value}`, what stood for settings that were not given.
         describe: `{what: value}`, lines on the data.
         examples: `{title: Figure or str}`, a look at the data.
         drawn: `{title: Figure or str}`, what the trained model makes of it.
@@ -130,7 +134,7 @@ def render(task, result, history, config, *, describe, examples, drawn, samples,
         "What the model does": _titled(drawn),
         "While it was trained": [_row(samples)] if samples else [],
         "Run it again": [shell(command)],
-        "Settings": [table(flat_settings(config["config"]))],
+        "Settings": [table(_settings(flat_settings(config["config"]), used))],
         "Speed": [table(_speed(result))],
         "Environment": [table(config["versions"] | config.get("machine", {}))],
     }
@@ -146,6 +150,19 @@ def render(task, result, history, config, *, describe, examples, drawn, samples,
             *(section(name, parts) for name, parts in sections.items()),
         ],
     )
+
+
+def _settings(given, used):
+    """Settings as they were used; those that were left to the program say so."""
+    lines = {}
+    for name, value in given.items():
+        if value not in (None, "auto", [], ()):
+            lines[name] = value
+        elif name in used:
+            lines[name] = f"{plain(used[name])} (auto)"
+        else:
+            lines[name] = "not set"
+    return lines
 
 
 def _speed(result):
@@ -231,7 +248,7 @@ def _first_figures(task, result, history):
     return [
         (f"Test {words(name)}", value, remark),
         ("Training time", duration(result["seconds"]), speed),
-        ("Epochs", len(history), f"{result['steps']:,} steps"),
+        ("Epochs", len(history), counted(result["steps"], "step")),
         ("Parameters", f"{result['parameters']:,}", f"seed {result['seed']}"),
     ]
 

@@ -21,7 +21,7 @@ from bigmodels.callbacks import (
 )
 from bigmodels.data.notes import noted
 from bigmodels.data.waiting import Waiting
-from bigmodels.pages import save_drawn
+from bigmodels.pages import counted, save_drawn
 from bigmodels.run_directory import RunDirectory, transfer_weights
 from bigmodels.tasks.task import command_line, with_settings
 
@@ -109,7 +109,7 @@ def train(
             own = stack.enter_context(tempfile.TemporaryDirectory(prefix="bigmodels-worker-"))
             run = RunDirectory(pathlib.Path(own) / "run")
         try:
-            return _train(task, config, run, strategy, chief, say, verbose, stack, profiler)
+            return _train(task, config, run, name, strategy, chief, say, verbose, stack, profiler)
         except _LOST as error:
             if name != "multi_worker":
                 raise
@@ -141,7 +141,7 @@ def _estimate(task, config, replicas):
     return about | found | {"seconds": seconds}
 
 
-def _train(task, config, run, strategy, chief, say, verbose, stack, profiler):
+def _train(task, config, run, name, strategy, chief, say, verbose, stack, profiler):
     if config.jit_compile == "true" and strategy.num_replicas_in_sync > 1:
         raise ValueError(
             f"jit_compile: true, but XLA cannot compile a step over "
@@ -187,7 +187,7 @@ def _train(task, config, run, strategy, chief, say, verbose, stack, profiler):
 
         say(
             f"{model.name}: {model.count_params():,} parameters. Training on "
-            f"{data.sizes['train']:,} {task.unit}, {steps_per_epoch} steps an epoch."
+            f"{data.sizes['train']:,} {task.unit}, {counted(steps_per_epoch, 'step')} an epoch."
         )
         taken = kernels.described(model)
         say("Kernels: " + "; ".join(f"{what}: {kernel}" for what, kernel in taken.items()) + ".")
@@ -238,7 +238,16 @@ def _train(task, config, run, strategy, chief, say, verbose, stack, profiler):
         result["skipped_batches"] = finite.left_out
     result |= intervals.summary(observed, config.seed)
     run.write_observations(observed.get("test", {}))
-    _write_report(task, data, config, run, result, drawn)
+    used = {
+        "strategy": name,
+        "precision": precision,
+        "jit_compile": model.jit_compile,
+        "steps_per_epoch": steps_per_epoch,
+    }
+    if hasattr(data, "image_shape"):
+        used["data.image_size"] = data.image_shape[:2]
+    used |= task.settled(model, data, config)
+    _write_report(task, data, config, run, result, drawn, used)
     run.write_json("result.json", result)
     say(f"Done: {run.path / 'report.html'}")
     return result
@@ -304,11 +313,12 @@ def _peak_memory():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _write_report(task, data, config, run, result, drawn):
+def _write_report(task, data, config, run, result, drawn, used):
     for name, what in drawn.items():
         save_drawn(run.samples / re.sub(r"\W+", "_", name.lower()).strip("_"), what)
     history = run.history()
-    save_drawn(run.samples / "learning_curves", plots.learning_curves(history))
+    units = {name: metric.unit for name, metric in task.metrics.items()}
+    save_drawn(run.samples / "learning_curves", plots.learning_curves(history, units))
     run.write_text(
         "report.html",
         report.render(
@@ -316,6 +326,7 @@ def _write_report(task, data, config, run, result, drawn):
             result,
             history,
             config=run.read_json("config.json"),
+            used=used,
             describe=task.describe(data),
             examples=task.examples(data) if task.examples else {},
             drawn=drawn,

@@ -30,6 +30,13 @@ def test_verdict_says_how_it_knows(curve, train, validation, begins):
     assert f"{train:.4g} on training data and {validation:.4g} on validation data" in text
 
 
+def test_the_gap_is_a_share_of_the_training_loss():
+    result = {"train": {"loss": 0.00654}, "validation": {"loss": 0.01645}}
+    assert "(+152%)" in report.verdict(_history([0.3, 0.2, 0.01645]), result)
+    assert report.verdict(_history([0.3]), result).startswith("1 epoch is too little to tell")
+    assert report.verdict(_history([0.3, 0.2]), result).startswith("2 epochs is too little")
+
+
 def test_a_gans_losses_are_not_compared():
     assert "losses pull against each other" in report.verdict([], {}, overfits=False)
 
@@ -56,6 +63,7 @@ def _page(**changes):
         row | {"accuracy": 0.5, "val_accuracy": 0.5, "seconds": 1.0} for row in _history([2, 1, 3])
     ]
     arguments = {
+        "used": {},
         "describe": {"images": "4000 train"},
         "examples": {"Training images": plots.image_grid(np.zeros((3, 4, 4, 1)))},
         "drawn": {"Text": "<u>"},
@@ -92,6 +100,50 @@ def test_everything_a_reader_asks_is_on_the_page():
     ):
         assert said in page.text, said
     assert len(page.images) == 3  # Two curves, and the examples.
+
+
+def test_settings_are_those_that_were_used():
+    config = {
+        "config": {"precision": "auto", "rate": None, "size": [], "stop": None, "seed": 0},
+        "versions": {},
+    }
+    used = {"precision": "float32", "rate": 0.001, "size": (28, 28), "seed": 5}
+    task = tasks.get("image_classification")
+    arguments = {"describe": {}, "examples": {}, "drawn": {}, "samples": {}, "command": ""}
+    page = Page(report.render(task, RESULT, _history([1.0]), config, used=used, **arguments))
+    rows = {row[0]: row[1:] for row in page.rows if row}
+    assert rows["precision"] == ["float32 (auto)"] and rows["rate"] == ["0.001 (auto)"]
+    assert rows["size"] == ["28, 28 (auto)"] and rows["stop"] == ["not set"]
+    assert rows["seed"] == ["0"]
+
+
+def test_one_epoch_has_an_axis_of_whole_epochs():
+    history = [{"epoch": 1, "accuracy": 0.99, "val_accuracy": 1.0, "seconds": 1.0}]
+    (axes,) = plots.learning_curves(history, {"accuracy": "%"}).axes
+    low, high = axes.get_xlim()
+    assert (low, high) == (0.5, 1.5)
+    assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [1]
+    assert axes.get_ylim()[1] <= 101
+
+
+def test_calibration_is_drawn_from_bins_of_many_answers():
+    random = np.random.default_rng(0)
+    confidence = random.uniform(0.5, 1.0, 200)
+    right = random.uniform(size=200) < confidence
+    (drawn,) = plots.reliability(confidence, right, 15).axes[0].containers
+    points, (caps, _), (bars,) = drawn.lines[0], drawn.lines[1], drawn.lines[2]
+    assert len(points.get_xdata()) == 6  # Of at least 30 answers each.
+    first = np.sort(confidence)[:34]
+    assert points.get_xdata()[0] == pytest.approx(first.mean())
+    share = right[np.argsort(confidence)][:34].mean()
+    assert points.get_ydata()[0] == pytest.approx(share)
+    (_, low), (_, high) = bars.get_segments()[0]
+    assert low < share < high and caps.get_ydata()[0] == low
+    # Fewer answers than a bin holds are one bin.
+    assert (
+        len(plots.reliability(confidence[:9], right[:9], 15).axes[0].containers[0][0].get_xdata())
+        == 1
+    )
 
 
 def test_what_is_missing_leaves_no_empty_section():

@@ -287,6 +287,12 @@ def draw(model, data, config, found):
     return drawn
 
 
+def settled(model, data, config):
+    """The augmentation that suits the data set."""
+    used = augmentation_for(config.dataset, **dataclasses.asdict(config.augmentation))
+    return {f"augmentation.{name}": value for name, value in dataclasses.asdict(used).items()}
+
+
 def describe(data):
     """The data in a few lines."""
     shape = " x ".join(map(str, data.image_shape))
@@ -380,6 +386,7 @@ TASK = Task(
     draw=draw,
     sample=None,
     describe=describe,
+    settled=settled,
     predict=predict,
     serving=serving,
     examples=examples,

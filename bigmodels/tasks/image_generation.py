@@ -254,6 +254,12 @@ def draw(model, data, config, found):
     return {title: plots.image_grid(images, scale=data.scale) for title, images in pictures.items()}
 
 
+def settled(model, data, config):
+    """The rate that suits the pair of networks."""
+    rate = config.optimizer.learning_rate or RATES[config.model.kind]
+    return {"optimizer.learning_rate": rate}
+
+
 def describe(data):
     """The data in a few lines."""
     shape = " x ".join(map(str, data.image_shape))
@@ -322,6 +328,7 @@ TASK = Task(
     draw=draw,
     sample=sample,
     describe=describe,
+    settled=settled,
     predict=predict,
     serving=serving,
     overfits=False,

@@ -287,6 +287,11 @@ def _table(heads, rows):
     )
 
 
+def settled(model, data, config):
+    """The rate that the recordings share."""
+    return {"data.sample_rate": data.sample_rate}
+
+
 def describe(data):
     """The data in a few lines."""
     splits = data.sizes
@@ -377,6 +382,7 @@ TASK = Task(
     draw=draw,
     sample=sample,
     describe=describe,
+    settled=settled,
     predict=predict,
     serving=serving,
     examples=examples,

@@ -282,6 +282,8 @@ class Task:
         overfits: Whether comparing training and validation loss says something (not for a GAN).
         objective: `SPLIT.METRIC` that a search goes by.
         examples: `(data) -> {title: Figure or str}`, a look at the data; or `None`.
+        settled: `(model, data, config) -> {dotted name: value}`, the settings that are left to the
+            data or the model where they are not given, with the values that were used.
         metrics: `{name: Metric}`, the one a report begins with first; what is not named is shown
             as a plain number.
     """
@@ -304,6 +306,7 @@ class Task:
     overfits: bool = True
     objective: str = "validation.loss"
     examples: Callable | None = None
+    settled: Callable = lambda model, data, config: {}
     metrics: dict = dataclasses.field(default_factory=_usual_metrics)
 
     def check(self, config):

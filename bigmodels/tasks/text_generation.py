@@ -222,6 +222,12 @@ def draw(model, data, config, found):
     }
 
 
+def settled(model, data, config):
+    """The rate that suits the kind of model."""
+    rate = config.optimizer.learning_rate or LEARNING_RATE[config.model.kind]
+    return {"optimizer.learning_rate": rate}
+
+
 def describe(data):
     """The data in a few lines."""
     return {
@@ -345,6 +351,7 @@ TASK = Task(
     draw=draw,
     sample=sample,
     describe=describe,
+    settled=settled,
     predict=predict,
     serving=serving,
     examples=examples,

@@ -288,6 +288,16 @@ def draw(model, data, config, found):
     }
 
 
+def settled(model, data, config):
+    """What follows from the step between the rows."""
+    return {
+        "data.length": data.length,
+        "data.horizon": data.horizon,
+        "data.season": data.season,
+        "model.segment": model.segment,
+    }
+
+
 def describe(data):
     """The data in a few lines."""
     line, (_, end) = data.timeline, data.borders["test"]
@@ -374,6 +384,7 @@ TASK = Task(
     draw=draw,
     sample=sample,
     describe=describe,
+    settled=settled,
     predict=predict,
     serving=serving,
     examples=examples,

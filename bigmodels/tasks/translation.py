@@ -251,6 +251,11 @@ def _translated(pairs, translations):
     )
 
 
+def settled(model, data, config):
+    """The number of ids that suits the data set."""
+    return {"data.vocab_size": len(data.subwords)}
+
+
 def describe(data):
     """The data in a few lines."""
     lines = {
@@ -334,6 +339,7 @@ TASK = Task(
     draw=draw,
     sample=sample,
     describe=describe,
+    settled=settled,
     predict=predict,
     serving=serving,
     examples=examples,
