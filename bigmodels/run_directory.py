@@ -31,7 +31,7 @@ from bigmodels import (
 from bigmodels.checkpoint import Checkpoints
 from bigmodels.distribute import training_state
 from bigmodels.intervals import Observations
-from bigmodels.tasks.task import flat_settings, with_settings
+from bigmodels.tasks.task import command_line, flat_settings, with_settings
 
 _PACKAGES = ("bigmodels", "tensorflow", "keras", "numpy", "tensorflow-datasets")
 # Bytes for logs, pictures and the report.
@@ -111,7 +111,26 @@ class RunDirectory:
         Raises:
             ValueError: if the directory holds a run with other settings, or is something else.
         """
-        self.check_is("run", "config.json", {"task": task.name, "config": plain(config)})
+        try:
+            self.check_is("run", "config.json", {"task": task.name, "config": plain(config)})
+        except ValueError as error:
+            raise ValueError(f"{error}{self._how_to_go_on(task, config)}") from None
+
+    def _how_to_go_on(self, task, config):
+        """The end of a message for who asks a finished run for more epochs, else nothing."""
+        if not self.has_result():
+            return ""
+        stored, before = self.load_config()
+        if stored.name != task.name or config.epochs <= before.epochs:
+            return ""
+        longer = dataclasses.replace(before, epochs=config.epochs)
+        if longer != dataclasses.replace(config, **{n: getattr(before, n) for n in _NOT_THE_RUN}):
+            return ""
+        # Its learning rate has come to its end: more epochs are a training of their own.
+        more = dataclasses.replace(
+            config, epochs=config.epochs - before.epochs, init_from=str(self.path)
+        )
+        return f", or train on from its weights with {command_line(task, more)}"
 
     def check_is(self, kind, name, content):
         """See that the directory is free, or holds what a JSON file of it says. Writes nothing.

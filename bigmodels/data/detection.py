@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras import ops
 
 from bigmodels.data import coco, embedded, files
+from bigmodels.data.names import did_you_mean
 from bigmodels.data.notes import Notes
 from bigmodels.data.pipeline import evaluation_batches, training_batches
 from bigmodels.data.split import stratified_split
@@ -233,7 +234,10 @@ def _source(name, image_size, max_objects):
         return splits, None, splits["train"][0].shape[1:], class_names
     if kind != "coco":
         known = ", ".join(embedded.OBJECTS)
-        raise ValueError(f"dataset: {name!r} is no images with boxes; give coco:DIR or {known}")
+        hint = did_you_mean(name, "coco", embedded.OBJECTS)
+        raise ValueError(
+            f"dataset: {name!r} is no images with boxes; give coco:DIR or {known}{hint}"
+        )
     pictures, class_names = coco.read_coco(where)
     pictures = _three_splits(pictures, where)
     everything = [picture for split in _SPLITS for picture in pictures[split]]

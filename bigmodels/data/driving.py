@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from bigmodels.data import embedded, files, tub
+from bigmodels.data.names import did_you_mean
 from bigmodels.data.notes import Notes
 from bigmodels.data.pipeline import Augmentation, evaluation_batches, training_batches
 
@@ -242,7 +243,10 @@ def _source(name, image_size):
         return pixels, None, pixels.shape[1:], angles, drives, 0
     if kind != "tub":
         known = ", ".join(embedded.DRIVES)
-        raise ValueError(f"dataset: {name!r} is no recording of driving; give tub:DIR or {known}")
+        hint = did_you_mean(name, "tub", embedded.DRIVES)
+        raise ValueError(
+            f"dataset: {name!r} is no recording of driving; give tub:DIR or {known}{hint}"
+        )
     recorded = tub.read_tub(where)
     frames, read, shape = _tub_frames(recorded.paths, image_size)
     angles = np.array(recorded.angles, "float32")

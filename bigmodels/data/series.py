@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from bigmodels.checks import shown
 from bigmodels.data import csv_series, embedded
+from bigmodels.data.names import did_you_mean
 from bigmodels.data.notes import Notes
 from bigmodels.data.pipeline import evaluation_batches, training_batches
 from bigmodels.data.timeline import Timeline
@@ -131,7 +132,10 @@ def load_series(
         table = csv_series.read_csv(path, **options)
     else:
         known = ", ".join(embedded.SERIES)
-        raise ValueError(f"dataset: {shown(name)} is no series; give csv:FILE, or one of {known}")
+        hint = did_you_mean(name, "csv", embedded.SERIES)
+        raise ValueError(
+            f"dataset: {shown(name)} is no series; give csv:FILE, or one of {known}{hint}"
+        )
     season = season or table.season or table.timeline.season()
     length = length or (4 * season if season > 1 else 32)
     horizon = horizon or (season if season > 1 else 8)

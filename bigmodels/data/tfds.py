@@ -1,16 +1,23 @@
 """TensorFlow Datasets by name."""
 
-import difflib
 import logging
+import queue
+import threading
+import time
+import urllib.parse
 
 import numpy as np
+import requests
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from bigmodels.data import embedded
+from bigmodels.data.names import did_you_mean
 from bigmodels.data.recordings import Recording
 
 _VALIDATION_PERCENT = 10
+# Within which a host has to answer.
+_SECONDS_TO_ANSWER = 8.0
 # What TFDS would keep in memory beside our own cache and window: small sets decoded, images made
 # ahead, 8 MiB of every open file, and of 32 files read at the same time 16 images each.
 _READING = tfds.ReadConfig(
@@ -41,7 +48,7 @@ def image_dataset(name, data_dir=None):
         ValueError: if the name is unknown, the set cannot be had, or it is not images with one
             label each.
     """
-    builder = _prepared(name, data_dir)
+    builder = _prepared(name, data_dir, "images")
     keys = builder.info.supervised_keys
     features = builder.info.features
     if (
@@ -71,7 +78,7 @@ def mixed_images(name, data_dir=None):
     Returns:
         A function from an epoch's seed (scalar int64) to a data set of `(image, label)`.
     """
-    builder = _prepared(name, data_dir)
+    builder = _prepared(name, data_dir, "images")
     where = _three_splits(builder)["train"]
 
     @tf.autograph.experimental.do_not_convert  # It warns that it cannot.
@@ -102,7 +109,7 @@ def text_dataset(name, data_dir=None):
     Raises:
         ValueError: if the name is unknown, the set cannot be had, or it has no text.
     """
-    builder = _prepared(name, data_dir)
+    builder = _prepared(name, data_dir, "text")
     features = builder.info.features
     texts = [key for key in features if isinstance(features[key], tfds.features.Text)]
     if not texts:
@@ -129,7 +136,7 @@ def pair_dataset(name, data_dir=None):
     Raises:
         ValueError: if the name is unknown, the set cannot be had, or it has no such pairs.
     """
-    builder = _prepared(name, data_dir)
+    builder = _prepared(name, data_dir, "pairs")
     features = builder.info.features
     if isinstance(features, tfds.features.Translation):
         keys = builder.info.supervised_keys or tuple(features)
@@ -166,7 +173,7 @@ def audio_dataset(name, data_dir=None):
     Raises:
         ValueError: if the name is unknown, the set cannot be had, or it is not such recordings.
     """
-    builder = _prepared(name, data_dir)
+    builder = _prepared(name, data_dir, "audio")
     features = builder.info.features
     sounds = [key for key in features if isinstance(features[key], tfds.features.Audio)]
     texts = [key for key in features if key in ("text", "label", "speech_text")]
@@ -204,23 +211,23 @@ def audio_dataset(name, data_dir=None):
     return all_of("train")
 
 
-def _prepared(name, data_dir):
+def _prepared(name, data_dir, prefix):
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except tfds.core.registered.DatasetNotFoundError:
-        known = [
-            *embedded.ALL,
-            *tfds.list_builders(with_community_datasets=False),
-        ]
-        near = difflib.get_close_matches(name, known)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        known = [*embedded.ALL, *tfds.list_builders(with_community_datasets=False)]
+        hint = did_you_mean(name, prefix, known)
         raise ValueError(f"dataset: {name!r} is not known to TensorFlow Datasets{hint}") from None
+    except Exception as error:
+        # A name that TFDS cannot parse, or a version or configuration that the set lacks: each has
+        # an error of its own, whose first line says which.
+        hint = did_you_mean(name, prefix, embedded.ALL)
+        reason = str(error).strip().partition("\n")[0].partition(" The builder name string")[0]
+        reason = "" if hint else f": {reason.rstrip('.')}"
+        raise ValueError(f"dataset: {name!r} is not a data set{reason}{hint}") from None
     if not builder.is_prepared():
-        _log.warning(
-            "%s is not prepared in %s; downloading it (some minutes until it fails offline).",
-            name,
-            builder.data_dir,
-        )
+        _check_reachable(name, builder)
+        _log.warning("%s is not prepared in %s; downloading it.", name, builder.data_dir)
         # It logs every one of its many retries.
         logging.getLogger("urllib3").setLevel(logging.ERROR)
     try:
@@ -228,11 +235,48 @@ def _prepared(name, data_dir):
     except Exception as error:
         # Whatever the downloader, the parser or the disk raises: the user needs the set's name.
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(
-            f"dataset: {name!r} is not prepared in {builder.data_dir!r} and could not be "
-            f"downloaded: {reason[:300]}"
-        ) from error
+        raise ValueError(f"{_not_prepared(name, builder)}: {reason[:300]}") from error
     return builder
+
+
+def _not_prepared(name, builder):
+    where = str(builder.data_dir)
+    return f"dataset: {name!r} is not prepared in {where!r} and could not be downloaded"
+
+
+def _check_reachable(name, builder):
+    """Refuse at once what cannot be downloaded: TFDS tries again for minutes.
+
+    Raises:
+        ValueError: naming the first host that a download would need and that does not answer.
+    """
+    hosts = {urllib.parse.urlsplit(url).netloc: url for url in builder.url_infos}
+    answers = {host: queue.SimpleQueue() for host in hosts}
+
+    def ask(host):
+        try:
+            # Any answer will do. A proxy that the environment names is used.
+            requests.head(hosts[host], timeout=_SECONDS_TO_ANSWER)
+            answers[host].put(None)
+        except (requests.ConnectionError, requests.Timeout) as error:
+            answers[host].put(error)
+        except requests.RequestException:
+            answers[host].put(None)  # Not http: TFDS has to know what to do with it.
+
+    for host in hosts:  # In threads, as looking up a name knows no time-out.
+        threading.Thread(target=ask, args=(host,), daemon=True).start()
+    until = time.monotonic() + _SECONDS_TO_ANSWER
+    for host, answer in answers.items():
+        try:
+            error = answer.get(timeout=max(0.0, until - time.monotonic()))
+        except queue.Empty:
+            error = TimeoutError
+        if error is not None:
+            raise ValueError(
+                f"{_not_prepared(name, builder)}: {host} cannot be reached. Prepare it on a "
+                f"machine with a network, with tfds.load({name!r}), and give the folder as "
+                "--data_dir"
+            )
 
 
 def _three_splits(builder):
