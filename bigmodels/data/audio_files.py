@@ -3,8 +3,9 @@
 import os
 import pathlib
 
-from bigmodels.data.files import folders, named_like, text_file
+from bigmodels.data.files import folders, named_like
 from bigmodels.data.recordings import Recording, read_wav
+from bigmodels.data.text_files import text_file
 
 TABLE = "metadata.csv"
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from bigmodels.checks import shown
 from bigmodels.data import timeline
-from bigmodels.data.files import text_file
+from bigmodels.data.text_files import text_file
 from bigmodels.data.timeline import Timeline
 
 _DELIMITERS = ",;\t"

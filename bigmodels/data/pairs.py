@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from bigmodels.data import embedded, files, tfds
+from bigmodels.data import embedded, text_files, tfds
 from bigmodels.data.notes import Notes
 from bigmodels.data.pipeline import evaluation_batches, training_batches
 from bigmodels.data.text import clean_text
@@ -152,7 +152,7 @@ def _source(name, data_dir):
     if name in embedded.PAIRS:
         return embedded.PAIRS[name]()
     if kind == "pairs":
-        return files.pair_file(where)
+        return text_files.pair_file(where)
     if embedded.is_known(name):
         raise ValueError(f"dataset: {name!r} is not pairs of texts; give pairs:FILE or a name")
     return tfds.pair_dataset(name, data_dir)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from bigmodels.data import embedded, files, tfds
+from bigmodels.data import embedded, text_files, tfds
 from bigmodels.data.notes import Notes
 from bigmodels.data.pipeline import evaluation_batches, training_batches
 from bigmodels.layers import Vocabulary
@@ -124,7 +124,7 @@ def load_text(
 def _source(name, data_dir):
     kind, _, where = name.partition(":")
     if kind == "text" or name in embedded.TEXTS:
-        text = embedded.TEXTS[name]() if name in embedded.TEXTS else files.text_file(where)
+        text = embedded.TEXTS[name]() if name in embedded.TEXTS else text_files.text_file(where)
         # The parts stay whole: neighbouring windows share context, so they are not mixed.
         first, second = int(len(text) * 0.9), int(len(text) * 0.95)
         return {"train": text[:first], "validation": text[first:second], "test": text[second:]}

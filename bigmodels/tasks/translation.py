@@ -15,7 +15,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.neighbors import NearestNeighbors
 
 from bigmodels import extras, intervals, plots
-from bigmodels.data import clean_text, files, load_pairs
+from bigmodels.data import clean_text, load_pairs, text_files
 from bigmodels.intervals import Observations
 from bigmodels.losses import SparseCategoricalCrossentropy
 from bigmodels.models import Seq2SeqTransformer
@@ -289,7 +289,7 @@ def predict(model, config, prompt=None, input=None, num_beams=None, length_penal
     """
     if (prompt is None) == (input is None):
         raise ValueError("prompt: give a text to translate, or input, a file with one a line")
-    texts = [prompt] if input is None else files.text_file(input, "input").splitlines()
+    texts = [prompt] if input is None else text_files.text_file(input, "input").splitlines()
     yield from model.translate(
         [clean_text(text) for text in texts if input is None or text.strip()],
         num_beams,
