@@ -43,7 +43,8 @@ class LinearMap:
     Each window is taken less its mean, which is added again, as NLinear and RLinear do (Zeng et
     al., 2023; Li et al., 2023). These are trained step by step; least squares with a ridge, solved
     at once, is the minimum that they head for (Toner and Darlow, 2024). The ridge is the one of
-    `RIDGES` with the least squared error in validation.
+    `RIDGES` with the least squared error in validation. Targets that were not measured do not
+    count.
 
     Args:
         data: A `SeriesData`.
@@ -56,19 +57,28 @@ class LinearMap:
     def __init__(self, data):
         self.horizon = data.horizon
         size = data.length + 1
-        gram, moments, count = np.zeros((size, size)), np.zeros((size, data.horizon)), 0
+        gram, moments = np.zeros((size, size)), np.zeros((size, data.horizon))
+        missed = {}  # Of the steps that some targets lack: what they would have added to `gram`.
         for x, y in _centred(data, data.starts("train")):
             gram += x.T @ x
-            moments += x.T @ y
-            count += len(x)
-        strength = np.trace(gram[:-1, :-1]) / data.length
+            moments += x.T @ np.nan_to_num(y)
+            for step in np.flatnonzero(np.isnan(y).any(0)):
+                rows = x[np.isnan(y[:, step])]
+                missed[step] = missed.get(step, 0) + rows.T @ rows
         penalty = np.eye(size)
         penalty[-1, -1] = 0  # The intercept is free.
+
+        def solve(gram, moments, ridge):
+            strength = np.trace(gram[:-1, :-1]) / data.length
+            return np.linalg.solve(gram + ridge * strength * penalty, moments)
+
         found = []
         for ridge in RIDGES:
-            w = np.linalg.solve(gram + ridge * strength * penalty, moments)
+            w = solve(gram, moments, ridge)
+            for step, less in missed.items():
+                w[:, step] = solve(gram - less, moments[:, step], ridge)
             validation = _centred(data, data.starts("validation"))
-            error = sum(float(np.square(x @ w - y).sum()) for x, y in validation)
+            error = sum(float(np.nansum(np.square(x @ w - y))) for x, y in validation)
             found.append((error, ridge, w))
         _, self.ridge, self.coefficients = min(found, key=lambda each: each[0])
 
@@ -100,33 +110,43 @@ def naive_error(values, season):
     """What MASE divides by: mean absolute error of the seasonal naive forecast of one step.
 
     Args:
-        values: `(rows, variables)`, of training (Hyndman and Koehler, 2006).
+        values: `(rows, variables)`, of training (Hyndman and Koehler, 2006); NaN where nothing was
+            measured.
         season: Rows of a season.
 
     Returns:
-        `(variables,)`; never quite zero.
+        `(variables,)`; never quite zero, and NaN where no two values lie a season apart.
     """
-    errors = np.abs(values[season:] - values[:-season]).mean(0)
-    return np.maximum(errors, np.finfo("float32").tiny)
+    errors = np.abs(values[season:] - values[:-season])
+    counts = np.isfinite(errors).sum(0)
+    means = np.where(counts > 0, np.nansum(errors, 0) / np.maximum(counts, 1), np.nan)
+    return np.maximum(means, np.finfo("float32").tiny)
 
 
 @dataclasses.dataclass(frozen=True)
 class Rating:
-    """What became of forecasts.
+    """What became of forecasts, over the targets that were measured.
 
     Attributes:
         by_step: Squared errors, `(horizon,)`, means over windows and variables.
+        counts: How many targets were measured, `(n, variables)`.
         squared: Squared errors, `(n,)`, means over steps and variables.
-        absolute: Absolute errors, `(n, variables)`, means over the steps.
+        absolute: Absolute errors, `(n, variables)`, means over the steps; 0 where no target was
+            measured.
         held: The share that lay within the bounds, `(n,)`; `None` where there are none.
         width: The mean distance between the bounds, `(n,)`, likewise.
     """
 
     by_step: np.ndarray
+    counts: np.ndarray
     squared: np.ndarray
     absolute: np.ndarray
-    held: np.ndarray | None
-    width: np.ndarray | None
+    held: np.ndarray | None = None
+    width: np.ndarray | None = None
+
+    def mean_absolute(self):
+        """Mean absolute error of each variable, `(variables,)`."""
+        return (self.absolute * self.counts).sum(0) / self.counts.sum(0)
 
 
 def rate(forecast, data, split):
@@ -142,20 +162,27 @@ def rate(forecast, data, split):
         A `Rating`, in the units of `data.values`.
     """
     starts = data.starts(split)
-    rows, by_step = [], np.zeros(data.horizon)
+    rows, by_step, measured = [], np.zeros(data.horizon), np.zeros(data.horizon, int)
     for begin in range(0, len(starts), _AT_ONCE):
         x, y = data.windows(starts[begin : begin + _AT_ONCE])
         found = {name: np.asarray(each) for name, each in forecast(x).items()}
-        error = found["forecast"] - y
-        squared = np.square(error).mean(2)  # (n, horizon)
-        by_step += squared.sum(0) / len(starts)
-        row = [squared.mean(1), np.abs(error).mean(1)]
+        known = np.isfinite(y)
+        error = np.where(known, found["forecast"] - y, 0)
+        by_step += np.square(error).sum((0, 2))
+        measured += known.sum((0, 2))
+        counts = known.sum(1)  # (n, variables)
+        each = counts.sum(1)
+        row = [
+            counts,
+            np.square(error).sum((1, 2)) / each,
+            np.abs(error).sum(1) / np.maximum(counts, 1),
+        ]
         if "lower" in found:
             within = (found["lower"] <= y) & (y <= found["upper"])
-            row += [within.mean((1, 2)), (found["upper"] - found["lower"]).mean((1, 2))]
+            row += [within.sum((1, 2)) / each, (found["upper"] - found["lower"]).mean((1, 2))]
         rows.append(row)
     columns = [np.concatenate(column) for column in zip(*rows, strict=True)]
-    return Rating(by_step, *columns, *[None] * (4 - len(columns)))
+    return Rating(by_step / measured, *columns)
 
 
 def baselines(data):

@@ -50,6 +50,39 @@ def test_linear_map_is_the_least_squares_solution(data, monkeypatch):
     np.testing.assert_allclose(shifted, linear(x) * 7 + 100, atol=0.1)
 
 
+def test_linear_map_is_fitted_to_what_was_measured(tmp_path, rng, monkeypatch):
+    monkeypatch.setattr(forecasts, "RIDGES", (0.1,))
+    values = rng.normal(size=(300, 2)).cumsum(0)
+    lines = [f"{i},{a},{b if rng.random() < 0.7 else ''}" for i, (a, b) in enumerate(values)]
+    (tmp_path / "x.csv").write_text("\n".join(["n,a,b", *lines]))
+    data = load_series(f"csv:{tmp_path / 'x.csv'}", length=6, horizon=3, fill="linear")
+    linear = forecasts.LinearMap(data)
+    x, y = data.windows(data.starts("train"))
+    mean = x.mean(1, keepdims=True)
+    rows = np.moveaxis(x - mean, 2, 1).reshape(-1, 6)
+    targets = np.moveaxis(y - mean, 2, 1).reshape(-1, 3)
+    for step in range(3):
+        known = np.isfinite(targets[:, step])
+        assert not known.all()
+        each = np.hstack([rows[known], np.ones((known.sum(), 1))])
+        penalty = np.diag([0.1 * np.square(rows[known]).sum() / 6] * 6 + [0])
+        wanted = np.linalg.solve(each.T @ each + penalty, each.T @ targets[known, step])
+        np.testing.assert_allclose(linear.coefficients[:, step], wanted, atol=1e-8)
+
+
+@pytest.mark.parametrize("fill", ["linear", "previous"])
+def test_no_forecast_of_a_random_walk_is_better_than_its_steps(tmp_path, rng, fill):
+    steps = rng.normal(size=6000)
+    values = [x if i == 0 or rng.random() < 0.6 else "" for i, x in enumerate(steps.cumsum())]
+    lines = [f"{i},{x}" for i, x in enumerate(values)]
+    (tmp_path / "x.csv").write_text("\n".join(["n,a", *lines]))
+    data = load_series(f"csv:{tmp_path / 'x.csv'}", length=8, horizon=2, fill=fill)
+    for baseline in forecasts.baselines(data).values():
+        by_step = forecasts.rate(baseline, data, "test").by_step * data.scales[0] ** 2
+        # The last measured value lies 1 + 0.4 + 0.4² + ... steps back.
+        np.testing.assert_allclose(by_step, [1 / 0.6, 1 + 1 / 0.6], rtol=0.15)
+
+
 def test_the_ridge_is_chosen_in_validation(data):
     validation = data.starts("validation")
     x, y = data.windows(validation)
@@ -66,6 +99,11 @@ def test_mase_divides_by_the_seasonal_naive_error_in_training():
     np.testing.assert_allclose(forecasts.naive_error(values, 1), [7 / 3, 8 / 3])
     np.testing.assert_allclose(forecasts.naive_error(values, 2), [4.0, 2.0])
     assert (forecasts.naive_error(np.zeros((4, 1)), 1) > 0).all()
+    values[1] = np.nan
+    np.testing.assert_allclose(forecasts.naive_error(values, 1), [4, 4])
+    np.testing.assert_allclose(forecasts.naive_error(values, 2), [3.0, 4.0])
+    values[2] = np.nan
+    assert np.isnan(forecasts.naive_error(values, 1)).all()
 
 
 def test_ratings_are_means_of_the_right_axes():
@@ -88,6 +126,28 @@ def test_ratings_are_means_of_the_right_axes():
     rating = forecasts.rate(bounded, stub, "test")
     np.testing.assert_allclose(rating.held, [4 / 6] * 300)
     np.testing.assert_allclose(rating.width, [2.5] * 300)
+
+
+def test_ratings_pass_over_what_was_not_measured():
+    nan = np.nan
+    x, y = np.zeros((2, 2, 2)), np.array([[[1.0, nan], [nan, 4.0]], [[nan, nan], [nan, 3.0]]])
+    stub = types.SimpleNamespace(
+        horizon=2,
+        starts=lambda split: np.arange(2),
+        windows=lambda starts: (x[starts], y[starts]),
+    )
+
+    def bounded(w):
+        zero = np.zeros((len(w), 2, 2))
+        return {"forecast": zero, "lower": zero - 9, "upper": zero + 3.5}
+
+    rating = forecasts.rate(bounded, stub, "test")
+    np.testing.assert_allclose(rating.by_step, [1, 12.5])
+    np.testing.assert_array_equal(rating.counts, [[1, 1], [0, 1]])
+    np.testing.assert_allclose(rating.squared, [8.5, 9])
+    np.testing.assert_allclose(rating.absolute, [[1, 4], [0, 3]])
+    np.testing.assert_allclose(rating.mean_absolute(), [1, 3.5])
+    np.testing.assert_allclose(rating.held, [0.5, 1])
 
 
 def test_the_season_is_left_out_where_no_window_holds_it(data):

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from bigmodels.checks import shown
 from bigmodels.data import csv_series, embedded
+from bigmodels.data.gaps import Known
 from bigmodels.data.names import did_you_mean
 from bigmodels.data.notes import Notes
 from bigmodels.data.pipeline import evaluation_batches, training_batches
@@ -21,6 +22,12 @@ _MAX_BYTES = 1 << 30
 @dataclasses.dataclass(frozen=True, eq=False)
 class SeriesData:
     """Windows of a series, in units of its spread, and the values that follow each.
+
+    Where values are missing, a window is filled in from what was measured before its end, see
+    `bigmodels.data.gaps.Known`. A value that was never measured is never a target: batches are then
+    `(window, what follows, sample_weight)`, with a weight for each value that follows. It is 0
+    where nothing was measured, and else the same number throughout a split, such that the mean
+    weight of the split is 1.
 
     Attributes:
         name: What was loaded.
@@ -37,12 +44,15 @@ class SeriesData:
         season: After how many rows things repeat; 1 if nobody knows.
         timeline: A `Timeline`.
         variables: Their names.
-        means: Of each variable, over the training rows.
-        scales: Standard deviation of each variable, over the training rows.
-        values: float64 `(rows, variables)`, less `means` and divided by `scales`.
+        means: Of each variable, over its measured values in the training rows.
+        scales: Standard deviation of each variable, likewise.
+        values: float64 `(rows, variables)`, less `means` and divided by `scales`; NaN where nothing
+            was measured.
         borders: `{split: (first row, row after the last)}`; what follows a window lies in one
             split, the window itself may begin in the one before.
-        made_up: `{split: number of values that were missing and filled in}`.
+        made_up: `{split: number of values that were not measured}`.
+        known: The values as they were known at each time, a `bigmodels.data.gaps.Known`.
+        begins: `{split: the rows after its windows}`, see `starts`.
         notes: What was left out and how the rest was understood, a `Notes`.
     """
 
@@ -63,11 +73,13 @@ class SeriesData:
     values: np.ndarray
     borders: dict
     made_up: dict
+    known: Known
+    begins: dict
     notes: Notes = dataclasses.field(default_factory=Notes)
 
     def starts(self, split):
         """The row after each window of a split: where what is to be forecast begins."""
-        return np.arange(*_starts(self.borders[split], self.length, self.horizon))
+        return self.begins[split]
 
     def windows(self, starts):
         """Windows and what follows, as arrays.
@@ -76,11 +88,11 @@ class SeriesData:
             starts: Rows, as from `starts`.
 
         Returns:
-            `(windows, targets)`: `(n, length, variables)` and `(n, horizon, variables)`.
+            `(windows, targets)`: `(n, length, variables)` and `(n, horizon, variables)`; targets
+            are NaN where nothing was measured.
         """
-        starts = np.asarray(starts)[:, None]
-        before, after = np.arange(-self.length, 0), np.arange(self.horizon)
-        return self.values[starts + before], self.values[starts + after]
+        starts = np.asarray(starts)
+        return self.known.windows(starts, self.length), self.known.targets(starts, self.horizon)
 
 
 def load_series(
@@ -110,8 +122,8 @@ def load_series(
         season: After how many rows things repeat; the step decides when left out (a day of hours,
             a week of days, a year of weeks or months).
         fill: What becomes of missing rows and values: `none` is an error, `linear` draws a line
-            between the neighbours, `previous` repeats the value before. Neither looks beyond its
-            split.
+            between the neighbours, `previous` repeats the value before. Neither looks beyond
+            the end of a window, and what was not measured is never a target.
         time: As for `read_csv`.
         targets: As for `read_csv`.
         time_format: As for `read_csv`.
@@ -136,42 +148,61 @@ def load_series(
         raise ValueError(
             f"dataset: {shown(name)} is no series; give csv:FILE, or one of {known}{hint}"
         )
+    source = f"csv: {path!r}" if kind == "csv" else f"dataset: {name!r}"
     season = season or table.season or table.timeline.season()
     length = length or (4 * season if season > 1 else 32)
     horizon = horizon or (season if season > 1 else 8)
     borders = _borders(len(table.values), split, length, horizon, name)
-    values, made_up = _filled(table, fill, borders)
+    made_up = _missing(table, fill, borders, source, notes)
     begin, end = borders["train"]
-    means, scales = _statistics(values[begin:end], table.variables, name)
-    values = (values - means) / scales
+    means, scales = _statistics(table.values[begin:end], table.variables, name)
+    values = (table.values - means) / scales
     if values.size * 4 > _MAX_BYTES:
         raise ValueError(f"dataset: {name!r} has {values.size:,} values, more than memory is for")
-    rows = tf.constant(values, "float32")
+    known = Known(values, fill)
+    begins = {
+        part: _begins(part, border, known, length, horizon, table, name, source, notes)
+        for part, border in borders.items()
+    }
+    rows = known.as_tensors()
 
-    def prepare(starts, _):
-        before = tf.range(-length, 0, dtype="int64")
-        after = tf.range(horizon, dtype="int64")
-        # (batch, length, variables), (batch, horizon, variables)
-        return tf.gather(rows, starts[:, None] + before), tf.gather(rows, starts[:, None] + after)
+    def batches_of(starts):
+        """Function from a batch of rows to windows, what follows, and its weights, if any."""
+        share = known.counts(starts, horizon).mean() / horizon
 
-    ranges = {part: _starts(borders[part], length, horizon) for part in SPLITS}
-    sizes = {part: last - first for part, (first, last) in ranges.items()}
+        def prepare(starts, _):
+            # (batch, length, variables), (batch, horizon, variables)
+            x, y = rows.windows(starts, length), rows.targets(starts, horizon)
+            if known.complete:
+                return x, y
+            measured = tf.math.is_finite(y)
+            weights = tf.cast(measured, "float32") / share
+            return x, tf.where(measured, y, 0.0), weights
+
+        return prepare
+
+    def elements(starts):
+        return tf.data.Dataset.from_tensor_slices(starts)
+
     train, train_from = training_batches(
-        tf.data.Dataset.range(*ranges["train"]), sizes["train"], batch_size, seed, prepare
+        elements(begins["train"]),
+        len(begins["train"]),
+        batch_size,
+        seed,
+        batches_of(begins["train"]),
     )
 
-    def in_order(first, last):
-        return evaluation_batches(tf.data.Dataset.range(first, last), batch_size, prepare)
+    def in_order(starts):
+        return evaluation_batches(elements(starts), batch_size, batches_of(starts))
 
-    first, last = ranges["train"]
     return SeriesData(
         name=name,
         train=train,
         train_from=train_from,
-        train_sample=in_order(max(first, last - sizes["validation"]), last),
-        validation=in_order(*ranges["validation"]),
-        test=in_order(*ranges["test"]),
-        sizes=sizes,
+        train_sample=in_order(begins["train"][-len(begins["validation"]) :]),
+        validation=in_order(begins["validation"]),
+        test=in_order(begins["test"]),
+        sizes={part: len(starts) for part, starts in begins.items()},
         length=length,
         horizon=horizon,
         season=season,
@@ -182,6 +213,8 @@ def load_series(
         values=values,
         borders=borders,
         made_up=made_up,
+        known=known,
+        begins=begins,
         notes=notes,
     )
 
@@ -215,8 +248,9 @@ def last_window(path, variables, length, spacing, *, fill, time, time_format):
         )
     if rows < length:
         raise ValueError(f"input: {str(path)!r} has {rows:,} rows, the model looks at {length:,}")
-    values, _ = _filled(table, fill, {"input": (0, rows)})
-    return values[-length:], table.timeline, rows
+    _missing(table, fill, {"input": (0, rows)}, f"input: {str(path)!r}", Notes())
+    (window,) = Known(table.values, fill).windows(np.array([rows]), length)
+    return window, table.timeline, rows
 
 
 def _starts(border, length, horizon):
@@ -244,31 +278,57 @@ def _borders(rows, split, length, horizon, name):
     return borders
 
 
-def _filled(table, fill, borders):
-    """Values without gaps, and how many of each split were made up."""
-    values, missing = table.values.copy(), np.isnan(table.values)
-    if missing.any() and fill == "none":
+def _begins(part, border, known, length, horizon, table, name, source, notes):
+    """The rows after each window of a part; what no forecast can be held against is left out."""
+    first, last = _starts(border, length, horizon)
+    starts = np.arange(first, last)
+
+    def keep(good, what):
+        gone = {str(table.timeline.text(int(start))): "" for start in starts[~good]}
+        notes.leave_out(source, f"windows of {part} {what}, by their time", gone)
+        return starts[good]
+
+    if known.complete:
+        return starts
+    starts = keep(starts >= known.first, "that end before each variable has a value")
+    followed = known.counts(starts, horizon).any(1)
+    starts = keep(followed, "that no value follows within data.horizon")
+    for step in range(horizon):
+        for column in np.flatnonzero(~known.measured[starts + step].any(0)):
+            raise ValueError(
+                f"dataset: {shown(table.variables[column])} of {name!r} has no value "
+                f"{step + 1:,} rows after any window of {part}, to hold a forecast against; give "
+                "it other rows with data.split, or a smaller data.horizon"
+            )
+    return starts
+
+
+def _missing(table, fill, borders, source, notes):
+    """How many values of each split were not measured."""
+    missing = np.isnan(table.values)
+    if not missing.any():
+        return dict.fromkeys(borders, 0)
+    if fill == "none":
         raise ValueError(
             f"{table.first_missing}; data.fill=linear or data.fill=previous fills in what is "
             "missing"
         )
     for split, (begin, end) in borders.items():
-        for column, variable in enumerate(table.variables):
-            part, gone = values[begin:end, column], missing[begin:end, column]
-            known = np.flatnonzero(~gone)
-            if not len(known):
-                raise ValueError(f"dataset: {shown(variable)} has no value at all for {split}")
-            places = np.arange(end - begin)
-            if fill == "previous":
-                before = np.searchsorted(known, places, "right") - 1
-                part[:] = part[known[np.maximum(before, 0)]]
-            else:  # At the ends, the nearest.
-                part[:] = np.interp(places, known, part[known])
-    return values, {split: int(missing[begin:end].sum()) for split, (begin, end) in borders.items()}
+        for column in np.flatnonzero(missing[begin:end].all(0)):
+            variable = shown(table.variables[column])
+            raise ValueError(f"dataset: {variable} has no value at all for {split}")
+    made_up = {split: int(missing[begin:end].sum()) for split, (begin, end) in borders.items()}
+    each = ", ".join(f"{count:,} {split}" for split, count in made_up.items())
+    notes.say(
+        f"{table.first_missing or source}; {missing.sum():,} of {missing.size:,} values are "
+        f"missing ({each}). data.fill={fill} fills in windows from what was measured before their "
+        "ends; a value that was not measured is never a target."
+    )
+    return made_up
 
 
 def _statistics(values, variables, name):
-    means, scales = values.mean(0), values.std(0)
+    means, scales = np.nanmean(values, 0), np.nanstd(values, 0)
     for variable, mean, scale in zip(variables, means, scales, strict=True):
         # Rounding of a mean is no spread.
         if not scale > 1e-12 * max(abs(mean), 1e-18):

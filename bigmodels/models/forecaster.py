@@ -50,9 +50,15 @@ class Forecaster(Model):
     Returns:
         Forecasts in the same units, `(batch, horizon, variables)`.
 
+    `fit` and `evaluate` take a `sample_weight` of `(batch, horizon, variables)` too, a weight for
+    each value: 0 for what was never measured.
+
     Raises:
         ValueError: if an argument is out of range.
     """
+
+    # Its `compute_loss` is Keras', but for the shape of what it is given.
+    steps_add_up = True
 
     def __init__(
         self,
@@ -164,6 +170,14 @@ class Forecaster(Model):
         # (batch * variables * segments, segment) -> (batch * variables, horizon)
         return ops.reshape(y, (-1, self.segments * self.segment))[:, : self.horizon]
 
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        y, y_pred = _value_by_value(y, y_pred, sample_weight)
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        y, y_pred = _value_by_value(y, y_pred, sample_weight)
+        return super().compute_metrics(x, y, y_pred, sample_weight)
+
     def compute_output_shape(self, input_shape):
         return input_shape[0], self.horizon, len(self.columns)
 
@@ -176,15 +190,28 @@ class Forecaster(Model):
         they do hold has to be measured.
 
         Args:
-            batches: A `tf.data.Dataset` of `(inputs, targets)`, in the model's units, in order.
+            batches: A `tf.data.Dataset` of `(inputs, targets)` or `(inputs, targets,
+                sample_weight)`, in the model's units, in order. Targets of weight 0 do not count;
+                each step of each variable needs one that does.
+
+        Raises:
+            ValueError: if there is none for some step and variable.
         """
-        forecasts = self.predict(batches.map(lambda x, y: x), verbose=0)
-        parts = [(x.std(1, keepdims=True), y) for x, y in batches.as_numpy_iterator()]
-        deviations, targets = (np.concatenate(each) for each in zip(*parts, strict=True))
+        forecasts = self.predict(batches.map(lambda x, *_: x), verbose=0)
+        deviations, errors = [], []
+        for x, y, *weights in batches.as_numpy_iterator():
+            deviations.append(x.std(1, keepdims=True))
+            errors.append(np.where(weights[0] > 0, y, np.nan) if weights else y)
+        deviations, targets = np.concatenate(deviations), np.concatenate(errors)
         deviations = np.sqrt(np.square(deviations) + self.normalization.epsilon)
-        errors = np.sort(np.abs(targets - forecasts) / deviations, axis=0)
-        rank = min(math.ceil((len(errors) + 1) * self.coverage), len(errors))
-        self.widths.assign(errors[rank - 1])
+        errors = np.sort(np.abs(targets - forecasts) / deviations, axis=0)  # NaN comes last.
+        counts = np.isfinite(errors).sum(0)  # (horizon, variables)
+        if not counts.all():
+            step, column = np.argwhere(counts == 0)[0]
+            variable = self.columns[column]
+            raise ValueError(f"batches: no target of {variable!r} {step + 1} steps ahead counts")
+        ranks = np.minimum(np.ceil((counts + 1) * self.coverage).astype(int), counts)
+        self.widths.assign(np.take_along_axis(errors, ranks[None] - 1, axis=0)[0])
 
     def bounds(self, inputs):
         """Forecasts with what bounds them.
@@ -238,3 +265,13 @@ class Forecaster(Model):
             coverage=self.coverage,
         )
         return config
+
+
+def _value_by_value(y, y_pred, sample_weight):
+    """Targets and forecasts with an axis for the mean that Keras' losses take over the last one.
+
+    A weight for each value would come after that mean, where there is no variable any more.
+    """
+    if sample_weight is None or len(sample_weight.shape) < 3:
+        return y, y_pred
+    return y[..., None], y_pred[..., None]

@@ -147,7 +147,7 @@ def compile_model(model, config, steps):
     model.compile(
         config.optimizer.build(steps),
         _LOSSES[config.loss](),
-        metrics=[
+        weighted_metrics=[
             keras.metrics.MeanSquaredError(name="mse"),
             keras.metrics.MeanAbsoluteError(name="mae"),
         ],
@@ -176,7 +176,8 @@ def measure(model, data, config, measured):
     Returns:
         Under "test", for the model and, with `_last_value`, `_seasonal_naive` or `_linear` behind
         their names, for the baselines: `mse` and `mae`, standardised; `mase`, absolute error over
-        that of the seasonal naive forecast of one step in training. For the model also `coverage`,
+        that of the seasonal naive forecast of one step in training, where two measured values lie
+        a season apart. For the model also `coverage`,
         the share of values within the bounds, `nominal_coverage`, what it was to be, and
         `interval_width`, between the bounds, standardised; and `mse_less_linear`, by how much its
         `mse` is above that of the linear map. `mse` and `mae` of the baselines under "validation"
@@ -205,34 +206,46 @@ def measure(model, data, config, measured):
     for name, rating in rated.items():
         found = {
             "mse": rating.squared,
-            "mae": rating.absolute.mean(1),
-            "mase": (rating.absolute / naive).mean(1),
+            "mae": (rating.absolute * rating.counts).sum(1) / rating.counts.sum(1),
         }
+        if np.isfinite(naive).all():
+            errors = rating.absolute / naive
+            found["mase"] = (errors * rating.counts).sum(1) / rating.counts.sum(1)
         if rating.held is not None:
             found |= {"coverage": rating.held, "interval_width": rating.width}
         mark = f"_{name}" if name else ""
-        more["test"] |= {f"{what}{mark}": _blocks(each, data) for what, each in found.items()}
+        more["test"] |= {
+            f"{what}{mark}": _blocks(each, rating.counts.sum(1), data)
+            for what, each in found.items()
+        }
     # Window by window, so that what makes some hard for both falls out of the interval.
     less = rated[""].squared - rated["linear"].squared
-    more["test"]["mse_less_linear"] = _blocks(less, data)
+    more["test"]["mse_less_linear"] = _blocks(less, rated[""].counts.sum(1), data)
     for name, forecast in baselines.items():
         rating = forecasts.rate(forecast, data, "validation")
         more["validation"] |= {
-            f"mse_{name}": rating.squared.mean(),
-            f"mae_{name}": rating.absolute.mean(),
+            f"mse_{name}": np.average(rating.squared, weights=rating.counts.sum(1)),
+            f"mae_{name}": np.average(rating.absolute, weights=rating.counts),
         }
     return more, rated
 
 
-def _blocks(values, data):
-    """Observations of the test windows, those that begin within one horizon together."""
+def _blocks(values, weights, data):
+    """Observations of the test windows, those that begin within one horizon together.
+
+    Args:
+        values: Of each window, `(n,)`.
+        weights: How many targets each was measured on, `(n,)`.
+        data: A `SeriesData`.
+    """
     starts = data.starts("test")
-    firsts = np.arange(0, len(starts), data.horizon)
-    sizes = np.diff(firsts, append=len(starts))
-    means = np.add.reduceat(values, firsts) / sizes
-    ends = [first + size + data.horizon - 1 for first, size in zip(firsts, sizes, strict=True)]
-    rows = data.values[starts[0] :]
-    keys = intervals.keys(rows[a:b].round(3) for a, b in zip(firsts, ends, strict=True))
+    _, firsts = np.unique((starts - starts[0]) // data.horizon, return_index=True)
+    sizes = np.add.reduceat(weights, firsts)
+    means = np.add.reduceat(values * weights, firsts) / sizes
+    rows = data.values.round(3)
+    keys = intervals.keys(
+        rows[each[0] : each[-1] + data.horizon] for each in np.split(starts, firsts[1:])
+    )
     return Observations(means, f"blocks of {data.horizon:,} windows", sizes, keys)
 
 
@@ -274,7 +287,7 @@ def draw(model, data, config, found):
     names = [name or "LSTM" for name in found]
     lines = [f"{'':24}" + "".join(f"{name:>16}" for name in names)]
     for i, variable in enumerate(data.variables):
-        errors = [rating.absolute[:, i].mean() * data.scales[i] for rating in found.values()]
+        errors = [rating.mean_absolute()[i] * data.scales[i] for rating in found.values()]
         lines.append(f"{variable[:24]:24}" + "".join(f"{error:16.4g}" for error in errors))
     return {
         "Forecasts (test)": _forecast_figure(model, data, chosen),
@@ -313,7 +326,7 @@ def describe(data):
     }
     if made_up:
         each = ", ".join(f"{count:,} {split}" for split, count in data.made_up.items())
-        lines["missing values, filled in"] = each
+        lines["missing values, never a target"] = each
     return lines
 
 

@@ -103,13 +103,82 @@ def test_what_is_missing_is_named_or_filled_in(tmp_path):
     with pytest.raises(ValueError, match=r"line 6: 2 rows before it are missing; data\.fill"):
         load(file, targets=("b",), **options)
     linear, previous = (load(file, fill=fill, **options) for fill in ("linear", "previous"))
-    found = [(data.values * data.scales + data.means)[:, 0] for data in (linear, previous)]
-    # At the end of training the value before: what comes next belongs to validation.
-    np.testing.assert_allclose(found[0][:8], [0, 1, 2, 3, 4, 5, 6, 6], atol=1e-9)
-    np.testing.assert_allclose(found[1][:8], [0, 1, 1, 3, 3, 3, 6, 6], atol=1e-9)
-    np.testing.assert_allclose(found[0][8:], [8, 54, 100, 100, 100, 140])
-    np.testing.assert_allclose(found[1][8:], [8, 8, 100, 100, 100, 140])
-    assert linear.made_up == {"train": 6, "validation": 1, "test": 0}
+    for data in (linear, previous):
+        values = (data.values * data.scales + data.means)[:, 0]
+        nan = np.nan
+        np.testing.assert_allclose(
+            values, [0, 1, nan, 3, nan, nan, 6, nan, 8, nan, 100, 100, 100, 140], atol=1e-9
+        )
+        assert data.made_up == {"train": 6, "validation": 1, "test": 0}
+        # Rows 4 and 5 are missing in both variables, row 2 and 7 in one.
+        assert data.starts("train").tolist() == [2, 3, 6, 7]
+        assert data.notes.left_out == {
+            "windows of train that no value follows within data.horizon, by their time": 2
+        }
+        assert (
+            "line 4: no value in column 'a'; 7 of 28 values are missing (6 train"
+            in (data.notes.lines[0])
+        )
+    # What comes next belongs to the future: behind the last value it is repeated.
+    window = [linear.windows([each])[0][0, :, 0] * linear.scales[0] for each in (7, 8, 10)]
+    np.testing.assert_allclose(np.array(window) + linear.means[0], [[5, 6], [6, 6], [8, 8]])
+    window = [previous.windows([each])[0][0, :, 0] * previous.scales[0] for each in (7, 8, 10)]
+    np.testing.assert_allclose(np.array(window) + previous.means[0], [[3, 6], [6, 6], [8, 8]])
+
+
+@pytest.fixture
+def gaps(tmp_path, rng):
+    """A series in which each value may be missing, but for a whole stretch of `b`."""
+    rows = [[t, *rng.normal(5, 2, 2).round(3)] for t in range(200)]
+    for i in range(200):
+        for column in (1, 2):
+            if rng.random() < 0.4 or (column == 2 and i < 9):
+                rows[i][column] = ""
+    return write(tmp_path / "gaps.csv", rows)
+
+
+def test_what_was_not_measured_has_no_weight_and_counts_for_nothing(gaps):
+    data = load(gaps, fill="linear")
+    table = read_csv(gaps).values
+    begin, end = data.borders["train"]
+    measured = table[begin:end]
+    np.testing.assert_allclose(data.means, np.nanmean(measured, 0))
+    np.testing.assert_allclose(data.scales, np.nanstd(measured, 0))
+    for split, batches in (("train_sample", data.train_sample), ("test", data.test)):
+        x, y, weights = map(np.concatenate, zip(*batches.as_numpy_iterator(), strict=True))
+        starts = data.starts("train")[-len(x) :] if split == "train_sample" else data.starts(split)
+        windows, targets = data.windows(starts)
+        np.testing.assert_allclose(x, windows, atol=1e-6)
+        known = np.isfinite(targets)
+        np.testing.assert_allclose(y[known], targets[known], atol=1e-6)
+        np.testing.assert_array_equal(weights > 0, known)
+        np.testing.assert_allclose(weights[known], 1 / known.mean(), rtol=1e-6)
+        assert known.any((1, 2)).all()
+    epoch = list(data.train_from(0).take(int(data.train.cardinality())).as_numpy_iterator())
+    weights = np.concatenate([weights for *_, weights in epoch])
+    assert len(weights) == data.sizes["train"] and weights.mean() == pytest.approx(1)
+
+
+def test_a_window_needs_a_value_of_each_variable_before_its_end(gaps):
+    data = load(gaps, fill="previous")
+    first = np.flatnonzero(np.isfinite(data.values[:, 1]))[0]
+    assert first >= 9 and data.starts("train")[0] == first + 1
+    what = "windows of train that end before each variable has a value, by their time"
+    assert data.notes.left_out[what] == first + 1 - 5
+    assert any(f"{what}: '5'; '6'; '7', and" in line for line in data.notes.lines)
+
+
+@pytest.mark.parametrize(
+    ("gone", "message"),
+    [
+        (range(70, 80), "dataset: 'a' has no value at all for validation"),
+        (range(72, 80), "'a' of .* has no value 3 rows after any window of validation"),
+    ],
+)
+def test_forecasts_that_nothing_can_be_held_against_are_refused(tmp_path, gone, message):
+    rows = [(t, "" if t in gone else t % 7, t) for t in range(100)]
+    with pytest.raises(ValueError, match=message):
+        load(write(tmp_path / "t.csv", rows), fill="linear")
 
 
 @pytest.mark.parametrize(
@@ -300,4 +369,7 @@ def test_whatever_stands_in_a_file(where, content, fill):
         )
     except Refused:
         return
-    assert np.isfinite(data.values).all() and len(data.values) == len(table.values)
+    assert len(data.values) == len(table.values)
+    for part in ("train", "test"):
+        x, y = data.windows(data.starts(part))
+        assert np.isfinite(x).all() and np.isfinite(y).any((1, 2)).all()

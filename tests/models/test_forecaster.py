@@ -107,6 +107,76 @@ def test_bounds_hold_the_share_that_they_were_set_for(rng):
     assert np.isfinite(model.widths).all()
 
 
+def _with_gaps(rng, count=43):
+    waves = _waves(rng, count)
+    x, y = waves[:, :14], waves[:, 14:].copy()
+    weights = (rng.random(y.shape) < 0.6).astype("float32")
+    weights[:8] = 0  # A batch without any.
+    return x, y, weights
+
+
+def test_a_value_of_weight_0_counts_for_nothing(rng):
+    x, y, weights = _with_gaps(rng)
+    other = np.where(weights > 0, y, 1e6).astype("float32")
+    found = []
+    for targets in (y, other):
+        keras.utils.set_random_seed(0)
+        model = _forecaster(dropout_rate=0.0)
+        metrics = [keras.metrics.MeanSquaredError(name="mse")]
+        model.compile("adam", "mae", weighted_metrics=metrics)
+        scaled = weights / weights.mean()
+        logs = model.fit(x, targets, 8, sample_weight=scaled, epochs=2, verbose=0).history
+        logs |= model.evaluate(x, targets, 8, sample_weight=scaled, return_dict=True, verbose=0)
+        batches = tf.data.Dataset.from_tensor_slices((x, targets, weights)).batch(8)
+        model.calibrate(batches)
+        found.append((logs, model.get_weights()))
+    (logs, mine), (_, others) = found
+    for one, another in zip(mine, others, strict=True):
+        np.testing.assert_array_equal(one, another)
+    errors = np.abs(model.predict(x, verbose=0) - y)[weights > 0]
+    assert logs["loss"] == pytest.approx(errors.mean(), rel=1e-5)
+    assert logs["mse"] == pytest.approx(np.square(errors).mean(), rel=1e-5)
+
+
+def test_bounds_rest_on_what_was_measured(rng):
+    model = _forecaster(coverage=0.8)
+    x, y, weights = _with_gaps(rng, 300)
+    model.calibrate(tf.data.Dataset.from_tensor_slices((x, y, weights)).batch(64))
+    deviations = np.sqrt(np.square(x.std(1)) + model.normalization.epsilon)
+    errors = np.abs(y - model.predict(x, verbose=0)) / deviations[:, None]
+    for step, column in np.ndindex(5, 2):
+        each = np.sort(errors[weights[:, step, column] > 0, step, column])
+        rank = math.ceil((len(each) + 1) * 0.8)
+        assert float(model.widths[step, column]) == pytest.approx(each[rank - 1], rel=1e-4)
+    weights[:, 3, 1] = 0
+    with pytest.raises(ValueError, match="no target of 'b' 4 steps ahead counts"):
+        model.calibrate(tf.data.Dataset.from_tensor_slices((x, y, weights)).batch(64))
+
+
+def test_weights_of_values_train_the_same_on_two_replicas(rng):
+    x, y, weights = _with_gaps(rng)
+    found = []
+    for scope in (tf.distribute.get_strategy(), _two_replicas()):
+        keras.utils.set_random_seed(0)
+        with scope.scope():
+            model = _forecaster(dropout_rate=0.0)
+            metrics = [keras.metrics.MeanAbsoluteError(name="mae")]
+            model.compile(keras.optimizers.Adam(1e-2), "mse", weighted_metrics=metrics)
+        batches = tf.data.Dataset.from_tensor_slices((x, y, weights)).batch(7)
+        logs = model.fit(batches, epochs=3, verbose=0).history
+        found.append(([*map(np.array, model.get_weights())], logs))
+    (wanted, expected), (mine, logs) = found
+    for one, another in zip(mine, wanted, strict=True):
+        np.testing.assert_allclose(one, another, atol=5e-6)
+    for name, values in expected.items():
+        np.testing.assert_allclose(logs[name], values, rtol=1e-5)
+
+
+def _two_replicas():
+    devices = ["CPU:0", "CPU:1"]
+    return tf.distribute.MirroredStrategy(devices, tf.distribute.ReductionToOneDevice())
+
+
 def test_raw_windows_are_those_in_standard_units(rng):
     model = _forecaster(means=(1e9, -7.0), scales=(2.0, 0.5))
     x = _waves(rng, 3)[:, :14]
