@@ -142,33 +142,6 @@ def check_array(name, value, spec):
             raise ValueError(re.sub(r"element (\d+) ", shift, fault, count=1))
 
 
-def check_same_shape(name, value, other_name, other):
-    """Refuse tensors of equal rank whose shapes differ, which arithmetic would broadcast.
-
-    A missing last axis of one is Keras' own convention and passes.
-
-    Args:
-        name: How the user knows the tensor.
-        value: The tensor.
-        other_name: What it is held against.
-        other: The tensor it is held against.
-
-    Raises:
-        ValueError: while tracing if the shapes are known; else, under `readable_errors`, at run
-            time: a function traced for several shapes knows none of them.
-    """
-    if value.shape.rank is None or value.shape.rank != other.shape.rank:
-        return
-    if not value.shape.is_compatible_with(other.shape):
-        raise ValueError(f"{name}: shape {value.shape}, but {other_name} has shape {other.shape}")
-    if not (value.shape[1:].is_fully_defined() and other.shape[1:].is_fully_defined()):
-        message = tf.strings.format(
-            f"{name}: shape {{}}, but {other_name} has shape {{}}",
-            (tf.shape(value), tf.shape(other)),
-        )
-        require(tf.reduce_all(tf.equal(tf.shape(value), tf.shape(other))), message)
-
-
 def guard(dataset, name, specs):
     """Put the checks into a pipeline: a bad batch raises before it reaches the model.
 

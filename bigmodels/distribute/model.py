@@ -11,7 +11,7 @@ from keras.src.models.functional import Functional
 from keras.src.trainers.data_adapters import array_slicing
 
 from bigmodels import checks
-from bigmodels.distribute import exact, replicas, resume, steps
+from bigmodels.distribute import exact, replicas, resume, steps, targets
 from bigmodels.distribute.batches import GlobalBatches, symbolic
 from bigmodels.distribute.strategies import writes
 
@@ -189,6 +189,8 @@ class Model(keras.Model):
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """`keras.Model.evaluate`, on checked input; arguments and errors as for `fit`."""
         if "_use_cached_eval_dataset" not in kwargs:  # Not the evaluation inside `fit`.
+            self._assert_compile_called("evaluate")
+            self._check_loss()
             x, y = self._checked("x", x, "y", y, self.data_specs())
             if self._replicas > 1:
                 kwargs = self._with_global_batches(_bind("evaluate", self, x, y, *args, **kwargs))
@@ -213,10 +215,18 @@ class Model(keras.Model):
             return super().predict(**arguments)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """As in Keras, but targets that would be broadcast against the output are refused."""
-        if isinstance(y, tf.Tensor) and isinstance(y_pred, tf.Tensor) and not self._sparse_loss():
-            checks.check_same_shape("y", y, "the output", y_pred)
+        """As in Keras, but a row's weight is for the whole row, and nothing is broadcast.
+
+        Targets that one of Keras' own element-wise losses would broadcast against the output are
+        refused, as are weights that fit neither rows nor elements.
+        """
+        sample_weight = targets.checked(self._compile_loss, y, y_pred, sample_weight)
         return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """As in Keras, but under a mask a row's weight is for the whole row."""
+        weights = targets.metric_weights(sample_weight, y_pred)
+        return super().compute_metrics(x, y, y_pred, weights)
 
     # What follows is for strategies; without one, Keras' own code runs.
 
@@ -361,20 +371,12 @@ class Model(keras.Model):
 
     def _check_loss(self):
         """Refuse a loss of probabilities where the output is logits: nothing would be learnt."""
-        loss = self.loss
-        name = loss if isinstance(loss, str) else getattr(loss, "__name__", "")
-        of_probabilities = name.endswith("crossentropy") or getattr(loss, "from_logits", 1) is False
-        if self.gives_logits and of_probabilities:
-            kind = "".join(part.capitalize() for part in name.split("_")) or type(loss).__name__
-            raise ValueError(
-                f"loss: {name or kind!r} takes probabilities, but {type(self).__name__} gives "
-                f"logits; use keras.losses.{kind}(from_logits=True)"
-            )
+        if self.gives_logits:
+            targets.check_takes_logits(self.loss, type(self).__name__)
 
     def _sparse_loss(self):
         """Whether the compiled loss takes integer class numbers as targets."""
-        name = getattr(self.loss, "name", self.loss)
-        return isinstance(name, str) and name.startswith("sparse_")
+        return targets.takes_class_numbers(self.loss)
 
     def _checked(self, x_name, x, y_name, y, specs):
         if isinstance(x, tf.data.Dataset):
