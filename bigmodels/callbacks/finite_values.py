@@ -1,4 +1,4 @@
-"""A training ends before NaN or infinity reaches the weights, or goes on without that batch."""
+"""A training ends before NaN or infinity reaches the model, or goes on without that batch."""
 
 import os
 import pathlib
@@ -13,12 +13,17 @@ from bigmodels import atomic, distribute
 
 
 class FiniteValues(keras.callbacks.Callback):
-    """Ends a training at the first NaN or infinity in loss or gradients, the weights untouched.
+    """Ends a training at the first NaN or infinity; the model stays as it was before the batch.
 
-    `keras.callbacks.TerminateOnNaN` looks at the loss after the weights have been changed. Here the
-    step is not made (over several replicas it is made with gradients of zero, so that momentum and
-    weight decay alone go on). For `bigmodels.Model`, in every strategy. Under mixed_float16 the
-    ordinary overflows that lower the loss scale are none of its business.
+    `keras.callbacks.TerminateOnNaN` looks at the loss after the weights have been changed. Here a
+    step has failed if the loss, a gradient or any variable (weights, batch statistics, moments of
+    the optimizer) is no longer finite, and then every variable gets back the value it had before
+    the step: weights, batch statistics, random states, counters, optimizers' variables and metrics.
+    For `bigmodels.Model`, in every strategy, with `jit_compile` and with `steps_per_execution`,
+    where the steps after the one that failed are not made either.
+
+    Under mixed_float16, gradients that overflow lower the loss scale, as always; they count here
+    once the scale is below one. The loss scale is not put back.
 
     Args:
         skip: Whether to leave the batch out and go on.
@@ -62,7 +67,7 @@ class FiniteValues(keras.callbacks.Callback):
         if not self.skip:
             self.model._watch.leave()
             raise FloatingPointError(
-                f"{line}; the weights were left as they were. A lower optimizer.learning_rate "
+                f"{line}; the model was left as it was. A lower optimizer.learning_rate "
                 "usually helps, if the batch is sound"
             )
         if self.verbose:

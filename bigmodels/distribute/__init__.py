@@ -17,6 +17,7 @@ from bigmodels.distribute.strategies import (
     strategy,
     writes,
 )
+from bigmodels.distribute.variables import named_variables
 
 __all__ = [
     "STRATEGIES",
@@ -32,6 +33,7 @@ __all__ = [
     "is_chief",
     "make_cpu_devices",
     "members",
+    "named_variables",
     "of_batch",
     "resolve",
     "set_state",

@@ -225,12 +225,12 @@ def own_apply(optimizer):
         return scale_loss(loss)
 
     def apply(self, grads, trainable_variables=None):
-        bad = [tf.cast(~tf.math.is_finite(loss), "float32") for loss in losses[-1:]]
-        losses.clear()
         watch = getattr(self, "_watch", None)
-        given = [grad for grad in grads if grad is not None] + (bad if watch else [])
+        given = [grad for grad in grads if grad is not None]
+        given += [watch.bad(losses[-1:])] if watch else []
+        losses.clear()
         summed = replicas.all_sum(given)
-        bad = summed.pop() if watch and bad else tf.constant(0.0)
+        bad = summed.pop() if watch else None
         summed = iter(summed)
         grads = [None if grad is None else next(summed) for grad in grads]
         if watch is None:

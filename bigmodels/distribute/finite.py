@@ -1,44 +1,56 @@
-"""Steps whose loss or gradients are no numbers leave the weights as they are."""
+"""Steps that meet NaN or infinity leave every variable as it was."""
 
 import keras
 import tensorflow as tf
 
 from bigmodels.distribute import exact, replicas
+from bigmodels.distribute.variables import named_variables, on_replica, plain
 
-# What is written down of each optimizer: how many steps were left out; and of the last of them,
-# whether the loss was no number, which weight's gradient was the first that was none, and how many.
-_STEPS, _LOSS, _FIRST, _MANY = range(4)
+# What is noted of a step. A row for each optimizer: whether the loss was not finite, which weight's
+# gradient was the first that was not, and how many were. Two rows more: the same of statistics that
+# replicas have of their own, and of all other variables.
+_LOSS, _FIRST, _MANY = range(3)
+_STATISTICS, _OTHERS = -2, -1
 
 
 class Watch:
-    """Sees every gradient before it reaches the weights; a step with NaN or infinity is left out.
+    """Sees every gradient and every variable of a step, and undoes the step at NaN or infinity.
 
-    Over several replicas the step is made with gradients of zero: momentum and weight decay go on.
+    A step has failed if the loss, a gradient or a variable that was finite when the training began
+    is not finite. Then every variable that the step reads or writes gets the value it had before:
+    weights, statistics, random states, counters, optimizers' variables and metrics.
 
-    Under float16 overflows are ordinary: Keras leaves the step out itself and lowers the loss
-    scale. They count here only once the scale is below one.
+    Under float16 overflowing gradients are ordinary: Keras leaves the weights alone itself and
+    lowers the loss scale. They count here only once the scale is below one, and the scale is not
+    put back.
 
     Args:
         model: A compiled `bigmodels.Model`.
-        skip: Whether the training is to go on: batch statistics and metrics then stay as well.
+        skip: Whether the training is to go on. If not, the first step that fails is the last one
+            that is made, also within `steps_per_execution`.
     """
 
     def __init__(self, model, skip):
         self._model, self._skip = model, skip
-        self._notes, self._paths, self._finite = {}, {}, []
-        self._seen = 0
-        strategy = model.distribute_strategy
-        with strategy.scope():
-            for optimizer in model.optimizers:
-                exact.own_apply(optimizer)
-                # Every replica sees the same sums and notes the same.
-                self._notes[id(optimizer)] = tf.Variable(
-                    tf.zeros(4, "int64"),
-                    trainable=False,
-                    synchronization=tf.VariableSynchronization.ON_READ,
-                    aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-                )
-                optimizer._watch = self
+        self._paths, self._statistics, self._others, self._seen = {}, [], [], 0
+        self._rows = {id(optimizer): row for row, optimizer in enumerate(model.optimizers)}
+
+        def note(*shape):
+            # Every replica sees the same sums and notes the same.
+            return tf.Variable(
+                tf.zeros(shape, "int64"),
+                trainable=False,
+                synchronization=tf.VariableSynchronization.ON_READ,
+                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+            )
+
+        with model.distribute_strategy.scope():
+            # Of the step at hand; of the last one that failed; and how many have.
+            self._now, self._last = (note(len(self._rows) + 2, 3) for _ in range(2))
+            self._count = note()
+        for optimizer in model.optimizers:
+            exact.own_apply(optimizer)
+            optimizer._watch = self
         model._watch, model.train_function = self, None  # To be traced with it.
 
     def leave(self):
@@ -49,100 +61,149 @@ class Watch:
 
     def newly_left_out(self):
         """How many steps were left out since this was asked last."""
-        steps = max(int(note[_STEPS]) for note in self._read().values())
+        steps = int(self._read(self._count))
         new, self._seen = steps - self._seen, steps
         return new
 
     def what(self):
-        """What was no number in the last step that was left out, in words."""
+        """What was not finite in the last step that was left out, in words."""
         said = []
-        for key, note in self._read().items():
-            if note[_LOSS]:
+        *rows, of_statistics, of_others = self._read(self._last)
+        for key, row in zip(self._rows, rows, strict=True):
+            if row[_LOSS]:
                 said.append("the loss")
-            if note[_MANY]:
+            if row[_MANY]:
                 paths = self._paths[key]
                 said.append(
-                    f"the gradients of {note[_MANY]} of {len(paths)} weights, the first of them "
-                    f"{paths[note[_FIRST]]}"
+                    f"the gradients of {row[_MANY]} of {len(paths)} weights, the first of them "
+                    f"{paths[row[_FIRST]]}"
                 )
+        if not said:  # Else this is what follows from it.
+            bad = ((self._statistics, of_statistics), (self._others, of_others))
+            first = next(named[row[_FIRST]][0] for named, row in bad if row[_MANY])
+            many = int(sum(row[_MANY] for _, row in bad))
+            said.append(f"{many} variable{'s' * (many > 1)}, the first of them {first},")
         return " and ".join(dict.fromkeys(said))
 
-    def _read(self):
-        of_replicas = self._model.distribute_strategy.experimental_local_results
-        return {key: of_replicas(note)[0].numpy() for key, note in self._notes.items()}
+    def _read(self, note):
+        return self._model.distribute_strategy.experimental_local_results(note)[0].numpy()
 
-    def apply(self, optimizer, plain, grads, variables, bad_losses):
+    def bad(self, losses):
+        """What a replica has computed before the optimizer's step that is not finite.
+
+        Args:
+            losses: The losses that the gradients are of.
+
+        Returns:
+            A float32 vector to be summed over the replicas: of the loss, then of each statistic.
+        """
+        loss = tf.reduce_any([~_is_finite(loss) for loss in losses] or [False])
+        flags = [loss, *(~_is_finite(on_replica(v)) for _, v in self._statistics)]
+        return tf.cast(tf.stack(flags), "float32")
+
+    def apply(self, optimizer, own_apply, grads, variables, bad):
         """What stands in for an optimizer's `apply`, called by `exact.own_apply`.
 
         Args:
             optimizer: The optimizer.
-            plain: Its own `apply`.
+            own_apply: Its own `apply`.
             grads: Gradients, summed over the replicas.
             variables: The weights they are of.
-            bad_losses: How many replicas' losses are no numbers.
+            bad: What `bad` gave, summed over the replicas.
         """
-        given = variables or optimizer._trainable_variables
-        self._paths[id(optimizer)] = [v.path for v in given]
-        bad = tf.stack([tf.constant(False) if g is None else ~_is_finite(g) for g in grads])
-        failed = (bad_losses > 0) | tf.reduce_any(bad)
+        key, bad = id(optimizer), bad > 0
+        self._paths[key] = [v.path for v in variables or optimizer._trainable_variables]
+        flags = tf.stack([tf.constant(False) if g is None else ~_is_finite(g) for g in grads])
+        own_apply(grads, variables)
         if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-            plain(grads, variables)
-            failed &= tf.convert_to_tensor(optimizer.dynamic_scale) < 1
-        elif replicas.in_replica():
-            # No conditions around what all replicas do together: a step without gradients is made.
-            plain([_zero_if(failed, grad) for grad in grads], variables)
-        else:
+            flags &= bad[0] | (tf.convert_to_tensor(optimizer.dynamic_scale) < 1)
+        self._note(self._rows[key], bad[0], flags)
+        self._note(_STATISTICS, False, bad[1:])
 
-            def step():
-                plain(grads, variables)
-                return 0
-
-            tf.cond(failed, lambda: 0, step)
-        self._finite.append(~failed)
-        note = self._notes[id(optimizer)]
-        now = tf.stack(
+    def _note(self, row, loss, flags):
+        """Add to the notes of this step; the first entries stay."""
+        notes = on_replica(self._now)
+        row %= len(self._rows) + 2
+        before, many = notes[row], tf.reduce_sum(tf.cast(flags, "int64"))
+        first = tf.argmax(tf.cast(flags, "int8")) if flags.shape[0] else tf.constant(0, "int64")
+        update = tf.stack(
             [
-                note[_STEPS] + 1,
-                tf.cast(bad_losses > 0, "int64"),
-                tf.argmax(tf.cast(bad, "int8")),
-                tf.reduce_sum(tf.cast(bad, "int64")),
+                tf.maximum(before[_LOSS], tf.cast(loss, "int64")),
+                tf.where(before[_MANY] > 0, before[_FIRST], first),
+                tf.maximum(before[_MANY], many),
             ]
         )
-        note.assign(tf.where(failed, now, note))
+        notes.assign(tf.tensor_scatter_nd_update(notes, [[row]], [update]))
 
     def step(self, train_step):
-        """A model's `train_step` that changes nothing if its numbers are none."""
+        """A model's `train_step` that changes nothing if it meets NaN or infinity."""
 
         def watched(data):
-            self._finite.clear()
+            run, kept = self._prepared(train_step, data)
+            before = [on_replica(variable).read_value() for variable in kept]
+            now, last, count = map(on_replica, (self._now, self._last, self._count))
+            now.assign(tf.zeros_like(now))
+            logs = run(data)
+            flags = [~_is_finite(on_replica(v)) for _, v in self._others]
+            self._note(_OTHERS, False, tf.stack(flags) if flags else tf.zeros(0, "bool"))
+            failed = tf.reduce_any(tf.gather(now, [_LOSS, _MANY], axis=1) > 0)
+            # What ends the training is what is told, not what comes after it in one execution.
+            over = tf.constant(False) if self._skip else count > 0
+
+            def undo():
+                for variable, value in zip(kept, before, strict=True):
+                    on_replica(variable).assign(value)
+                last.assign(tf.where(over, last, now))
+                count.assign_add(tf.cast(~over, "int64"))
+                return 0
+
+            tf.cond(failed | over, undo, lambda: 0)
             if not self._skip:
-                logs = train_step(data)
-                self._finite.clear()
                 return logs
-            model = self._model
-            kept = [*model.non_trainable_variables, *model.metrics_variables]
-            before = [variable.value + 0 for variable in kept]
-            logs = train_step(data)
-            finite = tf.reduce_all(tf.stack(self._finite))
-            self._finite.clear()
-            for variable, value in zip(kept, before, strict=True):
-                variable.assign(tf.where(finite, variable.value, value))
-            now = model.get_metrics_result()
-            return now if logs.keys() == now.keys() else logs
+            results = self._model.get_metrics_result()
+            return results if logs.keys() == results.keys() else logs
 
         watched.__name__ = train_step.__name__
         return watched
 
+    def _prepared(self, train_step, data):
+        """The step as a function whose variables exist, and the variables that it may change."""
+        model = self._model
+        touched = []
+        if tf.inside_function() and model._distribute_strategy is None:
+            # What makes its variables in the first step has made them once this is traced.
+            train_step = tf.function(train_step, autograph=False)
+            touched = train_step.get_concrete_function(data).graph.variables
+        named, metrics = named_variables(model), model.metrics_variables
+        kept = {id(v): v for v in map(plain, (*named.values(), *metrics, *touched))}
+        for variable in (self._now, self._last, self._count, *_loss_scales(model)):
+            kept.pop(id(plain(variable)), None)
+        names = {id(plain(v)): name for name, v in named.items()}
+        # Metrics may be NaN where there is nothing to measure.
+        of_metrics = {id(plain(v)) for v in metrics}
+        with tf.init_scope():
+            suspects = [
+                (names.get(key, v.name), v)
+                for key, v in kept.items()
+                if v.dtype.is_floating and key not in of_metrics and bool(_is_finite(v))
+            ]
+        # Replicas may have statistics of their own, and are told of the others' with the gradients.
+        # All else they change alike.
+        own = {id(plain(v)) for v in model.non_trainable_variables if replicas.count() > 1}
+        self._statistics = [(name, v) for name, v in suspects if id(v) in own]
+        self._others = [(name, v) for name, v in suspects if id(v) not in own]
+        return train_step, list(kept.values())
 
-def _zero_if(failed, gradient):
-    if gradient is None:
-        return None
-    if isinstance(gradient, tf.IndexedSlices):
-        values = _zero_if(failed, gradient.values)
-        return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
-    return tf.where(failed, tf.zeros_like(gradient), gradient)
+
+def _loss_scales(model):
+    return [
+        variable
+        for optimizer in model.optimizers
+        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) and optimizer.built
+        for variable in (optimizer.dynamic_scale, optimizer.step_counter)
+    ]
 
 
-def _is_finite(gradient):
-    values = gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient
-    return tf.reduce_all(tf.math.is_finite(values))
+def _is_finite(value):
+    value = value.values if isinstance(value, tf.IndexedSlices) else value
+    return tf.reduce_all(tf.math.is_finite(value))

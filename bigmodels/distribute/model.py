@@ -311,12 +311,15 @@ class Model(keras.Model):
         # several replicas (keras#19246).
         if self._watch is not None and step_function.__name__ == "train_step":
             step_function = self._watch.step(step_function)
+        if self._distribute_strategy is not None:
+            # Also for the one replica of a `MirroredStrategy` on one device, where what Keras does
+            # for replicas fails within conditions (`merge_call called ...`).
+            for optimizer in self.optimizers:
+                exact.sum_gradients(optimizer)
         if self._replicas == 1:
             function = super()._make_function(step_function)
         else:
             self._check_divisible(step_function)
-            for optimizer in self.optimizers:
-                exact.sum_gradients(optimizer)
             function = steps.step_function(self, step_function)
 
         def of_whole_steps(iterator):

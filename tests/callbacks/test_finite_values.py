@@ -8,6 +8,7 @@ from keras import layers
 
 from bigmodels import distribute
 from bigmodels.callbacks import FiniteValues
+from bigmodels.models import GAN, ConvDiscriminator, ConvGenerator
 
 BATCH, BAD = 4, 2  # The third batch is bad.
 
@@ -71,14 +72,173 @@ def test_it_stops_at_the_step_and_names_what_it_was(replicas, tmp_path):
         assert np.isfinite(weight.numpy()).all()
 
 
-def test_the_weights_are_those_before_the_step():
-    wanted = _model()
-    _fit(wanted, tuple(part[: BAD * BATCH] for part in _rows()))
-    model = _model()
+_LARGE = 10
+
+
+def _infinite(shape, dtype=None):
+    return tf.fill(shape, tf.constant(np.inf, dtype))
+
+
+class _Counting(layers.Layer):
+    """Adds nothing, but keeps a statistic, a limit that is infinite from the start, and counters.
+
+    Keras does not know of one of the counters.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.rows = tf.Variable(0)
+        self.limit = self.add_weight(initializer=_infinite, trainable=False)
+        self.calls = self.add_weight(dtype="int32", initializer="zeros", trainable=False)
+        self.largest = self.add_weight(initializer="zeros", trainable=False, name="largest")
+        self.at_large = 2.0
+
+    def call(self, inputs):
+        self.rows.assign_add(tf.shape(inputs)[0])
+        self.calls.assign_add(1)
+        self.largest.assign(tf.where(tf.reduce_max(inputs) > _LARGE, self.at_large, 1.0))
+        return inputs
+
+
+class _Before(keras.callbacks.Callback):
+    """Keeps what a model was before the last call of its step."""
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.state = _everything(self.model)
+
+
+def _everything(model):
+    scales = [
+        id(v)
+        for optimizer in model.optimizers
+        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) and optimizer.built
+        for v in (optimizer.dynamic_scale, optimizer.step_counter)
+    ]
+    named = {n: v for n, v in distribute.named_variables(model).items() if id(v) not in scales}
+    named |= {f"metrics/{i}": v for i, v in enumerate(model.metrics_variables)}
+    local = model.distribute_strategy.experimental_local_results
+    return {
+        name: [np.array(copy) for copy in local(v.value if isinstance(v, keras.Variable) else v)]
+        for name, v in named.items()
+    }
+
+
+def _assert_same(found, wanted):
+    assert found.keys() == wanted.keys()
+    for name, values in wanted.items():
+        np.testing.assert_array_equal(found[name], values, err_msg=name)
+
+
+def _counted(policy="float32", strategy=None, optimizer=None, **compile_arguments):
+    keras.config.set_dtype_policy(policy)
+    keras.utils.set_random_seed(3)
+    with (strategy or tf.distribute.get_strategy()).scope():
+        inputs = keras.Input((6,))
+        x = layers.Dense(5)(_Counting()(inputs))
+        x = layers.Dropout(0.2)(layers.BatchNormalization()(x))
+        model = distribute.Model(inputs, layers.Dense(1, dtype="float32")(x))
+        optimizer = optimizer() if optimizer else keras.optimizers.AdamW(0.01, weight_decay=0.1)
+        model.compile(optimizer, "mse", metrics=["mae"], **compile_arguments)
+    return model
+
+
+def _accumulating():
+    return keras.optimizers.SGD(0.1, momentum=0.9, gradient_accumulation_steps=2, use_ema=True)
+
+
+NOTHING_CHANGES = {
+    "one device": dict,
+    "run_eagerly": lambda: {"run_eagerly": True},
+    "jit_compile": lambda: {"jit_compile": True},
+    "accumulation": lambda: {"optimizer": _accumulating},
+    "steps_per_execution": lambda: {"steps_per_execution": 2},
+    "mixed_float16": lambda: {"policy": "mixed_float16"},
+    "mirrored on one device": lambda: {"strategy": tf.distribute.MirroredStrategy(["CPU:0"])},
+    "two replicas": lambda: {"strategy": _mirrored()},
+    "accumulation, replicas": lambda: {"strategy": _mirrored(), "optimizer": _accumulating},
+    "mixed_float16, replicas": lambda: {"strategy": _mirrored(), "policy": "mixed_float16"},
+}
+_DEAR = ("accumulation, replicas", "mixed_float16, replicas", "run_eagerly", "jit_compile")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.thorough] * (n in _DEAR)) for n in NOTHING_CHANGES],
+)
+def test_nothing_has_changed_when_it_stops(name):
+    model, before = _counted(**NOTHING_CHANGES[name]()), _Before()
+    with pytest.raises(FloatingPointError, match="the model was left as it was"):
+        _fit(model, _rows(), before, FiniteValues())
+    _assert_same(_everything(model), before.state)
+
+
+@pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_a_statistic_alone_is_enough(replicas, value):
+    """Loss and gradients are finite; the second replica alone sees the row."""
+    model, before = _counted(strategy=_mirrored() if replicas == 2 else None), _Before()
+    (counting,) = (layer for layer in model.layers if isinstance(layer, _Counting))
+    x, y = _rows(bad=False)
+    x[BAD * BATCH + 3] = 2 * _LARGE
+    counting.at_large = value
+    with pytest.raises(FloatingPointError, match=r"1 variable, the first of them .*largest, be"):
+        _fit(model, (x, y), before, FiniteValues())
+    assert before.state["optimizer/iteration"][0] == BAD
+    _assert_same(_everything(model), before.state)
+
+
+def test_a_moment_that_overflows_is_enough():
+    """A finite gradient whose square is not."""
+    inputs = keras.Input((6,))
+    model, before = distribute.Model(inputs, layers.Dense(1)(inputs)), _Before()
+    model.compile("adam", "mse")
+    x, y = _rows(bad=False)
+    x[BAD * BATCH], y[BAD * BATCH] = 1e3, 1e18
+    with pytest.raises(FloatingPointError, match=r"1 variable, the first of them optimizer/.*vel"):
+        _fit(model, (x, y), before, FiniteValues())
+    _assert_same(_everything(model), before.state)
+
+
+def test_the_steps_before_it_in_one_execution_stay_made():
+    wanted = _counted(steps_per_execution=3)
+    wanted.fit(_data(tuple(part[: BAD * BATCH] for part in _rows())), verbose=0)
+    model = _counted(steps_per_execution=3)
     with pytest.raises(FloatingPointError):
         _fit(model, _rows(), FiniteValues())
-    for a, b in zip(model.trainable_weights, wanted.trainable_weights, strict=True):
-        np.testing.assert_array_equal(a.numpy(), b.numpy())
+    found, wanted = _everything(model), _everything(wanted)
+    _assert_same(found, wanted)
+
+
+@pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.thorough)])
+def test_of_two_optimizers_neither_has_stepped(replicas):
+    """The discriminator's step is made before the generator's gradients are looked at."""
+    images = np.random.default_rng(0).uniform(-1, 1, (12, 12, 12, 1)).astype("float32")
+    images[5] = 3e38
+    with (_mirrored() if replicas == 2 else tf.distribute.get_strategy()).scope():
+        judge = ConvDiscriminator((12, 12, 1), normalization="spectral")
+        model = GAN(ConvGenerator(4, (12, 12, 1)), judge, seed=3, ema_momentum=0.9)
+        model.compile()
+    model.data_specs = lambda: (None, None)  # Which would refuse it before.
+    before = _Before()
+    with pytest.raises(FloatingPointError):
+        model.fit(
+            images, batch_size=4, shuffle=False, verbose=0, callbacks=[before, FiniteValues()]
+        )
+    _assert_same(_everything(model), before.state)
+
+
+@pytest.mark.parametrize("execution", [1, 2])
+def test_mirrored_on_one_device_trains_as_one_device_does(execution):
+    """Keras' conditions fail there (`merge_call called while defining a new graph`)."""
+    found = {}
+    for name, strategy in {
+        "one": None,
+        "mirrored": tf.distribute.MirroredStrategy(["CPU:0"]),
+    }.items():
+        model = _counted(strategy=strategy, optimizer=_accumulating, steps_per_execution=execution)
+        history = _fit(model, _rows(bad=False), FiniteValues(), epochs=2)
+        found[name] = {"loss": history.history["loss"]} | _everything(model)
+    _assert_same(found["mirrored"], found["one"])
 
 
 def test_without_it_the_weights_are_ruined():
@@ -102,13 +262,13 @@ def test_a_skipped_batch_was_never_there(steps_per_execution, capsys):
     assert "this step is left out (2 so far)" in capsys.readouterr().err
 
 
-def test_a_skipped_batch_over_replicas_ruins_nothing():
-    model = _model(_mirrored())
+def test_a_skipped_batch_over_replicas_was_never_there_either():
+    wanted, model = _counted(strategy=_mirrored()), _counted(strategy=_mirrored())
+    wanted_history = _fit(wanted, _without_bad(), epochs=2)
     guard = FiniteValues(skip=True, verbose=0)
     history = _fit(model, _rows(), guard, epochs=2)
-    assert guard.left_out == 2 and np.isfinite(history.history["loss"]).all()
-    for weight in model.weights:
-        assert np.isfinite(weight.numpy()).all()
+    assert guard.left_out == 2 and history.history == wanted_history.history
+    _assert_same(_everything(model), _everything(wanted))
 
 
 def test_the_loss_scale_s_own_overflows_are_no_failure():
