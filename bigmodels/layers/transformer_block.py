@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 from keras import layers, ops
 
-from bigmodels.layers.cached_attention import CachedAttention, folded, normalised
+from bigmodels.layers.cached_attention import CachedAttention, dense_stepper
 from bigmodels.layers.layer_normalization import LayerNormalization
 
 
@@ -164,29 +164,24 @@ class TransformerBlock(layers.Layer):
     def stepper(self):
         """A function that reads one more token, see `CachedAttention.stepper`.
 
-        With `cross_attention` its last argument is what is hidden of the other sequence, `(batch,
-        1, context_length)`.
+        With `cross_attention` its last argument is what is seen of the other sequence, `(batch, 1,
+        context_length)`.
         """
         attend = self.attention.stepper(self.attention_norm)
         if self.cross_attention:
             look_up = self.context_attention.reader(self.context_norm)
-        dtype = self.compute_dtype
-        kernel, bias = folded(
-            self.feed_forward_norm, self.feed_forward.kernel, self.feed_forward.bias, dtype
-        )
-        projection = tf.cast(self.projection.kernel, dtype)
-        projection_bias = tf.cast(self.projection.bias, dtype)
+        feed_forward = dense_stepper(self.feed_forward, self.feed_forward_norm)
+        projection = dense_stepper(self.projection)
 
-        def step(x, places, hidden, cache, hidden_context=None):
+        def step(x, places, seen, cache, seen_context=None):
             if self.cross_attention:
                 cache, context = cache
-            y, cache = attend(x, places, hidden, cache)
+            y, cache = attend(x, places, seen, cache)
             x += y
             if self.cross_attention:
-                x += look_up(x, hidden_context, context)
+                x += look_up(x, seen_context, context)
                 cache = cache, context
-            y = tf.matmul(normalised(x, self.feed_forward_norm.epsilon), kernel) + bias
-            return x + tf.matmul(tf.nn.relu(y), projection) + projection_bias, cache
+            return x + projection(feed_forward(x)), cache
 
         return step
 

@@ -14,6 +14,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from bigmodels.layers import LSTM, LanguageModel
+from bigmodels.layers.cached_attention import dense_stepper
 
 
 @keras.saving.register_keras_serializable(package="bigmodels")
@@ -128,7 +129,7 @@ class RNN(LanguageModel):
         cell, dtype = self.rnn.cell, self.compute_dtype
         kernel = tf.cast(tf.concat([cell.kernel, cell.recurrent_kernel], 0), dtype)
         bias = tf.cast(cell.bias, dtype)
-        dense_kernel, dense_bias = (tf.convert_to_tensor(v) for v in self.dense.weights)
+        logits_of = dense_stepper(self.dense)
 
         def step(token, slot, positions, cache):
             h, c = cache
@@ -136,8 +137,7 @@ class RNN(LanguageModel):
             i, f, new, o = tf.split(gates, 4, axis=1)
             c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(new)
             h = tf.sigmoid(o) * tf.tanh(c)
-            x = tf.cast(h, dense_kernel.dtype)
-            return tf.matmul(x, dense_kernel) + dense_bias, (h, c)
+            return logits_of(h), (h, c)
 
         return step
 

@@ -309,9 +309,8 @@ class _Decoding:
             x, cache = block.start(x, tokens != 0, capacity, context, context_mask)
             caches.append(cache)
         last = tf.gather(x, sizes - 1, batch_dims=1)  # (batch, embedding_dim)
-        hidden = tf.where(context_mask, tf.constant(0, x.dtype), x.dtype.min)[:, None]
         logits = model.token_embedding(model.decoder_norm(last), reverse=True)
-        return logits, (hidden, caches)
+        return logits, (context_mask[:, None], caches)
 
     def stepper(self):
         model = self.model
@@ -320,18 +319,17 @@ class _Decoding:
         gamma, beta = (tf.cast(v, dtype) for v in (norm.gamma, norm.beta))
 
         def step(token, slot, positions, cache):
-            hidden_context, caches = cache
+            seen_context, caches = cache
             x = model.token_embedding(token) * model.embedding_dim**0.5
             x += model.position_encoding.at(positions)
             (keys, _), _ = caches[0]
             # All rows begin at the same column, so that what was read is the same for all.
-            later = tf.range(tf.shape(keys)[-1]) > slot
-            hidden = tf.where(later, x.dtype.min, tf.constant(0, x.dtype))[None, None]
+            seen = (tf.range(tf.shape(keys)[-1]) <= slot)[None, None]
             places = CachedAttention.places((keys,), slot)
             caches = list(caches)
             for i, step_of_block in enumerate(steps):
-                x, caches[i] = step_of_block(x, places, hidden, caches[i], hidden_context)
+                x, caches[i] = step_of_block(x, places, seen, caches[i], seen_context)
             x = tf.cast(normalised(x, norm.epsilon), dtype) * gamma + beta
-            return model.token_embedding(x, reverse=True), (hidden_context, caches)
+            return model.token_embedding(x, reverse=True), (seen_context, caches)
 
         return step

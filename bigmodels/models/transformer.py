@@ -21,7 +21,7 @@ from bigmodels.layers import (
     PositionalEncoding,
     TransformerBlock,
 )
-from bigmodels.layers.cached_attention import folded, normalised
+from bigmodels.layers.cached_attention import dense_stepper
 
 
 @keras.saving.register_keras_serializable(package="bigmodels")
@@ -161,20 +161,17 @@ class Transformer(LanguageModel):
 
     def stepper(self):
         steps = [block.stepper() for block in self.blocks]
-        dtype = self.dense.compute_dtype
-        kernel, bias = folded(self.norm, self.dense.kernel, self.dense.bias, dtype)
+        logits_of = dense_stepper(self.dense, self.norm)
 
         def step(token, slot, positions, cache):
             real, caches = cache  # Which slots hold, or will hold, more than padding.
             x = self._embedded(token) + self.position_encoding.at(positions)
-            seen = real & (tf.range(tf.shape(real)[1]) <= slot)
-            hidden = tf.where(seen, tf.constant(0, x.dtype), x.dtype.min)[:, None]
+            seen = (real & (tf.range(tf.shape(real)[1]) <= slot))[:, None]
             places = CachedAttention.places(caches[0], slot)
             caches = list(caches)
             for i, step_of_block in enumerate(steps):
-                x, caches[i] = step_of_block(x, places, hidden, caches[i])
-            x = tf.cast(normalised(x, self.norm.epsilon), dtype)
-            return tf.matmul(x, kernel) + bias, (real, caches)
+                x, caches[i] = step_of_block(x, places, seen, caches[i])
+            return logits_of(x), (real, caches)
 
         return step
 
