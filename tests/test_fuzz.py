@@ -40,8 +40,9 @@ from bigmodels.compare import compare
 from bigmodels.data import load_pairs, load_text
 from bigmodels.data.files import read_image
 from bigmodels.data.image_header import MAX_PIXELS
+from bigmodels.data.pair_files import pair_file
 from bigmodels.data.recordings import MAX_SECONDS, read_wav
-from bigmodels.data.text_files import pair_file, text_file
+from bigmodels.data.text_files import text_file
 from bigmodels.intervals import Observations
 from bigmodels.models import CNN
 from bigmodels.run_directory import RunDirectory, plain

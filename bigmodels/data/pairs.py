@@ -1,5 +1,6 @@
 """Pairs of texts, a source and its translation, for encoder-decoder models."""
 
+import collections
 import dataclasses
 import zlib
 from collections.abc import Callable
@@ -7,10 +8,13 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from bigmodels.data import embedded, text_files, tfds
+from bigmodels.checks import shown
+from bigmodels.data import embedded, tfds
+from bigmodels.data.encodings import check_encoding
 from bigmodels.data.notes import Notes
+from bigmodels.data.pair_files import pair_file
 from bigmodels.data.pipeline import evaluation_batches, training_batches
-from bigmodels.data.text import clean_text
+from bigmodels.data.text import clean_text, note_cleaning, note_unknown
 from bigmodels.layers import Subwords
 
 # Of pairs that come unsplit: what validation and test get each, but no more.
@@ -65,6 +69,9 @@ def load_pairs(
     vocab_size=None,
     max_length=64,
     reverse=False,
+    columns=(),
+    encoding=None,
+    skip_bad_files=False,
     data_dir=None,
     seed=0,
 ):
@@ -74,13 +81,17 @@ def load_pairs(
     source with several targets, validation and test keep the first.
 
     Args:
-        name: `dates` or `names` (embedded), `pairs:FILE` (UTF-8, a source, a tabulator and a target
-            a line), or a TFDS name.
+        name: `dates` or `names` (embedded), `pairs:FILE` (a source, a tab and a target a line, or
+            a .csv or .jsonl file), `pairs:FILE,FILE` (the lines of two files), or a TFDS name.
         batch_size: Pairs a batch.
         vocab_size: Token ids of both languages together, at most, see `Subwords.fit`; when left out
             8000, for `names` 1000, for `dates` 500.
         max_length: Tokens a text at most, start and end included; longer pairs are left out.
         reverse: Whether to translate the other way round.
+        columns: Which two of a file's columns to take, by name or by number from 1.
+        encoding: What files are written in, if not in UTF-8: `gb18030`, for example.
+        skip_bad_files: Whether lines of a file that are no pair are left out, counted and named on
+            stderr; else the first of them is an error.
         data_dir: Where TFDS finds prepared sets.
         seed: Decides the order of training, nothing else.
 
@@ -97,13 +108,15 @@ def load_pairs(
     for argument, value in zip(least, (batch_size, vocab_size, max_length), strict=True):
         if value < least[argument]:
             raise ValueError(f"{argument}: {value!r}, expected at least {least[argument]}")
-    splits = _source(name, data_dir)
-    cleaned = _split(splits) if isinstance(splits, list) else splits
+    check_encoding(encoding)
+    splits = _source(name, data_dir, columns, encoding, skip_bad_files, notes)
+    _note_pairs(splits, notes)
+    cleaned = _split(splits, notes) if isinstance(splits, list) else splits
     cleaned = {
         split: [tuple(map(clean_text, pair[::-1] if reverse else pair)) for pair in pairs]
         for split, pairs in cleaned.items()
     }
-    cleaned = _apart(cleaned)
+    cleaned = _apart(cleaned, notes)
     texts = [text for pair in cleaned["train"] for text in pair]
     if not texts:
         raise ValueError(f"dataset: {name!r} has no pair for train")
@@ -113,11 +126,20 @@ def load_pairs(
         tokens[split], rows = _tokens(subwords, pairs, max_length)
         kept[split] = [pairs[row] for row in rows]
         left_out[split] = len(pairs) - len(rows)
+        fits = {*rows}
+        notes.leave_out(
+            "pairs",
+            f"pairs of {split} with more than max_length={max_length} tokens on a side, or none",
+            [source for i, (source, _) in enumerate(pairs) if i not in fits],
+        )
         if not kept[split]:
             why = f"all {len(pairs)} are longer than max_length={max_length}"
             raise ValueError(
                 f"dataset: {name!r} has no pair for {split}" + (f": {why}" if pairs else "")
             )
+    for split in ("validation", "test"):
+        said = "".join(text for pair in kept[split] for text in pair)
+        note_unknown(notes, "pairs", f" of {split}", "".join(subwords.pieces), said)
     sizes = {split: len(pairs) for split, pairs in kept.items()}
     numbers = {split: tf.data.Dataset.range(size) for split, size in sizes.items()}
     prepare = {split: _prepare(*tokens[split], max_length) for split in tokens}
@@ -147,15 +169,29 @@ def load_pairs(
     )
 
 
-def _source(name, data_dir):
+def _source(name, data_dir, columns, encoding, skip_bad_files, notes):
     kind, _, where = name.partition(":")
+    for setting, value in {"columns": columns, "encoding": encoding}.items():
+        if kind != "pairs" and value:
+            raise ValueError(f"data.{setting}: {value!r}, but {name!r} is no file of pairs:FILE")
     if name in embedded.PAIRS:
         return embedded.PAIRS[name]()
     if kind == "pairs":
-        return text_files.pair_file(where)
+        return pair_file(where, columns, encoding, skip_bad_files, notes)
     if embedded.is_known(name):
         raise ValueError(f"dataset: {name!r} is not pairs of texts; give pairs:FILE or a name")
-    return tfds.pair_dataset(name, data_dir)
+    return tfds.pair_dataset(name, data_dir, notes)
+
+
+def _note_pairs(splits, notes):
+    """Say what is odd about pairs that are kept, and which are written in another way."""
+    pairs = splits if isinstance(splits, list) else [p for each in splits.values() for p in each]
+    if same := [source for source, target in pairs if source == target]:
+        notes.say(
+            f"pairs: {len(same):,} of {len(pairs):,} have the same text on both sides, the first "
+            f"is {shown(same[0])}; they are kept."
+        )
+    note_cleaning(notes, "pairs", [text for pair in pairs for text in pair])
 
 
 def _key(text):
@@ -163,7 +199,7 @@ def _key(text):
     return "".join(c for c in text.casefold() if c.isalnum()) or text
 
 
-def _split(pairs):
+def _split(pairs, notes):
     """Train, validation and test: a source is always where its check sum puts it."""
     groups = {}
     for pair in pairs:
@@ -173,23 +209,30 @@ def _split(pairs):
     parts = {"validation": order[:size], "test": order[size : 2 * size]}
     held_out = {key for part in parts.values() for key in part}
     splits = {"train": [pair for pair in pairs if _key(pair[0]) not in held_out]}
+    others = [source for part in parts.values() for key in part for source, _ in groups[key][1:]]
+    notes.leave_out("pairs", "further pairs of a source in validation or test", others)
     return splits | {split: [groups[key][0] for key in part] for split, part in parts.items()}
 
 
-def _apart(splits):
+def _apart(splits, notes):
     """Splits without what an earlier one of test, validation and train has as a source."""
-    seen, kept = set(), {}
+    seen, kept, doubles = set(), {}, []
     for split in ("test", "validation", "train"):
         keys = [_key(source) for source, _ in splits[split]]
         kept[split], here = [], set()
         for key, pair in zip(keys, splits[split], strict=True):
             if key in seen or (split != "train" and key in here):
+                doubles.append(pair[0])
                 continue
             kept[split].append(pair)
             here.add(key)
         seen |= here
     # One pair several times would only weigh more.
-    kept["train"] = list(dict.fromkeys(kept["train"]))
+    once = list(dict.fromkeys(kept["train"]))
+    again = collections.Counter(kept["train"]) - collections.Counter(once)
+    kept["train"] = once
+    notes.leave_out("pairs", "pairs whose source another split has as well", doubles)
+    notes.leave_out("pairs", "pairs that come again", [source for source, _ in again.elements()])
     return {split: kept[split] for split in ("train", "validation", "test")}
 
 

@@ -1,14 +1,18 @@
 """Text for language models, character by character."""
 
 import dataclasses
+import os
 import unicodedata
 from collections.abc import Callable
 
 import tensorflow as tf
 
-from bigmodels.data import embedded, text_files, tfds
+from bigmodels.checks import shown
+from bigmodels.data import embedded, tfds
+from bigmodels.data.encodings import check_encoding
 from bigmodels.data.notes import Notes
 from bigmodels.data.pipeline import evaluation_batches, training_batches
+from bigmodels.data.text_files import given_path, text_file, text_folder
 from bigmodels.layers import Vocabulary
 
 
@@ -56,23 +60,71 @@ def clean_text(text):
     return unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
+def note_cleaning(notes, argument, texts):
+    """Say what `clean_text` changes in some texts, if it is a character that one can see.
+
+    Args:
+        notes: A `Notes`.
+        argument: What the line begins with.
+        texts: Strings.
+    """
+    changed = [text for text in texts if not unicodedata.is_normalized("NFC", text)]
+    if not changed:
+        return
+    # By the piece between two spaces: a text may be one long string.
+    pieces = [
+        piece
+        for text in changed
+        for piece in text.split()
+        if not unicodedata.is_normalized("NFC", piece)
+    ]
+    first = f", the first {shown(pieces[0])}" if pieces else ""
+    notes.say(f"{argument}: {len(pieces):,} words are brought to Unicode's form NFC{first}.")
+
+
+def note_unknown(notes, argument, of, known, text):
+    """Say which characters of a text no training text has.
+
+    Args:
+        notes: A `Notes`.
+        argument: What the line begins with.
+        of: Where the text is from, in words.
+        known: Characters of the training texts; white space is always known.
+        text: A string.
+    """
+    known = {*known}
+    unknown = [c for c in text if c not in known and not c.isspace()]
+    if unknown:
+        first = ", ".join(map(repr, list(dict.fromkeys(unknown))[:3]))
+        notes.say(
+            f"{argument}: {len(unknown):,} of {len(text):,} characters{of} are in no training text "
+            f"and count as unknown, first {first}."
+        )
+
+
 def load_text(
     name="python_docs",
     batch_size=64,
     *,
     length=100,
     evaluation_length=None,
+    encoding=None,
+    skip_bad_files=False,
     data_dir=None,
     seed=0,
 ):
     """Load a text by name, clean it, split it, turn it into windows of token ids.
 
     Args:
-        name: `python_docs` (embedded), `text:FILE` (UTF-8), or a TFDS name.
+        name: `python_docs` (embedded), `text:FILE`, `text:DIR` (all .txt files below it, in order),
+            or a TFDS name.
         batch_size: Windows a batch.
         length: Tokens a window.
         evaluation_length: Tokens a window in evaluation; `length` when left out. A recurrent model
             may take longer ones, and pays for its cold start less often.
+        encoding: What the files are written in, if not in UTF-8: `gb18030`, for example.
+        skip_bad_files: Whether files of `text:DIR` that are no texts are left out, counted and
+            named on stderr; else the first of them is an error.
         data_dir: Where TFDS finds prepared sets.
         seed: Decides where windows start and their order, nothing else.
 
@@ -88,7 +140,12 @@ def load_text(
     for argument, value in sizes.items():
         if value < 1:
             raise ValueError(f"{argument}: {value!r}, expected a positive integer")
-    texts = {split: clean_text(text) for split, text in _source(name, data_dir).items()}
+    check_encoding(encoding)
+    texts = _source(name, data_dir, encoding, skip_bad_files, notes)
+    note_cleaning(notes, "text", texts.values())
+    if ends := sum(text.count("\r") for text in texts.values()):
+        notes.say(f"text: {ends:,} line ends that have a carriage return are read as plain ones.")
+    texts = {split: clean_text(text) for split, text in texts.items()}
     for split, text in texts.items():
         if len(text) < 2 * length + 1:
             raise ValueError(
@@ -99,6 +156,12 @@ def load_text(
     ids = {split: vocabulary.encode(text) for split, text in texts.items()}
     windows = (len(ids["train"]) - length) // length
     sample = ids["train"][: len(ids["validation"])]
+    for split in ("validation", "test"):
+        total = len(ids[split]) - 1
+        end = total - total % _evaluation_length(total, evaluation_length)
+        rest = list(texts[split][1 + end :])
+        notes.leave_out("text", f"characters at the end of {split}, which fill no window", rest)
+        note_unknown(notes, "text", f" of {split}", vocabulary.characters, texts[split])
     train, train_from = _training_windows(ids["train"], windows, length, batch_size, seed)
     return TextData(
         name=name,
@@ -121,16 +184,34 @@ def load_text(
     )
 
 
-def _source(name, data_dir):
+def _source(name, data_dir, encoding, skip_bad_files, notes):
     kind, _, where = name.partition(":")
-    if kind == "text" or name in embedded.TEXTS:
-        text = embedded.TEXTS[name]() if name in embedded.TEXTS else text_files.text_file(where)
-        # The parts stay whole: neighbouring windows share context, so they are not mixed.
-        first, second = int(len(text) * 0.9), int(len(text) * 0.95)
-        return {"train": text[:first], "validation": text[first:second], "test": text[second:]}
+    if kind != "text" and encoding:
+        raise ValueError(f"data.encoding: {encoding!r}, but {name!r} is no file of text:FILE")
+    if name in embedded.TEXTS:
+        return _cut(embedded.TEXTS[name]())
+    if kind == "text":
+        path = given_path(where)
+        if not path:
+            raise ValueError(f"dataset: {name!r} names no file; give text:FILE or text:DIR")
+        if os.path.isdir(path):
+            return _cut(text_folder(path, encoding, skip_bad_files, notes))
+        return _cut(text_file(path, encoding=encoding, notes=notes, setting=True))
     if embedded.is_known(name):
         raise ValueError(f"dataset: {name!r} is not text; give text:FILE or a name")
     return tfds.text_dataset(name, data_dir)
+
+
+def _cut(source):
+    """Three texts of one, or of two that are splits already."""
+    texts = {"train": source} if isinstance(source, str) else dict(source)
+    # The parts stay whole: neighbouring windows share context, so they are not mixed.
+    for split, share in (("test", 0.95), ("validation", 0.9)):
+        if split not in texts:
+            whole = len(source) if isinstance(source, str) else len(texts["train"])
+            place = int(whole * share)
+            texts["train"], texts[split] = texts["train"][:place], texts["train"][place:]
+    return texts
 
 
 def _training_windows(ids, windows, length, batch_size, seed):
@@ -150,17 +231,16 @@ def _training_windows(ids, windows, length, batch_size, seed):
     return training_batches(starts, windows, batch_size, seed, prepare)
 
 
-def _evaluation_windows(ids, longest, batch_size):
-    """Consecutive windows, all of one length so that every character weighs the same.
+def _evaluation_length(total, longest):
+    """The longest that leaves out at the end no more than a thousandth or eight characters."""
+    return next(k for k in range(min(longest, total), 0, -1) if total % k <= max(total // 1000, 8))
 
-    The length is the longest that leaves out at the end no more than a thousandth of the text or
-    eight characters.
-    """
+
+def _evaluation_windows(ids, longest, batch_size):
+    """Consecutive windows, all of one length so that every character weighs the same."""
     tokens = tf.constant(ids)
     total = len(ids) - 1  # The first character is never predicted.
-    length = next(
-        k for k in range(min(longest, total), 0, -1) if total % k <= max(total // 1000, 8)
-    )
+    length = _evaluation_length(total, longest)
 
     def prepare(batch_starts, _):
         positions = batch_starts[:, None] + tf.range(length + 1, dtype="int64")

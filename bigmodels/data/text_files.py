@@ -1,97 +1,233 @@
-"""The user's own texts: a file, pairs of texts."""
+"""The user's own texts: a file, or all of a directory."""
 
 import codecs
+import gzip
+import os
 import pathlib
 import re
 import unicodedata
+import zlib
 
-from bigmodels.checks import shown
+from bigmodels.data import encodings
+from bigmodels.data.files import named_like
+from bigmodels.data.split import split_named
 
-# Of UTF-32 first: UTF-16's mark is the beginning of it.
-_OTHER_ENCODINGS = {
-    codecs.BOM_UTF32_LE: "UTF-32",
-    codecs.BOM_UTF32_BE: "UTF-32",
-    codecs.BOM_UTF16_LE: "UTF-16",
-    codecs.BOM_UTF16_BE: "UTF-16",
-}
 # Unicode's normal form takes the square of such a run's length; no language needs ten.
 _MAX_MARKS = 1000
+# Of what is packed.
+_MAX_UNPACKED_BYTES = 1 << 28
+_LOST = "\N{REPLACEMENT CHARACTER}"
+# What is often taken for text.
+_OTHERS = {
+    b"PK\3\4": "a zip archive, as .xlsx and .docx files are",
+    b"%PDF-": "a PDF",
+    b"{\\rtf": "RTF",
+    b"\xd0\xcf\x11\xe0": "a Microsoft Office file",
+    b"SQLite format 3\0": "an SQLite database",
+    b"PAR1": "a Parquet file",
+}
 
 
-def text_file(path, kind="text"):
-    """A text file in UTF-8, with or without a byte order mark.
+def given_path(text):
+    """The path that a user means: in quotes or not, `~` is their home.
+
+    Args:
+        text: As it was given.
+
+    Returns:
+        A string.
+    """
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        text = text[1:-1]
+    return os.path.expanduser(text)
+
+
+def text_file(path, kind="text", encoding=None, notes=None, *, setting=False):
+    """A text file in UTF-8, with or without a byte order mark, packed with gzip or not.
 
     Args:
         path: Path; symbolic links are followed.
         kind: What the user calls it, for messages.
+        encoding: The encoding if it is not UTF-8.
+        notes: A `Notes`, told what the file looks like beside its encoding; or `None`.
+        setting: Whether the user can set the encoding, for messages.
 
     Returns:
         A string.
 
     Raises:
-        ValueError: naming the file, and the line if it is not UTF-8 or holds a NUL character.
+        ValueError: naming the file, and the line if it is not UTF-8 or holds a NUL character; of
+            another encoding it says which it looks like, and how to convert it.
     """
-    path = pathlib.Path(path)
-    try:
-        if not path.is_file():
-            raise ValueError(f"{kind}: {str(path)!r} is not a file")
-        raw = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"{kind}: {str(path)!r} cannot be read: {error.strerror}") from None
-    for mark, encoding in _OTHER_ENCODINGS.items():
-        if raw.startswith(mark):
-            raise ValueError(
-                f"{kind}: {str(path)!r} is {encoding}, expected UTF-8; convert it first"
-            )
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{kind}: {str(path)!r}, line {_line(raw, error.start)}: byte 0x{raw[error.start]:02x} "
-            f"is not UTF-8 (offset {error.start})"
-        ) from None
-    text = text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")  # As a byte order mark.
-    if "\0" in text:
-        where = text.index("\0")
-        raise ValueError(f"{kind}: {str(path)!r}, line {_line(text, where)}: NUL character")
-    marks = "".join(c for c in set(text) if unicodedata.combining(c))
-    if marks and (run := re.search(f"[{re.escape(marks)}]{{{_MAX_MARKS}}}", text)):
-        raise ValueError(
-            f"{kind}: {str(path)!r}, line {_line(text, run.start())}: more than {_MAX_MARKS} "
-            "combining marks in a row are no text"
-        )
+    text = _text(path, kind, encoding, notes, setting)
     if not text.strip():
         raise ValueError(f"{kind}: {str(path)!r} is empty")
     return text
 
 
-def pair_file(path):
-    """Pairs of texts, one a line, divided by a tabulator; further columns are left alone.
+def text_folder(directory, encoding=None, skip_bad_files=False, notes=None):
+    """The texts of all files below a directory whose names end with .txt, in order.
 
     Args:
-        path: Path of a file in UTF-8; symbolic links are followed.
+        directory: Path.
+        encoding: As for `text_file`.
+        skip_bad_files: Whether files that are no texts are left out; else the first is an error.
+        notes: A `Notes`, told which files are read and which are left out.
 
     Returns:
-        List of `(source, target)`.
+        A string, in which an empty line divides two files; or, if the files are named as splits
+        are (`train.txt`, `val.txt`), a dict of strings by split.
 
     Raises:
-        ValueError: naming the file, and the line if it is no pair.
+        ValueError: naming the directory that holds no such file, or the file that is no text.
     """
-    pairs = []
-    text = text_file(path, "pairs").replace("\r\n", "\n").replace("\r", "\n")
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        pair = tuple(part.strip() for part in line.split("\t")[:2])
-        if len(pair) < 2 or not all(pair):
-            raise ValueError(
-                f"pairs: {str(path)!r}, line {number}: {shown(line)}, expected a source, a "
-                "tabulator and a target"
-            )
-        pairs.append(pair)
-    return pairs
+    where = f"text: {str(directory)!r}"
+    found = named_like("text", pathlib.Path(directory), (".txt",))
+    if not found:
+        raise ValueError(f"{where} holds no .txt file")
+    texts, bad, empty = {}, {}, []
+    for path in found:
+        try:
+            texts[path] = _text(path, "text", encoding, notes, True)
+        except ValueError as error:
+            if not skip_bad_files:
+                raise
+            bad[path] = str(error).removeprefix(f"text: {str(path)!r}").lstrip(" ,")
+        else:
+            if not texts[path].strip():
+                empty.append(path)
+                del texts[path]
+    notes.leave_out("text", "bad files", bad)
+    notes.leave_out("text", "empty files", empty)
+    if not texts:
+        raise ValueError(f"{where} holds no .txt file that is a text")
+    names = [str(path.relative_to(directory)) for path in texts]
+    more = f", ..., {names[-1]!r}" if len(names) > 4 else ""
+    shown = ", ".join(map(repr, names[: 3 if more else 4]))
+    others = [path for path in all_files("text", directory) if path.suffix.lower() != ".txt"]
+    notes.leave_out("text", "files that are not named .txt", others)
+    splits = [split_named(path.stem) for path in texts]
+    given = "train" in splits and None not in splits and len({*splits}) == len(splits)
+    as_what = "one text, in this order" if not given else "its splits, by their names"
+    notes.say(f"{where}: {len(names):,} .txt files are {as_what}: {shown}{more}.")
+    if given:
+        return dict(zip(splits, texts.values(), strict=True))
+    return "\n\n".join(text.strip("\r\n") for text in texts.values())
 
 
-def _line(content, place):
-    """The number of the line in which a place of a text, or of its bytes, is."""
-    return content.count("\n" if isinstance(content, str) else b"\n", 0, place) + 1
+def _text(path, kind, encoding, notes, setting):
+    path = pathlib.Path(path)
+    where = f"{kind}: {str(path)!r}"
+    raw = _contents(path, where)
+    text = _decoded(raw, where, path, encoding, setting)
+    text = text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")  # As a byte order mark.
+    if "\0" in text:
+        place = text.index("\0")
+        looks = "" if encoding else encodings.likely(raw)
+        hint = f"; it looks like {looks}: {_advice(looks, path, setting)}" if looks else ""
+        raise ValueError(f"{where}, line {_line(text, place)}: NUL character{hint}")
+    if not encoding and "\x1b$" in text:
+        looks = "ISO-2022-JP"
+        raise ValueError(f"{where} looks like {looks}: {_advice(looks, path, setting)}")
+    marks = "".join(c for c in set(text) if unicodedata.combining(c))
+    if marks and (run := re.search(f"[{re.escape(marks)}]{{{_MAX_MARKS}}}", text)):
+        raise ValueError(
+            f"{where}, line {_line(text, run.start())}: more than {_MAX_MARKS} "
+            "combining marks in a row are no text"
+        )
+    if notes is not None:
+        _note(notes, where, raw, text, encoding)
+    return text
+
+
+def all_files(argument, directory):
+    """The files below a directory that are not hidden, in order.
+
+    Args:
+        argument: What a message begins with.
+        directory: Path.
+
+    Returns:
+        A list of `pathlib.Path`.
+
+    Raises:
+        ValueError: naming the folder that cannot be listed.
+    """
+
+    def fail(error):
+        raise ValueError(f"{argument}: {error.filename!r} cannot be listed: {error.strerror}")
+
+    return sorted(
+        pathlib.Path(where, name)
+        for where, _, names in os.walk(directory, onerror=fail)
+        for name in names
+        if not name.startswith(".")
+    )
+
+
+def _contents(path, where):
+    try:
+        if not path.is_file():
+            raise ValueError(f"{where} is not a file")
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{where} cannot be read: {error.strerror}") from None
+    for mark, kind in _OTHERS.items():
+        if raw.startswith(mark):
+            raise ValueError(f"{where} is {kind}, expected plain text; save it as UTF-8 text")
+    if not raw.startswith(b"\x1f\x8b"):
+        return raw
+    try:
+        with gzip.open(path) as packed:
+            raw = packed.read(_MAX_UNPACKED_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{where} cannot be unpacked: {error}") from None
+    if len(raw) > _MAX_UNPACKED_BYTES:
+        raise ValueError(
+            f"{where} holds more than {_MAX_UNPACKED_BYTES:,} bytes, packed; unpack it"
+        )
+    return raw
+
+
+def _decoded(raw, where, path, encoding, setting):
+    if not encoding and (name := encodings.marked(raw)):
+        raise ValueError(f"{where} is {name}, expected UTF-8; {_advice(name, path, setting)}")
+    try:
+        return raw.decode(encoding or "utf-8")
+    except UnicodeDecodeError as error:
+        place = error.start
+    before = raw[:place].decode(encoding or "utf-8", "replace")
+    message = (
+        f"{where}, line {_line(before, len(before))}: byte 0x{raw[place]:02x} is not "
+        f"{encoding or 'UTF-8'} (offset {place})"
+    )
+    if looks := encodings.likely(raw, place):
+        message += f"; it looks like {looks}: {_advice(looks, path, setting)}"
+    raise ValueError(message)
+
+
+def _advice(encoding, path, setting):
+    return encodings.conversion(encoding, path, setting)
+
+
+def _note(notes, where, raw, text, encoding):
+    if _LOST in text:
+        notes.say(
+            f"{where} has {text.count(_LOST):,} replacement characters U+FFFD, the first in line "
+            f"{_line(text, text.index(_LOST))}: what stood there was lost when it was converted."
+        )
+    if not encoding or raw.isascii():
+        return
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        notes.say(f"{where} is read as {encoding}, as data.encoding says.")
+    else:
+        if codecs.lookup(encoding).name == "utf-8":
+            return
+        notes.say(f"{where} is read as {encoding}, as data.encoding says, but is UTF-8 as well.")
+
+
+def _line(text, place):
+    """The number of the line in which a place of a text is."""
+    return text.count("\n", 0, place) + 1

@@ -122,12 +122,13 @@ def text_dataset(name, data_dir=None):
     return result
 
 
-def pair_dataset(name, data_dir=None):
+def pair_dataset(name, data_dir, notes):
     """A set of TFDS with sentences in two languages.
 
     Args:
         name: For example `tatoeba/tatoeba_es`, `ted_hrlr_translate/pt_to_en`.
         data_dir: As for `image_dataset`.
+        notes: A `Notes`, told how many pairs have an empty side.
 
     Returns:
         `{split: list of (source, target)}` for train, validation and test, or the list alone if the
@@ -150,7 +151,10 @@ def pair_dataset(name, data_dir=None):
     def read(where):
         rows = builder.as_dataset(split=where, read_config=_READING).as_numpy_iterator()
         decoded = ([row[key].decode("utf-8", "replace").strip() for key in keys] for row in rows)
-        return [(source, target) for source, target in decoded if source and target]
+        pairs = [tuple(pair) for pair in decoded]
+        empty = [number for number, pair in enumerate(pairs) if not all(pair)]
+        notes.leave_out("dataset", f"pairs of {where} with an empty side", empty)
+        return [pair for pair in pairs if all(pair)]
 
     splits = builder.info.splits
     if len(splits) == 1:

@@ -15,7 +15,8 @@ import tensorflow as tf
 from keras import ops
 
 from bigmodels import intervals
-from bigmodels.data import load_text
+from bigmodels.data import clean_text, load_text
+from bigmodels.data.encodings import check_encoding
 from bigmodels.intervals import Observations
 from bigmodels.layers import Vocabulary
 from bigmodels.losses import SparseCategoricalCrossentropy
@@ -65,13 +66,20 @@ class TransformerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Characters a window: in training, and, for the LSTM, which takes any, in evaluation."""
+    """Characters a window: in training, and, for the LSTM, which takes any, in evaluation.
+
+    `encoding` is what files are written in, if not in UTF-8. `skip_bad_files` leaves out files of
+    `text:DIR` that are no texts.
+    """
 
     length: int = 100
     evaluation_length: int = 1000
+    encoding: str | None = None
+    skip_bad_files: bool = False
 
     def __post_init__(self):
         check_sizes(self, "length", "evaluation_length", where="data")
+        check_encoding(self.encoding)
 
 
 # What each kind trains best with, where the user does not say.
@@ -98,6 +106,8 @@ def load_data(config):
         config.batch_size,
         length=config.data.length,
         evaluation_length=config.data.evaluation_length if recurrent else config.data.length,
+        encoding=config.data.encoding,
+        skip_bad_files=config.data.skip_bad_files,
         data_dir=config.data_dir,
         seed=config.seed,
     )
@@ -275,6 +285,7 @@ def predict(
     """
     if not prompt:
         raise ValueError("prompt: give a text to continue")
+    prompt = clean_text(prompt)
     unknown = sorted(set(prompt) - set(model.vocabulary))
     if unknown:
         raise ValueError(

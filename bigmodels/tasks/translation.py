@@ -15,7 +15,12 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.neighbors import NearestNeighbors
 
 from bigmodels import extras, intervals, plots
-from bigmodels.data import clean_text, load_pairs, text_files
+from bigmodels.data import clean_text, load_pairs
+from bigmodels.data.encodings import check_encoding
+from bigmodels.data.notes import Notes
+from bigmodels.data.pair_files import check_columns
+from bigmodels.data.text import note_unknown
+from bigmodels.data.text_files import given_path, text_file
 from bigmodels.intervals import Observations
 from bigmodels.losses import SparseCategoricalCrossentropy
 from bigmodels.models import Seq2SeqTransformer
@@ -44,17 +49,25 @@ class ModelConfig:
 class DataConfig:
     """Arguments of `bigmodels.data.load_pairs`: ids of both languages, tokens a text at most.
 
-    `reverse` translates the other way round.
+    `reverse` translates the other way round. `columns` are the two that a file's pairs stand in, by
+    name or by number from 1, the source first. `encoding` is what files are written in, if not in
+    UTF-8. `skip_bad_files` leaves out lines of a file that are no pair.
     """
 
     vocab_size: int | None = None
     max_length: int = 64
     reverse: bool = False
+    columns: tuple[str, ...] = ()
+    encoding: str | None = None
+    skip_bad_files: bool = False
 
     def __post_init__(self):
         check_sizes(self, "max_length", where="data")
         if self.vocab_size is not None:
             check_sizes(self, "vocab_size", where="data")
+        if self.columns:
+            check_columns(self.columns)
+        check_encoding(self.encoding)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -277,7 +290,7 @@ def predict(model, config, prompt=None, input=None, num_beams=None, length_penal
         model: A trained model.
         config: Its config.
         prompt: A text to translate.
-        input: A text file (UTF-8) of which each line is to be translated.
+        input: A text file of which each line is to be translated, written as the training data is.
         num_beams: As for `bigmodels.models.Seq2SeqTransformer.translate`.
         length_penalty: As there.
 
@@ -289,12 +302,17 @@ def predict(model, config, prompt=None, input=None, num_beams=None, length_penal
     """
     if (prompt is None) == (input is None):
         raise ValueError("prompt: give a text to translate, or input, a file with one a line")
-    texts = [prompt] if input is None else text_files.text_file(input, "input").splitlines()
-    yield from model.translate(
-        [clean_text(text) for text in texts if input is None or text.strip()],
-        num_beams,
-        length_penalty,
-    )
+    notes, texts = Notes(), [prompt]
+    if input is not None:
+        text = text_file(given_path(str(input)), "input", config.data.encoding, notes)
+        lines = clean_text(text).removesuffix("\n").split("\n")
+        texts = [line for line in lines if line.strip()]
+        empty = [number for number, line in enumerate(lines, 1) if not line.strip()]
+        notes.leave_out("input", "empty lines", empty)
+    texts = [clean_text(text) for text in texts]
+    argument = "prompt" if input is None else "input"
+    note_unknown(notes, argument, "", "".join(model.pieces), "".join(texts))
+    yield from model.translate(texts, num_beams, length_penalty)
 
 
 def serving(model, config):

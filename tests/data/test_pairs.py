@@ -1,10 +1,15 @@
 """Pairs of texts: read, held apart, padded little."""
 
+import gzip
+import json
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from bigmodels.data import load_pairs
+from bigmodels.data.notes import Notes
+from bigmodels.data.pair_files import pair_file
 
 
 @pytest.fixture
@@ -122,9 +127,8 @@ GOOD = "".join(f"good {i}\tgut {i}\n" for i in range(30)).encode()
     [
         (b"", "pairs: .* is empty"),
         (b"a\tb", "has no pair for validation"),
-        (GOOD + b"no tabulator\n", "line 31: 'no tabulator', expected a source, a tabulator"),
-        (GOOD + b"\tx\n", r"line 31: '\\tx', expected a source"),
-        (GOOD + b"x\t \n", r"line 31: 'x\\t ', expected a source"),
+        (GOOD + b"no tab\n", "line 31: 'no tab', expected a source, a tab and a target$"),
+        (b"one\ntwo\n", "line 1: 'one', expected .*; no line has a tab: give two files"),
         (GOOD + b"\xff\xfe\t\n", "line 31: byte 0xff is not UTF-8"),
         (GOOD.decode().encode("utf-16"), "is UTF-16, expected UTF-8"),
         (GOOD + b"a\0\tb\n", "line 31: NUL character"),
@@ -152,6 +156,171 @@ def test_odd_but_good_files_are_read(tmp_path):
     # What Unicode calls a line's end is part of the text.
     path.write_text("".join(f"a\u2028b {i}\x0b\tc {i}\n" for i in range(30)))
     assert ("a\u2028b 0", "c 0") in sum(load(path).texts.values(), [])
+
+
+SENTENCES = [(f"The number is {i}.", f"Die Zahl, sie ist {i}.") for i in range(30)]
+
+
+def written(path, row, header=""):
+    """A file with a line for each sentence."""
+    lines = [row.format(i=i, en=en, de=de) for i, (en, de) in enumerate(SENTENCES)]
+    path.write_text("\n".join([header, *lines] if header else lines) + "\n", encoding="utf-8")
+    return path
+
+
+NOT_PAIRS = {
+    "ids": ("{i}\t{en}\t9{i}\t{de}", "", "column 1 holds numbers ('0'), not texts", "2,4"),
+    "scores": ("0.9{i}\t{en}\t{de}", "", "column 1 holds numbers ('0.90'), not texts", "2,3"),
+    "score in between": ("{en}\t0.9{i}\t{de}", "", "column 2 holds numbers ('0.90')", "1,3"),
+    "languages": ("en\t{en}\tde\t{de}", "", "column 1 holds one and the same value", "2,4"),
+    "names": ("sent-{i}\t{en}\t{de}", "", "column 1 holds ids ('sent-0'), not texts", "2,3"),
+    "header": ("{i}\t{en}\t{de}", "id\ten\tde", "has the columns id, en, de", "en,de"),
+    "numbered": ("{i}\t{en}\t{de}", "#\tEnglish\tDeutsch", "columns #, English", "English,Deutsch"),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_PAIRS)
+def test_columns_that_are_no_pair_are_refused_with_the_setting_to_give(kind, tmp_path):
+    row, header, message, setting = NOT_PAIRS[kind]
+    path = written(tmp_path / "a.tsv", row, header)
+    with pytest.raises(ValueError) as error:
+        load(path)
+    assert message in str(error.value) and f"set data.columns={setting} (" in str(error.value)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+    assert pair_file(path, setting.split(",")) == SENTENCES
+    assert pair_file(path, setting.split(",")[::-1]) == [pair[::-1] for pair in SENTENCES]
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "header"),
+    [
+        ("a.csv", '"{en}","{de}"', ""),
+        ("a.csv", '{en},"{de}"', "source,target"),
+        ("a.csv", '"{de}",{en}', "target,source"),
+        ("a.csv", "{en};{de}", "English;German"),
+        ("a.csv", "{en};{de}", "sep=;"),
+        ("a.csv", "{en}\t{de}", ""),
+        ("a.tsv", "{en}\t{de}", "Source\tTarget"),
+        ("a.tsv", "{en}\t{de}", "英文\t中文"),
+        ("a.txt", '"{en}"\t"{de}"', ""),
+        ("a.txt", "{en}\t{de}\tCC-BY 2.0 (France) Attribution: tatoeba.org #{i}", ""),
+        ("a.jsonl", '{{"en": "{en}", "de": "{de}"}}', ""),
+        ("a.jsonl", '{{"id": {i}, "translation": {{"en": "{en}", "de": "{de}"}}}}', ""),
+        ("a.jsonl", '{{"target": "{de}", "score": 0.5, "source": "{en}"}}', ""),
+    ],
+)
+def test_a_source_and_a_target_are_found(tmp_path, name, row, header):
+    assert pair_file(written(tmp_path / name, row, header)) == SENTENCES
+    packed = tmp_path / f"{name}.gz"
+    packed.write_bytes(gzip.compress((tmp_path / name).read_bytes()))
+    assert pair_file(packed) == SENTENCES
+
+
+def test_a_list_of_json_objects_is_read(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([{"id": 1, "en": en, "de": de, "x": None} for en, de in SENTENCES]))
+    with pytest.raises(ValueError, match=r"the columns id, en, de, x; set data.columns=en,de \("):
+        pair_file(path)
+    assert pair_file(path, ("de", "en")) == [pair[::-1] for pair in SENTENCES]
+
+
+def test_what_is_not_used_is_said(tmp_path):
+    row = "{en}\t{de}\tCC-BY 2.0 #{i}"
+    data = load(written(tmp_path / "a.txt", row))
+    (line,) = (line for line in data.notes.lines if "not used" in line)
+    assert "columns 1 and 2 are source and target; column 3 is not used ('CC-BY 2.0 #0')" in line
+    notes = Notes()
+    pair_file(written(tmp_path / "b.csv", '{i},{en},"{de}"', "id,source,target"), notes=notes)
+    assert "'source' is the source and 'target' the target; not used: 'id'." in notes.lines[0]
+
+
+def test_quotation_marks_are_csvs_only_where_all_follow_its_rules(tmp_path):
+    path = tmp_path / "a.tsv"
+
+    def read(text):
+        path.write_text(text)
+        return pair_file(path)
+
+    assert read('"He said ""No"""\tx\na\tb\n') == [('He said "No"', "x"), ("a", "b")]
+    assert read('"one\nline ""more"""\tx\n') == [('one\nline "more"', "x")]
+    assert read('"a, b"\tx\nc\td\n') == [("a, b", "x"), ("c", "d")]  # As Excel writes it.
+    assert read('"a, b"\tx\nc, c\td\n') == [('"a, b"', "x"), ("c, c", "d")]
+    for kept in ('"Hi," he said.', 'He said "Hi."', '"', '5" of it', '"Really?" "Really."'):
+        pairs = read(f'{kept}\tx\n"Yes."\t"Si."\n')
+        assert pairs == [(kept, "x"), ('"Yes."', '"Si."')]
+    with pytest.raises(
+        ValueError, match=r"a.csv', line 3: 3 columns, expected 2 .* quotation marks"
+    ):
+        (tmp_path / "a.csv").write_text("a,b\nc,d\ne, f,g\n")
+        pair_file(tmp_path / "a.csv")
+    with pytest.raises(ValueError, match=r"a.csv', line 2: "):
+        (tmp_path / "a.csv").write_text('a,b\n"c" d,e\n')
+        pair_file(tmp_path / "a.csv")
+
+
+def test_two_files_are_read_line_by_line(tmp_path, monkeypatch):
+    for language, side in zip(("en", "de"), zip(*SENTENCES, strict=True), strict=True):
+        (tmp_path / f"train.{language}").write_text("\n".join(side) + "\n")
+    where = f"{tmp_path / 'train.en'},{tmp_path / 'train.de'}"
+    assert pair_file(where) == SENTENCES
+    assert sum(load(where).sizes.values()) == 30
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert pair_file("~/train.en,~/train.de") == SENTENCES == pair_file(f'"{where}"')
+    with open(tmp_path / "train.de", "a") as file:
+        file.write("\n")
+    with pytest.raises(ValueError, match=r"train.en' has 30 lines but '.*train.de' has 31"):
+        pair_file(where)
+    with pytest.raises(ValueError, match=r"no.de' is not a file"):
+        pair_file(f"{tmp_path / 'train.en'},{tmp_path / 'no.de'}")
+    with pytest.raises(ValueError, match=r"data.columns: \('1', '2'\), but .* are two files"):
+        pair_file(where, ("1", "2"))
+
+
+def test_all_that_is_left_out_or_odd_is_counted(tmp_path):
+    path = tmp_path / "a.tsv"
+    lines = [f"word {i}\tWort {i}" for i in range(200)]
+    lines += ["word 3\tWort 3", "WORD 3!\tanderes", "\tleer", "empty\t ", "Paris\tParis"]
+    path.write_text("\n".join([*lines, " ".join(map(str, range(1, 9**5, 977))) + "\tx"]))
+    data = load(path)
+    assert sum(data.sizes.values()) + sum(data.notes.left_out.values()) == len(lines) + 1
+    said = "\n".join(data.notes.lines)
+    assert "left out 2 lines with an empty side: 203; 204." in said
+    assert "1 of 204 have the same text on both sides, the first is 'Paris'; they are kept" in said
+    assert "with more than max_length=64 tokens on a side, or none: '1 978 1955" in said
+    assert sum(data.left_out.values()) == 1
+    with open(path, "a") as file:
+        file.write("\nno tab\n")
+    with pytest.raises(ValueError, match="line 207: 'no tab'"):
+        load(path)
+    skipped = load(path, skip_bad_files=True)
+    assert skipped.notes.left_out["lines that are no pair"] == 1 and skipped.sizes == data.sizes
+
+
+def test_columns_are_checked(tmp_path):
+    path = written(tmp_path / "a.tsv", "{i}\t{en}\t{de}")
+    for columns, message in (
+        (("2",), "data.columns: '2', expected two"),
+        (("2", "2"), "data.columns: '2,2', expected two"),
+        (("2", "4"), "data.columns: '4' is no column; those of .*a.tsv' are 1, 2, 3"),
+        (("0", "1"), "data.columns: '0' is no column"),
+        (("en", "de"), "data.columns: 'en' is no column; those of .* are 0, The number is 0., Die"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load(path, columns=columns)
+    with pytest.raises(ValueError, match=r"data.columns: .* 'dates' is no file of pairs:FILE"):
+        load_pairs("dates", columns=("1", "2"))
+    with pytest.raises(ValueError, match=r"data.encoding: 'gbk9' is no text encoding"):
+        load(path, encoding="gbk9")
+
+
+def test_another_encoding_can_be_said(tmp_path):
+    path = tmp_path / "a.tsv"
+    path.write_text("".join(f"第{i}章\tchapter {i}\n" for i in range(30)), encoding="gb18030")
+    with pytest.raises(
+        ValueError, match=r"line 1: .*looks like GB18030: set data.encoding=gb18030"
+    ):
+        load(path)
+    assert ("第3章", "chapter 3") in sum(load(path, encoding="gb18030").texts.values(), [])
 
 
 @pytest.mark.parametrize("name", ["digits", "python_docs", "images:x", "text:x", "csv:x"])
