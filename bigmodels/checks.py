@@ -259,12 +259,15 @@ def require(condition, message):
         condition: Scalar boolean tensor.
         message: What the user is told: a string, or a scalar string tensor.
 
+    Returns:
+        In a graph, the operation that stops the step, for what has to wait for it.
+
     Raises:
         ValueError: under `readable_errors`.
     """
     marked = tf.strings.join([_OPEN, message, _CLOSE])
     # `tf.debugging.Assert` would put this into a branch of its own, which takes longer.
-    tf.raw_ops.Assert(condition=condition, data=[marked], summarize=-1)
+    return tf.raw_ops.Assert(condition=condition, data=[marked], summarize=-1)
 
 
 @contextlib.contextmanager
@@ -276,4 +279,4 @@ def readable_errors():
         found = re.search(re.escape(_OPEN) + "(.*?)" + re.escape(_CLOSE), str(error), re.DOTALL)
         if found is None:
             raise
-        raise ValueError(found[1]) from None
+        raise ValueError(found[1].replace("\\'", "'")) from None  # TensorFlow escapes quotes.

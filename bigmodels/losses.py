@@ -5,8 +5,10 @@ import tensorflow as tf
 from keras import ops
 
 from bigmodels import checks, kernels
+from bigmodels.distribute import row_by_row
 
 
+@row_by_row
 @keras.saving.register_keras_serializable(package="bigmodels")
 class SparseCategoricalCrossentropy(keras.losses.SparseCategoricalCrossentropy):
     """`keras.losses.SparseCategoricalCrossentropy`: the same numbers, faster on a CPU.
@@ -64,6 +66,7 @@ def _cross_entropy(labels, logits):
     return losses, gradient
 
 
+@row_by_row
 @keras.saving.register_keras_serializable(package="bigmodels")
 class CTC(keras.losses.CTC):
     """`keras.losses.CTC`: the same numbers, faster on a CPU.
@@ -94,6 +97,7 @@ class CTC(keras.losses.CTC):
         return losses
 
 
+@row_by_row
 @keras.saving.register_keras_serializable(package="bigmodels")
 class CenterPoints(keras.losses.Loss):
     """What a detector minimises that finds objects by their middles, image by image.
@@ -170,6 +174,7 @@ class CenterPoints(keras.losses.Loss):
         return super().get_config() | {"stride": self.stride, "box_weight": self.box_weight}
 
 
+@row_by_row
 @keras.saving.register_keras_serializable(package="bigmodels")
 class Wasserstein(keras.losses.Loss):
     """The logit itself: to be raised where the label is 1 and lowered where it is 0.

@@ -1,9 +1,15 @@
 """Where a model trains: strategies by name, and the `Model` that is the same under each."""
 
-from bigmodels.distribute.exact import share
+from bigmodels.distribute.exact import row_by_row, share
 from bigmodels.distribute.finite import Watch
 from bigmodels.distribute.model import Model
-from bigmodels.distribute.replicas import SharedSeedGenerator, all_sum, of_batch, workers
+from bigmodels.distribute.replicas import (
+    SharedSeedGenerator,
+    all_gather,
+    all_sum,
+    of_batch,
+    workers,
+)
 from bigmodels.distribute.resume import Resumable, get_state, set_state, training_state
 from bigmodels.distribute.strategies import (
     STRATEGIES,
@@ -25,6 +31,7 @@ __all__ = [
     "Resumable",
     "SharedSeedGenerator",
     "Watch",
+    "all_gather",
     "all_sum",
     "bytes_from_chief",
     "from_any_worker",
@@ -36,6 +43,7 @@ __all__ = [
     "named_variables",
     "of_batch",
     "resolve",
+    "row_by_row",
     "set_state",
     "share",
     "strategy",

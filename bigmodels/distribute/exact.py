@@ -6,25 +6,115 @@ normalisation, and everything the optimizer does to a gradient before it is summ
 
 import contextlib
 import functools
+import inspect
 import threading
 import types
+import weakref
 
 import keras
 import tensorflow as tf
 from keras import ops
+from keras.src.backend import set_keras_mask
 from keras.src.backend.tensorflow.optimizer import TFOptimizer
 from keras.src.losses.loss import apply_mask, squeeze_or_expand_to_same_rank
+from keras.src.losses.losses import LossFunctionWrapper
 from keras.src.optimizers.base_optimizer import BaseOptimizer
-from keras.src.trainers.compile_utils import get_loss
+from keras.src.trainers.compile_utils import CompileMetrics, get_loss
 
 from bigmodels.distribute import replicas
+from bigmodels.distribute.strategies import writes
+
+# Keras' functions that give each row its own number, whatever the others are. Not among them, as
+# they look at all rows: `circle`, and `hinge` and `squared_hinge`, which first look whether any
+# label is other than 0 and 1.
+FUNCTIONS = {
+    *(getattr(keras.losses, name) for name in (
+        "binary_crossentropy binary_focal_crossentropy categorical_crossentropy "
+        "categorical_focal_crossentropy categorical_generalized_cross_entropy categorical_hinge "
+        "cosine_similarity ctc dice huber kl_divergence log_cosh mean_absolute_error "
+        "mean_absolute_percentage_error mean_squared_error mean_squared_logarithmic_error poisson "
+        "sparse_categorical_crossentropy tversky"
+    ).split()),
+    *(getattr(keras.metrics, name) for name in (
+        "binary_accuracy categorical_accuracy concordance_correlation pearson_correlation "
+        "sparse_categorical_accuracy sparse_top_k_categorical_accuracy top_k_categorical_accuracy"
+    ).split()),
+}  # fmt: skip
+# Keras' classes of the same kind, and metrics whose counts over some rows and over others add up.
+CLASSES = {
+    LossFunctionWrapper,
+    *(getattr(keras.losses, name) for name in (
+        "BinaryCrossentropy BinaryFocalCrossentropy CategoricalCrossentropy "
+        "CategoricalFocalCrossentropy CategoricalGeneralizedCrossEntropy CategoricalHinge "
+        "CosineSimilarity CTC Dice Huber KLDivergence LogCosh MeanAbsoluteError "
+        "MeanAbsolutePercentageError MeanSquaredError MeanSquaredLogarithmicError Poisson "
+        "SparseCategoricalCrossentropy Tversky"
+    ).split()),
+    *(getattr(keras.metrics, name) for name in (
+        "AUC Accuracy BinaryAccuracy BinaryCrossentropy BinaryIoU CategoricalAccuracy "
+        "CategoricalCrossentropy CategoricalHinge ConcordanceCorrelation CosineSimilarity F1Score "
+        "FBetaScore FalseNegatives FalsePositives IoU KLDivergence LogCoshError Mean "
+        "MeanAbsoluteError MeanAbsolutePercentageError MeanIoU MeanMetricWrapper MeanSquaredError "
+        "MeanSquaredLogarithmicError OneHotIoU OneHotMeanIoU PearsonCorrelation Poisson Precision "
+        "PrecisionAtRecall R2Score Recall RecallAtPrecision RootMeanSquaredError "
+        "SensitivityAtSpecificity SparseCategoricalAccuracy SparseCategoricalCrossentropy "
+        "SparseTopKCategoricalAccuracy SpecificityAtSensitivity Sum TopKCategoricalAccuracy "
+        "TrueNegatives TruePositives"
+    ).split()),
+}  # fmt: skip
+_WRAPPERS = LossFunctionWrapper, keras.metrics.MeanMetricWrapper
+_DECLARED = weakref.WeakSet()
+
+
+def row_by_row(what):
+    """Say that a loss or a metric looks at each row by itself, so that no rows are gathered for it.
+
+    Several replicas compute what they do not know from the rows of all of them: a function or class
+    may look across rows (in-batch negatives, a maximum). This decorator saves that message.
+
+    Args:
+        what: A function of (targets, outputs) that gives a number for each row, or for parts of it;
+            a `keras.losses.Loss` class whose `call` does; or a `keras.metrics.Metric` class whose
+            variables, summed over parts of the rows, are those of all rows. Subclasses say it anew.
+
+    Returns:
+        The same.
+    """
+    _DECLARED.add(what)
+    return what
+
+
+def is_row_by_row(each, y_pred):
+    """Whether a loss or metric is known to look at each row by itself, by identity."""
+    kind, fn = type(each), getattr(each, "fn", getattr(each, "_fn", None))
+    known = kind in CLASSES and (kind not in _WRAPPERS or _holds(FUNCTIONS, fn))
+    if not (known or kind in _DECLARED or _holds(_DECLARED, fn)):
+        return False
+    if fn is None or not (known or _holds(FUNCTIONS, fn)):
+        return True
+    # Keras' functions take a mean over an axis, by default the last: which may be the rows.
+    parameters = inspect.signature(fn).parameters
+    default = parameters["axis"].default if "axis" in parameters else -1
+    axis = getattr(each, "_fn_kwargs", {}).get("axis", default)
+    rank = None if tf.nest.is_nested(y_pred) else y_pred.shape.rank
+    if axis is None or rank is None or rank < 2:
+        return False
+    return all(place % rank for place in tf.nest.flatten(axis))
+
+
+def _holds(functions, fn):
+    try:
+        return fn in functions
+    except TypeError:  # It has no hash.
+        return False
 
 
 class GlobalMean(keras.losses.Loss):
     """A loss of which every replica computes its share: the shares add up to the loss of the batch.
 
     Keras divides by the elements of a replica and by the number of replicas, which is a mean of
-    means: wrong wherever replicas hold different numbers of rows or of unmasked tokens.
+    means: wrong wherever replicas hold different numbers of rows or of unmasked tokens. What is not
+    known to be computed row by row (see `row_by_row`) every replica computes of all rows.
 
     Args:
         loss: What Keras takes for a loss.
@@ -32,8 +122,7 @@ class GlobalMean(keras.losses.Loss):
             batch's size follows from the replica's without asking the others.
 
     Raises:
-        ValueError: when called, if the loss computes its mean itself, or is not computed row by row
-            (Dice, Circle): no share of it can be told then.
+        ValueError: when called, if the loss is no one number, or its rows cannot be gathered.
     """
 
     def __init__(self, loss, every_row=False):
@@ -43,15 +132,12 @@ class GlobalMean(keras.losses.Loss):
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         loss = get_loss(self.loss, y_true, y_pred)
-        if type(loss).__call__ is not keras.losses.Loss.__call__:
-            raise ValueError(
-                f"loss: {type(loss).__name__} has a __call__ of its own, so that its mean over "
-                "several replicas cannot be told; override call() instead"
-            )
-        if loss.reduction in (None, "none"):
+        if getattr(loss, "reduction", None) in (None, "none") and _keras_calls(loss):
             raise ValueError(f"loss: {loss.name!r} has reduction='none', which is no one number")
         if not replicas.in_replica():
             return loss(y_true, y_pred, sample_weight)
+        if not (_keras_calls(loss) and is_row_by_row(loss, y_pred)):
+            return self._of_all_rows(loss, y_true, y_pred, sample_weight)
         # As `keras.losses.Loss.__call__`, up to what the sum is divided by.
         in_mask = getattr(y_pred, "_keras_mask", None)
         to_tensor = functools.partial(ops.convert_to_tensor, dtype=loss.dtype)
@@ -59,11 +145,8 @@ class GlobalMean(keras.losses.Loss):
             values = loss.call(
                 tf.nest.map_structure(to_tensor, y_true), tf.nest.map_structure(to_tensor, y_pred)
             )
-            if values.shape.rank == 0 or isinstance(loss, keras.losses.Circle):
-                raise ValueError(
-                    f"loss: {loss.name!r} is not computed row by row, so that replicas which hold "
-                    "some rows each cannot tell the loss of the batch"
-                )
+            if values.shape.rank == 0:
+                raise ValueError(f"loss: {loss.name!r} is not row by row: it gives one number")
             out_mask = getattr(values, "_keras_mask", None)
             masks = [tf.cast(mask, "bool") for mask in (in_mask, out_mask) if mask is not None]
             mask = functools.reduce(tf.logical_and, masks) if masks else None
@@ -89,6 +172,54 @@ class GlobalMean(keras.losses.Loss):
             if known:
                 return total * replicas.rows().weight(total.dtype) / divisor
             return tf.math.divide_no_nan(total, replicas.all_sum(divisor * real))
+
+    def _of_all_rows(self, loss, y_true, y_pred, sample_weight):
+        name = f"loss: {loss.name!r}"
+        given = _gathered(name, (y_true, y_pred, sample_weight), self.every_row)
+        with replicas.as_one_device():
+            whole = loss(*given)
+        if whole.shape.rank != 0:
+            raise ValueError(f"{name} gives shape {whole.shape}, which is no one number")
+        # Each replica's share is that of its rows, of the gradient too: what flows back to an
+        # output is summed over the replicas.
+        return whole * replicas.rows().weight(whole.dtype)
+
+
+def _keras_calls(loss):
+    """Whether it is `keras.losses.Loss` that makes one number of what `call` gives."""
+    return type(loss).__call__ is keras.losses.Loss.__call__
+
+
+def _gathered(name, values, every_row=True, again=True):
+    """What a replica holds of some tensors, from all replicas; with their masks.
+
+    Args:
+        name: What it is for, in words.
+        values: Nested tensors; `None` and scalars stay.
+        every_row: As for `replicas.all_gather`.
+        again: Whether to gather anew what was gathered in this step. A gradient may not flow
+            through that.
+
+    Returns:
+        The same structure.
+
+    Raises:
+        ValueError: if they are no rows.
+    """
+    kept = replicas.gathered()
+    rows = [v for v in tf.nest.flatten(values) if hasattr(v, "shape") and v.shape.rank != 0]
+    masks = [getattr(v, "_keras_mask", None) for v in rows]
+    wanted = {id(v): v for v in [*rows, *masks] if v is not None and (again or id(v) not in kept)}
+    try:
+        found = replicas.all_gather(list(wanted.values()), every_row) if wanted else []
+    except ValueError as error:
+        raise ValueError(f"{name} takes the rows of all replicas, but {error}") from error
+    # The tensors are kept as well, so that none takes over the identity of another.
+    kept.update((key, pair) for key, *pair in zip(wanted, wanted.values(), found, strict=True))
+    for each, mask in zip(rows, masks, strict=True):
+        if mask is not None:
+            set_keras_mask(kept[id(each)][1], kept[id(mask)][1])
+    return tf.nest.map_structure(lambda v: kept[id(v)][1] if id(v) in kept else v, values)
 
 
 def share(loss, y_true, y_pred, sample_weight=None, every_row=False):
@@ -127,6 +258,114 @@ def share_losses(compile_loss):
         compile_loss._flat_losses = [
             each._replace(loss=shared(each.loss)) for each in compile_loss._flat_losses
         ]
+
+
+@contextlib.contextmanager
+def whole_updates(model):
+    """While a step is traced, update from all rows what may not add up over the replicas.
+
+    That is every metric that `compile` was given but those known to count row by row, and activity
+    regularizers of one's own.
+    """
+    changed = [(metric, "update_state", _update) for metric in _compiled_metrics(model)]
+    changed += [
+        (layer, "activity_regularizer", _regularize)
+        for layer in model._flatten_layers()
+        if type(layer.activity_regularizer) not in (type(None), *_SUMS)
+    ]
+    before = [vars(each).get(name) for each, name, _ in changed]
+    for each, name, instead in changed:
+        vars(each)[name] = functools.partial(instead, each, getattr(each, name))
+    try:
+        yield
+    finally:
+        for (each, name, _), old in zip(changed, before, strict=True):
+            if old is None:
+                del vars(each)[name]
+            else:
+                vars(each)[name] = old
+
+
+_SUMS = keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2
+
+
+def _compiled_metrics(model):
+    container = getattr(model, "_compile_metrics", None)
+    return [] if container is None else list({id(m): m for m in container.metrics}.values())
+
+
+def _update(metric, plain, y_true, y_pred, sample_weight=None):
+    """What stands in for a metric's `update_state`.
+
+    A replica's variables are its part of a sum (`steps.step_function`, `resume.get_state`): the
+    first replica holds what one device would, the others hold zeros. What is not to be summed is
+    held alike by all.
+    """
+    summed = [v for v in metric.variables if v.aggregation == "sum"]
+    if len(summed) == len(metric.variables) and is_row_by_row(metric, y_pred):
+        return plain(y_true, y_pred, sample_weight=sample_weight)
+    given = (y_true, y_pred, sample_weight)
+    y_true, y_pred, sample_weight = _gathered(f"metrics: {metric.name!r}", given, again=False)
+    states = replicas.reduce_sum([v.value + 0 for v in summed])
+    for variable, state in zip(summed, states, strict=True):
+        variable.assign(state)
+    with replicas.as_one_device():
+        plain(y_true, y_pred, sample_weight=sample_weight)
+    for variable in summed:
+        variable.assign(replicas.of_first(variable.value + 0))
+    replicas.note_whole(metric.variables)
+
+
+def _regularize(layer, plain, output):
+    """What stands in for an activity regularizer that may look across rows."""
+    name = f"activity_regularizer: of layer {layer.name!r}"
+    (output,) = _gathered(name, (output,))
+    with replicas.as_one_device():
+        whole = plain(output)
+    # Keras divides by the replica's rows, and `Model` adds it up as a mean over them.
+    return whole * replicas.rows().weight(whole.dtype)
+
+
+def check_metrics(model):
+    """Refuse metrics that are updated within the model, from a replica's rows, and may not add up.
+
+    Those that `compile` was given are made ready for `whole_updates`.
+
+    Args:
+        model: A `bigmodels.Model` in its strategy's scope.
+
+    Raises:
+        ValueError: naming the metric.
+    """
+    compiled = _compiled_metrics(model)
+    theirs = {id(v) for metric in compiled for v in metric.variables}
+    for variable in model.metrics_variables:
+        if variable.aggregation != "sum" and id(variable) not in theirs:
+            raise ValueError(
+                f"metrics: {variable.path} has aggregation={variable.aggregation!r}; a metric "
+                "over several replicas counts what can be added up, unless compile is given it"
+            )
+    for metric in model.metrics:
+        kind = type(metric)
+        known = kind in CLASSES or kind in _DECLARED or kind is CompileMetrics
+        if not (known or model.steps_add_up or metric in compiled):
+            raise ValueError(
+                f"metrics: {metric.name!r} is updated within the model, from some rows on each "
+                f"replica, and {kind.__name__} may not add up. Give it to compile; or, if it does, "
+                "mark the class with bigmodels.distribute.row_by_row"
+            )
+    for metric in compiled:
+        if type(metric) not in CLASSES and metric not in _SETTLED:
+            # Every replica has the initial value, which would be counted several times.
+            for variable in metric.variables:
+                own = model.distribute_strategy.experimental_local_results(variable.value)
+                others = own[1:] if writes(model.distribute_strategy) else own
+                for each in others if variable.aggregation == "sum" else ():
+                    each.assign(tf.zeros_like(each))
+            _SETTLED.add(metric)
+
+
+_SETTLED = weakref.WeakSet()
 
 
 def _moments(layer, inputs, mask):
@@ -229,7 +468,7 @@ def own_apply(optimizer):
         given = [grad for grad in grads if grad is not None]
         given += [watch.bad(losses[-1:])] if watch else []
         losses.clear()
-        summed = replicas.all_sum(given)
+        summed = replicas.reduce_sum(given) if replicas.in_replica() else given
         bad = summed.pop() if watch else None
         summed = iter(summed)
         grads = [None if grad is None else next(summed) for grad in grads]

@@ -351,7 +351,7 @@ class Model(keras.Model):
                 "jit_compile: True, but XLA cannot compile a step over several replicas; "
                 "leave it at 'auto'"
             )
-        for name in (step_function.__name__, "compute_loss"):
+        for name in (step_function.__name__, "compute_loss", "compute_metrics"):
             if getattr(type(self), name) is not getattr(Model, name) and not self.steps_add_up:
                 raise ValueError(
                     f"{name}: {type(self).__name__} has its own, which {self._replicas} replicas "
@@ -359,12 +359,7 @@ class Model(keras.Model):
                     "bigmodels.distribute.share, give gradients to optimizer.apply, then set "
                     "steps_add_up = True in the class"
                 )
-        for variable in self.metrics_variables:
-            if variable.aggregation != "sum":
-                raise ValueError(
-                    f"metrics: {variable.path} has aggregation={variable.aggregation!r}; a metric "
-                    "over several replicas counts what can be added up"
-                )
+        exact.check_metrics(self)
         for layer in self._flatten_layers():
             if getattr(layer, "stateful", False):
                 raise ValueError(

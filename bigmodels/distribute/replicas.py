@@ -11,6 +11,8 @@ import typing
 import keras
 import tensorflow as tf
 
+from bigmodels import checks
+
 # Mirrored replicas are traced in threads that take turns at every collective operation.
 _current = threading.local()
 
@@ -56,6 +58,22 @@ def rows():
     return getattr(_current, "rows", None) if in_replica() else None
 
 
+def of_first(value):
+    """A tensor of the first replica, and zeros in all others."""
+    replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+    return tf.where(tf.equal(replica, 0), value, tf.zeros_like(value))
+
+
+def gathered():
+    """What this replica has from all replicas in this step, by the identity of its own part."""
+    return {} if rows() is None else _current.gathered
+
+
+def note_whole(variables):
+    """Note that variables of metrics were updated from all rows in this step."""
+    _current.whole.update(id(variable) for variable in variables)
+
+
 def real(dtype):
     """1 in the dtype, or 0 in a replica whose row only stands in."""
     mine = rows()
@@ -63,9 +81,29 @@ def real(dtype):
 
 
 def all_sum(value):
-    """The sum over all replicas of a tensor, or of each of a list; differentiable."""
+    """The sum over all replicas of a tensor, or of each of a list; differentiable.
+
+    A layer that looks at all rows of a batch, written with it, gives the numbers of one device; see
+    `bigmodels.distribute.Model`. Every replica has to call it, outside of `tf.cond`.
+
+    Args:
+        value: A tensor of numbers, or a nested structure of them, with the same shapes on every
+            replica. A replica that no row of the batch was left for adds nothing.
+
+    Returns:
+        The same structure; on one device, the value itself.
+    """
     if not in_replica():
         return value
+    value = tf.nest.map_structure(tf.convert_to_tensor, value)
+    mine = rows()
+    if mine is not None and not isinstance(mine.real, int):
+        value = tf.nest.map_structure(lambda v: tf.where(mine.real > 0, v, tf.zeros_like(v)), value)
+    return reduce_sum(value)
+
+
+def reduce_sum(value):
+    """`all_sum` of what is not of the batch's rows: every replica's value counts."""
     flat = tf.nest.flatten(value)
     sums = [None] * len(flat)
     # One operation for each dtype: they are packed into one message. On the CPU they know no
@@ -79,6 +117,94 @@ def all_sum(value):
         for i, total in zip(places, group, strict=True):
             sums[i] = tf.cast(total, flat[i].dtype)
     return tf.nest.pack_sequence_as(value, sums)
+
+
+def all_gather(value, every_row=False):
+    """The rows of all replicas, in the order of the global batch; differentiable.
+
+    Every replica adds its rows to zeros: `all_sum`'s cost for a tensor of all rows, and the same
+    again for the gradient.
+
+    Args:
+        value: A tensor, or a nested structure of them, whose first axis is rows: as many for each
+            tensor, on each replica as many as it has.
+        every_row: Whether these are all rows of the batch, or each equally often; saves a message
+            between the replicas.
+
+    Returns:
+        The same structure; on one device, the value itself.
+
+    Raises:
+        ValueError: if there is no first axis, the first axes differ or are not the batch's, or a
+            tensor is ragged, sparse or of strings; where shapes are unknown, at run time.
+    """
+    if not in_replica():
+        return value
+    for each in tf.nest.flatten(value):
+        if isinstance(each, tf.RaggedTensor | tf.SparseTensor):
+            raise ValueError(f"gather: {each}, expected a dense tensor")
+    value = tf.nest.map_structure(tf.convert_to_tensor, value)
+    flat = tf.nest.flatten(value)
+    for each in flat:
+        if each.shape.rank == 0 or each.dtype == tf.string:
+            raise ValueError(f"gather: {each}, expected rows of numbers")
+    number, begin, total = _layout(flat, every_row)
+    own = [_as_sent(each)[:number] for each in flat]
+    after = total - begin - number
+    own = [tf.pad(each, [[begin, after], *[[0, 0]] * (each.shape.rank - 1)]) for each in own]
+    sums = [tf.cast(each, old.dtype) for each, old in zip(reduce_sum(own), flat, strict=True)]
+    for each, old in zip(sums, flat, strict=True):
+        each.set_shape((tf.get_static_value(total), *old.shape[1:]))
+    return tf.nest.pack_sequence_as(value, sums)
+
+
+def _as_sent(value):
+    """Small integers travel as float32, which holds them; others as 64 bits."""
+    if value.dtype.is_floating or value.dtype.is_complex:
+        return value
+    return tf.cast(value, "float32" if value.dtype.size < 4 else "int64")
+
+
+def _layout(flat, every_row):
+    """`(number, begin, total)`: a replica's entries of the first axis, and where among all."""
+    numbers = [v.shape[0] if v.shape[0] is not None else tf.shape(v)[0] for v in flat]
+    for number in numbers[1:]:
+        _check_equal(number, numbers[0], "gather: {} rows of one tensor beside {} of another")
+    number, mine = numbers[0], rows()
+    if not every_row or mine is None:
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        number = number * real("int32")
+        counts = reduce_sum(tf.one_hot(replica, count(), dtype="int32") * number)
+        return number, tf.reduce_sum(counts[:replica]), tf.reduce_sum(counts)
+    own = mine.total // count() if isinstance(mine.total, int) else mine.end - mine.begin
+    times = number // own
+    _check_equal(times * own, number, "gather: {} rows of the batch, but a tensor's first axis {}")
+    return number * mine.real, mine.begin * times, mine.total * times
+
+
+def _check_equal(found, wanted, message):
+    """Refuse unequal numbers: at once where they are known, else at run time."""
+    if isinstance(found, int) and isinstance(wanted, int):
+        if found != wanted:
+            raise ValueError(message.format(found, wanted))
+    else:
+        checks.require(tf.equal(found, wanted), tf.strings.format(message, (found, wanted)))
+
+
+@contextlib.contextmanager
+def as_one_device():
+    """Let Keras' code see one replica: what it works on is the whole batch.
+
+    Keras' losses divide by the number of replicas; those that a user's function calls do too. The
+    other replicas' threads wait meanwhile, as nothing in here reaches them.
+    """
+    strategy = tf.distribute.get_strategy()
+    several = type(strategy)
+    strategy.__class__ = type(several.__name__, (several,), {"num_replicas_in_sync": 1})
+    try:
+        yield
+    finally:
+        strategy.__class__ = several
 
 
 def of_batch(draw, size):
@@ -114,31 +240,30 @@ def own_rows(data):
         The same structure with this replica's rows.
     """
     context = tf.distribute.get_replica_context()
-    tensors = [value for value in tf.nest.flatten(data) if value is not None]
-    for value in tensors:
+    tensors = list(_leaves(data))
+    for name, value in tensors:
         if isinstance(value, tf.SparseTensor) or value.shape.rank == 0:
-            raise ValueError(f"x: {value} has no rows to divide between the replicas")
+            raise ValueError(f"{name}: {value} has no rows to divide between the replicas")
+    total, same = _rows_of_batch(tensors)
     replica, replicas = context.replica_id_in_sync_group, context.num_replicas_in_sync
     # Where the batch divides evenly every shape stays static; else the batch axis is not, as Keras
     # weighs some means by a static size.
-    size = tensors[0].shape[0]
+    size = next((v.shape[0] for _, v in tensors if v.shape[0] is not None), None)
     if size is not None and size % replicas == 0:
         static = size // replicas
         mine = Rows(replica * static, (replica + 1) * static, size, 1)
     else:
         static = None
-        total = tensors[0].nrows() if isinstance(tensors[0], tf.RaggedTensor) else None
-        total = tf.cast(tf.shape(tensors[0])[0] if total is None else total, "int32")
         begin, end = replica * total // replicas, (replica + 1) * total // replicas
         first = tf.minimum(begin, total - 1)
         mine = Rows(first, tf.maximum(end, first + 1), total, tf.cast(end > begin, "int32"))
-    _current.rows = mine
+    _current.rows, _current.gathered, _current.whole = mine, {}, set()
 
     def part(value):
         if value is None:
             return None
         # Cut on the host, so that a device is sent its own rows only.
-        with tf.device("/device:CPU:0"):
+        with tf.device("/device:CPU:0"), tf.control_dependencies(same):
             mine_of_it = value[mine.begin : mine.end]
         if static is not None:
             mine_of_it = tf.ensure_shape(mine_of_it, (static, *value.shape[1:]))
@@ -147,7 +272,53 @@ def own_rows(data):
     try:
         yield tf.nest.map_structure(part, data)
     finally:
-        _current.rows = None
+        _current.rows = _current.gathered = _current.whole = None
+
+
+def _leaves(data):
+    """`(name, tensor)` of all that a batch holds, as a user knows them: `x['a']`, `y`."""
+    known = ("x", "y", "sample_weight")
+    named = {"x": data}
+    if isinstance(data, tuple):
+        names = known if len(data) <= len(known) else [f"data[{i}]" for i in range(len(data))]
+        named = dict(zip(names, data, strict=False))
+    for name, part in named.items():
+        for path, value in keras.tree.flatten_with_path(part):
+            if value is not None:
+                yield name + "".join(f"[{key!r}]" for key in path), value
+
+
+def _rows_of_batch(tensors):
+    """Rows of the batch, as a tensor, and the assertions that all its tensors have so many.
+
+    They are those of the targets, if there are any: inputs that are no rows are what happens.
+    """
+    names = [name for name, _ in tensors]
+    first = next((i for i, name in enumerate(names) if name.startswith("y")), 0)
+    numbers = [
+        tf.cast(v.nrows() if isinstance(v, tf.RaggedTensor) else tf.shape(v)[0], "int32")
+        for _, v in tensors
+    ]
+    wanted, static = numbers[first], tensors[first][1].shape[0]
+    remedy = (
+        f"rows of {names[first]}; every input is divided between the replicas by its first axis: "
+        "repeat it for each row, or make it a weight or a constant of the model"
+    )
+    same = []
+    for (name, value), number in zip(tensors, numbers, strict=True):
+        rows = value.shape[0]
+        if None not in (rows, static):
+            if rows != static:
+                raise ValueError(
+                    f"{name}: shape {value.shape}, but the batch has {static} {remedy}"
+                )
+        elif name != names[first]:
+            inner = [] if isinstance(value, tf.RaggedTensor) else tf.shape(value)[1:]
+            shape = tf.concat([number[None], inner], 0)
+            message = f"{name}: shape {{}}, but the batch has {{}} {remedy}"
+            message = tf.strings.format(message, (shape, wanted))
+            same.append(checks.require(tf.equal(number, wanted), message))
+    return wanted, [assertion for assertion in same if assertion is not None]
 
 
 @contextlib.contextmanager
@@ -163,7 +334,8 @@ def real_counts(model):
     before = [variable.value + 0 for variable in counted]
     yield
     for variable, value in zip(counted, before, strict=True):
-        variable.assign(tf.where(mine.real > 0, variable.value, value))
+        if id(variable) not in _current.whole:  # These have seen all rows.
+            variable.assign(tf.where(mine.real > 0, variable.value, value))
 
 
 @contextlib.contextmanager

@@ -98,10 +98,13 @@ def set_state(model, state, counts):
     metrics, strategy = model.metrics_variables, model.distribute_strategy
     now = strategy.num_replicas_in_sync
     if any(len(count) != now for count in counts):
-        # What replicas counted adds up: the first one takes over the sum.
+        # What replicas counted adds up: the first one takes over the sum. What does not add up all
+        # of them hold alike.
         counts = [
             np.concatenate([c.sum(0, keepdims=True), np.zeros((now - 1, *c.shape[1:]), c.dtype)])
-            for c in counts
+            if variable.aggregation == "sum"
+            else np.repeat(c[:1], now, 0)
+            for variable, c in zip(metrics, counts, strict=True)
         ]
     if now == 1:
         for variable, count in zip(metrics, counts, strict=True):

@@ -38,14 +38,23 @@ def step_function(model, step):
 
     def global_metrics(seen):
         variables = model.metrics_variables
-        own = [variable.value + 0 for variable in variables]
+        # What is not summed is the same everywhere.
+        own = [v.value + 0 for v in variables]
+        own = [
+            value if variable.aggregation == "sum" else replicas.of_first(value)
+            for variable, value in zip(variables, own, strict=True)
+        ]
         digests, *totals = replicas.all_sum([own_digest(seen, strategy), *own])
         check_same_on_workers(digests)
         with keras.StatelessScope(state_mapping=list(zip(variables, totals, strict=True))):
             return model.get_metrics_result()
 
     def one_step(data):
-        with exact.batch_statistics(model), exact.added_losses(model):
+        with (
+            exact.batch_statistics(model),
+            exact.added_losses(model),
+            exact.whole_updates(model),
+        ):
             outputs = strategy.run(replica_step, args=(data,))
         return {name: strategy.reduce("MEAN", v, axis=None) for name, v in outputs.items()}
 

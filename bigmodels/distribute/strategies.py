@@ -184,8 +184,7 @@ def from_chief(strategy, values):
     @tf.function
     def send(tensors):
         def from_first():
-            first = tf.equal(tf.distribute.get_replica_context().replica_id_in_sync_group, 0)
-            return replicas.all_sum([tf.where(first, v, tf.zeros_like(v)) for v in tensors])
+            return replicas.all_sum([replicas.of_first(v) for v in tensors])
 
         sent = strategy.run(from_first)
         return [strategy.experimental_local_results(value)[0] for value in sent]

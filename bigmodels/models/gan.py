@@ -18,7 +18,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from bigmodels import checks, kernels
-from bigmodels.distribute import Model, SharedSeedGenerator, all_sum, of_batch, share
+from bigmodels.distribute import Model, SharedSeedGenerator, all_sum, of_batch, row_by_row, share
 from bigmodels.layers import LayerStack, SpectralNormalization, check_image_shape
 
 # The article's widths, in its order: a ladder down, up to 1024, down to a waist of 16, and out.
@@ -364,7 +364,7 @@ class GAN(Model):
             logits = self.discriminator(images, training=True)
         gradient = ops.cast(tape.gradient(logits, images), logits.dtype)
         squares = ops.sum(ops.square(gradient), axis=range(1, len(images.shape)))  # (batch,)
-        return logits, self.r1 / 2 * share(lambda _, each: each, squares, squares, every_row=True)
+        return logits, self.r1 / 2 * share(_second, squares, squares, every_row=True)
 
     def train_step(self, data):  # Two optimizers, one pass: Keras' own step knows one loss.
         images, _, _ = keras.utils.unpack_x_y_sample_weight(data)
@@ -456,6 +456,11 @@ class GAN(Model):
         for name in ("generator", "discriminator"):
             config[name] = keras.saving.deserialize_keras_object(config[name])
         return cls(**config)
+
+
+@row_by_row
+def _second(_, each):
+    return each
 
 
 def _dcgan_adam():

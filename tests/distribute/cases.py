@@ -35,6 +35,7 @@ class Case:
         policy: Keras dtype policy.
         predict: What `predict` is given, if not the inputs.
         tolerance: Largest difference of a weight after all steps; see `test_exactness`.
+        whole: Whether it is also evaluated and predicts, as all `MODELS` are.
     """
 
     build: Callable
@@ -44,6 +45,7 @@ class Case:
     policy: str = "float32"
     predict: Callable | None = None
     tolerance: float = 5e-6
+    whole: bool = False
 
 
 def _table(rng):
@@ -202,6 +204,176 @@ def _two_targets(rng):
     return x, (y, rng.normal(size=(ROWS, 1)).astype("float32"))
 
 
+# What looks across the rows of a batch.
+
+
+def _scores(rng):
+    """Targets from 0 to 1, with weights."""
+    x, _ = _table(rng)
+    return x, rng.random((ROWS, 3)).astype("float32"), rng.random(ROWS).astype("float32")
+
+
+def _unweighted_scores(rng):
+    return _scores(rng)[:2]
+
+
+class Contrast(keras.losses.Loss):
+    """In-batch negatives: each row's target is to be nearer its own output than all others'."""
+
+    def call(self, y_true, y_pred):
+        similarity = keras.ops.matmul(y_pred, keras.ops.transpose(y_true)) * Temperature.made.scale
+        return -keras.ops.diagonal(keras.ops.log_softmax(similarity))
+
+
+class Temperature(layers.Layer):
+    """Holds a weight that only the loss uses."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = self.add_weight(shape=(), initializer="ones")
+        Temperature.made = self
+
+    def call(self, x):
+        return x
+
+
+class OwnCall(keras.losses.Loss):
+    """Has its own mean, and takes part in Keras' as well."""
+
+    def call(self, y_true, y_pred):
+        return keras.ops.mean(keras.ops.abs(y_true - y_pred), -1)
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        furthest = keras.ops.max(keras.ops.square(y_true - y_pred))
+        return super().__call__(y_true, y_pred, sample_weight) + 0.1 * furthest
+
+
+def one_number(y_true, y_pred):
+    """A loss function that calls Keras', which divides by the number of replicas."""
+    spread = keras.ops.var(y_pred - y_true, axis=0)
+    return keras.losses.MeanSquaredError()(y_true, y_pred) + 0.1 * keras.ops.mean(spread)
+
+
+def centred(y_true, y_pred):
+    """A number for each row that depends on all others; of sequences too."""
+    y_pred = y_pred - keras.ops.mean(y_pred, axis=0, keepdims=True)
+    y_true = keras.ops.one_hot(keras.ops.cast(y_true, "int32"), 7)
+    return keras.ops.mean(keras.ops.square(y_true - y_pred), -1)
+
+
+def rmse(y_true, y_pred):
+    return keras.ops.sqrt(keras.ops.mean(keras.ops.square(y_true - y_pred)))
+
+
+class Kept(keras.metrics.Metric):
+    """A largest or smallest value, or a product: a state that begins somewhere and is no sum."""
+
+    def __init__(self, how, begin, aggregation="sum", dtype="float32", **kwargs):
+        super().__init__(**kwargs)
+        self.how, self.begin = getattr(keras.ops, how), begin
+        initializer = keras.initializers.Constant(begin)
+        self.kept = self.add_variable((), initializer, dtype, aggregation, "kept")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        new = keras.ops.max(keras.ops.abs(y_true - y_pred))
+        if sample_weight is not None:
+            new *= keras.ops.max(sample_weight)
+        new = keras.ops.cast(new * (100 if self.kept.dtype == "int32" else 1), self.kept.dtype)
+        self.kept.assign(self.how(self.kept, new))
+
+    def result(self):
+        return self.kept
+
+    def reset_state(self):
+        self.kept.assign(keras.ops.full_like(self.kept, self.begin))
+
+
+class MyError(keras.metrics.MeanAbsoluteError):
+    """Keras' name, but not Keras' numbers."""
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        super().update_state(y_true, y_pred - keras.ops.mean(y_pred, 0), sample_weight)
+
+
+def _metrics():
+    return [
+        rmse,
+        "mae",
+        Kept("maximum", 0.0, name="largest"),
+        Kept("minimum", 1e9, name="smallest"),
+        Kept("multiply", 1.0, name="product"),
+        Kept("maximum", 0.0, "mean", name="largest_by_mean"),
+        Kept("add", 0, dtype="int32", name="whole_number"),
+        keras.losses.MeanSquaredError(name="a_loss"),
+        keras.metrics.MeanMetricWrapper(rmse, name="wrapped"),
+        MyError(),
+        keras.metrics.R2Score(),
+        keras.metrics.ConcordanceCorrelation(axis=0),
+        keras.metrics.AUC(name="auc"),
+        keras.metrics.F1Score(threshold=0.5),
+        keras.metrics.RootMeanSquaredError(),
+        keras.metrics.Hinge(),
+    ]
+
+
+def _probabilities():
+    inputs = keras.Input((6,))
+    return distribute.Model(inputs, layers.Dense(3, activation="sigmoid")(inputs))
+
+
+def _masked_sequences():
+    inputs = keras.Input((6,), dtype="int32")
+    x = layers.Embedding(7, 4, mask_zero=True)(inputs)
+    return distribute.Model(inputs, layers.Dense(7)(x))
+
+
+def _named_outputs():
+    inputs = keras.Input((6,))
+    x = layers.Dense(8, activation="tanh")(inputs)
+    outputs = {
+        "kind": layers.Dense(3, activation="sigmoid", name="kind")(x),
+        "size": layers.Dense(1, name="size")(x),
+        "rank": layers.Reshape((), name="rank")(layers.Dense(1)(x)),
+    }
+    return distribute.Model(inputs, outputs)
+
+
+def _named_targets(rng):
+    x, y = _unweighted_scores(rng)
+    size, rank = rng.normal(size=(2, ROWS)).astype("float32")
+    return x, {"kind": y, "size": size[:, None], "rank": rank}
+
+
+class Furthest(keras.regularizers.Regularizer):
+    """An activity regularizer that is no sum over the rows."""
+
+    def __call__(self, x):
+        return 0.3 * keras.ops.max(keras.ops.square(x)) * keras.ops.cast(tf.shape(x)[0], x.dtype)
+
+
+class Centre(layers.Layer):
+    """Takes off the batch's mean, and counts the rows, as `Model.steps_add_up` says."""
+
+    def build(self, shape):
+        self.seen = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+    def call(self, x, training=False):
+        rows = keras.ops.cast(keras.ops.shape(x)[0], x.dtype)
+        total, rows = distribute.all_sum([keras.ops.sum(x, 0, keepdims=True), rows])
+        if training:
+            self.seen.assign_add(rows)
+        return x - total / rows
+
+
+class Deviation(layers.Layer):
+    """Minibatch standard deviation, of all rows that `all_gather` gives."""
+
+    def call(self, x):
+        spread = keras.ops.var(distribute.all_gather(x), axis=0)
+        spread = keras.ops.mean(keras.ops.sqrt(spread + 1e-3))
+        return keras.ops.concatenate([x, keras.ops.zeros_like(x[:, :1]) + spread], -1)
+
+
 _PREDICT_NOISE = lambda x: np.random.default_rng(5).normal(size=(11, 5)).astype("float32")  # noqa: E731
 
 MODELS = {
@@ -355,6 +527,66 @@ FEATURES = {
 }
 
 
+_by_sgd = {"optimizer": lambda: optimizers.SGD(0.05), "metrics": list}
+
+ACROSS_ROWS = {
+    # What runs every time stands in for the rows below.
+    "metrics": Case(
+        _probabilities,
+        _scores,
+        {
+            **_by_sgd,
+            "loss": lambda: one_number,
+            "metrics": _metrics,
+            "weighted_metrics": lambda: [Kept("maximum", 0.0, name="weighted"), MyError(), "mse"],
+        },
+        batches=_first_batch_of_one,
+        whole=True,
+    ),
+    "Dice over the rows": Case(
+        _probabilities,
+        _unweighted_scores,
+        {**_by_sgd, "loss": lambda: keras.losses.Dice(axis=0), "steps_per_execution": lambda: 4},
+        batches=_first_batch_of_one,
+    ),
+    "Circle": _case(
+        batches=_first_batch_of_one,
+        optimizer=lambda: optimizers.SGD(1e-3),
+        compile={"loss": keras.losses.Circle},
+    ),
+    "loss with its own mean": Case(
+        _probabilities, _scores, {**_by_sgd, "loss": OwnCall}, batches=_first_batch_of_one
+    ),
+    "in-batch negatives": Case(
+        lambda: _mlp(Temperature()),
+        _unweighted_scores,
+        {**_by_sgd, "loss": Contrast},
+        batches=_first_batch_of_one,
+    ),
+    "masked, across rows": Case(
+        _masked_sequences,
+        _tokens,
+        {**_by_sgd, "loss": lambda: centred, "metrics": lambda: [centred]},
+        batches=_first_batch_of_one,
+    ),
+    "outputs by name": Case(
+        _named_outputs,
+        _named_targets,
+        {
+            **_by_sgd,
+            "loss": lambda: {"kind": "dice", "size": one_number, "rank": "mse"},
+            "loss_weights": lambda: {"kind": 1.0, "size": 0.3, "rank": 0.1},
+            "metrics": lambda: {"kind": [rmse], "size": "mae", "rank": [rmse, "mse"]},
+        },
+        batches=_first_batch_of_one,
+    ),
+    "activity regularizer of rows": _case(
+        dense={"activity_regularizer": Furthest()}, batches=_first_batch_of_one
+    ),
+    "layers by all_sum": _case(Centre, Deviation, batches=_first_batch_of_one),
+}
+
+
 def _much():
     return optimizers.AdamW(
         1e-2,
@@ -392,13 +624,14 @@ def _crossed():
 
 
 CROSSED = dict(_crossed())
-CASES = MODELS | FEATURES | CROSSED
+CASES = MODELS | FEATURES | ACROSS_ROWS | CROSSED
 # Several workers train a group in one start; `FAST_MODELS` without the others, which are slow.
 FAST_MODELS = ("CNN", "RNN", "Transformer", "GAN")
 GROUPS = {
     "models": FAST_MODELS,
     "other models": tuple(name for name in MODELS if name not in FAST_MODELS),
     "features": tuple(FEATURES),
+    "across rows": tuple(ACROSS_ROWS),
     "crossed": tuple(CROSSED),
 }
 
@@ -423,7 +656,7 @@ def run(name, strategy):
     with strategy.scope():
         model = case.build()
         model.compile(**{key: make() for key, make in case.compile.items()})
-    whole = name in MODELS  # Every function that is traced takes seconds.
+    whole = case.whole or name in MODELS  # Every function that is traced takes seconds.
     history = model.fit(
         case.batches(rows),
         epochs=EPOCHS,

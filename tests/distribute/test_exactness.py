@@ -72,10 +72,16 @@ def _furthest(found, wanted):
 
 FAST = {
     "mirrored 2": ("CNN", "GAN", "much at once", "two outputs", "mixed_float16"),
+    # A batch of two rows leaves one of them without any.
+    "mirrored 3": ("in-batch negatives", "outputs by name"),
     # Beside these, and beside two replicas of one process, a functional model adds little.
     "2 workers": cases.FAST_MODELS,
 }
-THOROUGH = {"mirrored 2": (*cases.MODELS, "functional")}
+THOROUGH = {
+    "mirrored 2": (*cases.MODELS, "functional"),
+    "mirrored 3": tuple(cases.ACROSS_ROWS),
+    "2 workers": tuple(cases.ACROSS_ROWS),
+}
 
 
 def _matrix():

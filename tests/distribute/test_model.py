@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import bigmodels
 from bigmodels import distribute
+from bigmodels.distribute import exact
 from tests.distribute.test_exactness import _mirrored
 
 
@@ -78,11 +80,6 @@ class OwnStepThatAddsUp(OwnStep):
     steps_add_up = True
 
 
-class OwnMean(keras.losses.Loss):
-    def __call__(self, y_true, y_pred, sample_weight=None):
-        return tf.reduce_mean(tf.square(y_true - y_pred))
-
-
 def test_an_own_step_must_say_that_it_adds_up():
     with pytest.raises(ValueError, match="train_step: OwnStep has its own, which 2 replicas"):
         _model(_mirrored(2), OwnStep).fit(*DATA, verbose=0)
@@ -100,34 +97,124 @@ def test_an_own_loss_must_say_that_it_adds_up():
         _model(_mirrored(2), OwnLoss).fit(*DATA, verbose=0)
 
 
-@pytest.mark.parametrize(
-    ("loss", "message"),
-    [
-        (OwnMean(), "loss: OwnMean has a __call__ of its own"),
-        (keras.losses.Dice(), "loss: 'dice' is not computed row by row"),
-        (lambda y, p: tf.reduce_mean(y - p), "is not computed row by row"),
-        (keras.losses.MeanSquaredError(reduction="none"), "has reduction='none'"),
-    ],
-)
-def test_losses_that_cannot_be_shared_are_refused(loss, message):
-    with pytest.raises(ValueError, match=message):
+class OwnVector(keras.losses.Loss):
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        return tf.square(y_true - y_pred)
+
+
+def test_a_loss_must_be_one_number():
+    with pytest.raises(ValueError, match="has reduction='none'"):
+        loss = keras.losses.MeanSquaredError(reduction="none")
         _model(_mirrored(2), loss=loss).fit(*DATA, verbose=0)
+    with pytest.raises(ValueError, match=r"loss: 'own_vector' gives shape \(None, 3\)"):
+        _model(_mirrored(2), loss=OwnVector()).fit(*DATA, verbose=0)
 
 
-def test_a_metric_whose_counts_do_not_add_up_is_refused():
-    class Largest(keras.metrics.Metric):
-        def __init__(self):
-            super().__init__(name="largest")
-            self.value = self.add_variable((), "zeros", aggregation="mean")
+@distribute.row_by_row
+def no_rows(y_true, y_pred):
+    return tf.reduce_mean(y_true - y_pred)
 
-        def update_state(self, y, y_pred, sample_weight=None):
-            self.value.assign(tf.maximum(self.value, tf.reduce_max(y_pred)))
 
-        def result(self):
-            return self.value
+def test_a_loss_that_says_it_is_row_by_row_must_be():
+    with pytest.raises(ValueError, match="loss: 'no_rows' is not row by row: it gives one number"):
+        _model(_mirrored(2), loss=no_rows).fit(*DATA, verbose=0)
 
-    with pytest.raises(ValueError, match=r"metrics: .* has aggregation='mean'"):
-        _model(_mirrored(2), metrics=[Largest()]).fit(*DATA, verbose=0)
+
+class Largest(keras.metrics.Metric):
+    def __init__(self):
+        super().__init__(name="largest")
+        self.value = self.add_variable((), "zeros")
+
+    def update_state(self, y, y_pred=None, sample_weight=None):
+        self.value.assign(tf.maximum(self.value, tf.reduce_max(y)))
+
+    def result(self):
+        return self.value
+
+
+class Watched(keras.layers.Layer):
+    """Updates a metric where no rows can be gathered for it."""
+
+    def __init__(self, metric):
+        super().__init__()
+        self.metric = metric
+
+    def call(self, x):
+        self.metric.update_state(x)
+        return x
+
+
+def test_a_metric_within_the_model_that_may_not_add_up_is_refused():
+    with pytest.raises(ValueError, match="metrics: 'largest' is updated within the model"):
+        _model(_mirrored(2), hidden=lambda x: Watched(Largest())(x)).fit(*DATA, verbose=0)
+    mean = keras.metrics.Mean(name="seen")
+    model = _model(_mirrored(2), hidden=lambda x: Watched(mean)(x))
+    assert "seen" in model.fit(*DATA, verbose=0).history
+
+
+class OwnMetrics(distribute.Model):
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        return super().compute_metrics(x, y, y_pred, sample_weight)
+
+
+def test_own_compute_metrics_must_say_that_they_add_up():
+    with pytest.raises(ValueError, match="compute_metrics: OwnMetrics has its own, which 2"):
+        _model(_mirrored(2), OwnMetrics).fit(*DATA, verbose=0)
+
+
+def test_what_is_not_known_to_be_row_by_row_is_gathered():
+    """By identity: neither a name nor a base class will do, nor Keras' own over the rows."""
+    losses, metrics = keras.losses, keras.metrics
+    output = tf.zeros((4, 3))
+    wrap = exact.LossFunctionWrapper
+
+    def mean_squared_error(y_true, y_pred):
+        return y_pred
+
+    class MeanSquaredError(losses.MeanSquaredError):
+        pass
+
+    rows = [
+        losses.MeanSquaredError(),
+        losses.Dice(axis=-1),
+        losses.CosineSimilarity(axis=(1,)),
+        wrap(losses.binary_crossentropy),
+        metrics.MeanAbsoluteError(),
+        metrics.AUC(),
+        metrics.MeanMetricWrapper(metrics.categorical_accuracy),
+        bigmodels.losses.SparseCategoricalCrossentropy(),
+        bigmodels.losses.CTC(),
+    ]
+    across = [
+        MeanSquaredError(),
+        losses.Dice(),
+        losses.Dice(axis=(0, 1)),
+        losses.Circle(),
+        losses.Hinge(),
+        losses.CosineSimilarity(axis=0),
+        losses.BinaryCrossentropy(axis=-2),
+        wrap(mean_squared_error),
+        wrap(losses.dice),
+        metrics.MeanMetricWrapper(mean_squared_error),
+        metrics.PearsonCorrelation(axis=0),
+        metrics.MeanMetricWrapper(losses.MeanSquaredError()),
+        Largest(),
+    ]
+    assert [exact.is_row_by_row(each, output) for each in rows] == [True] * len(rows)
+    assert [exact.is_row_by_row(each, output) for each in across] == [False] * len(across)
+    # Keras' means over the last axis are over the rows where it is the only one.
+    assert not exact.is_row_by_row(losses.MeanSquaredError(), tf.zeros(4))
+
+
+def test_every_loss_and_metric_of_keras_has_been_thought_of():
+    """What a newer Keras adds is gathered until it is looked at."""
+    gathered = "Circle Hinge SquaredHinge circle hinge squared_hinge Loss Metric get".split()
+    gathered += "serialize deserialize".split()
+    for module in (keras.losses, keras.metrics):
+        for name, each in vars(module).items():
+            if callable(each):
+                known = each in exact.FUNCTIONS | exact.CLASSES
+                assert known != (name in gathered), name
 
 
 def test_a_model_made_outside_the_scope_is_refused():
