@@ -307,8 +307,7 @@ class Model(keras.Model):
             resume.epochs_from(iterator, *resumable.position, resumable.replay)
 
     def _make_function(self, step_function):
-        # Keras reduces scalars over a batch axis (keras#20585) and loops in a way that fails under
-        # several replicas (keras#19246).
+        # Keras reduces scalars over a batch axis (keras#20585), and takes means of means.
         if self._watch is not None and step_function.__name__ == "train_step":
             step_function = self._watch.step(step_function)
         if self._distribute_strategy is not None:
