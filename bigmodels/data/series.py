@@ -107,6 +107,9 @@ def load_series(
     time="",
     targets=(),
     time_format="",
+    missing=(),
+    decimal="auto",
+    encoding="",
     seed=0,
 ):
     """Load a series by name, check it, split it by time, standardise it, cut it into windows.
@@ -127,6 +130,9 @@ def load_series(
         time: As for `read_csv`.
         targets: As for `read_csv`.
         time_format: As for `read_csv`.
+        missing: As for `read_csv`.
+        decimal: As for `read_csv`.
+        encoding: As for `read_csv`.
         seed: Decides the order of the training windows, nothing else.
 
     Returns:
@@ -140,8 +146,16 @@ def load_series(
     if name in embedded.SERIES:
         table, fill = embedded.SERIES[name](), fill if fill != "none" else "linear"
     elif kind == "csv":
-        options = {"time": time, "targets": targets, "time_format": time_format}
-        table = csv_series.read_csv(path, **options)
+        table = csv_series.read_csv(
+            path,
+            time=time,
+            targets=targets,
+            time_format=time_format,
+            missing=missing,
+            decimal=decimal,
+            encoding=encoding,
+            notes=notes,
+        )
     else:
         known = ", ".join(embedded.SERIES)
         hint = did_you_mean(name, "csv", embedded.SERIES)
@@ -219,17 +233,16 @@ def load_series(
     )
 
 
-def last_window(path, variables, length, spacing, *, fill, time, time_format):
+def last_window(path, variables, length, spacing, *, fill, **options):
     """The end of a file, from which a model goes on.
 
     Args:
         path: A CSV file as for `read_csv`.
-        variables: The model's.
+        variables: The model's; the file may have others too.
         length: Rows of its window.
         spacing: The step between them, as `Timeline.spacing` says it.
         fill: As for `load_series`.
-        time: As for `read_csv`.
-        time_format: As for `read_csv`.
+        **options: As for `read_csv`: `time`, `time_format`, `missing`, `decimal`, `encoding`.
 
     Returns:
         `(window, timeline, next)`: float64 `(length, variables)`, and the number of the row after
@@ -238,17 +251,17 @@ def last_window(path, variables, length, spacing, *, fill, time, time_format):
     Raises:
         ValueError: naming the file, and the line, that does not fit.
     """
+    notes, name = Notes(), f"input: {str(path)!r}"
+    asked = f"{name} does not fit the model"
     table = csv_series.read_csv(
-        path, "input", time=time, targets=variables, time_format=time_format
+        path, "input", targets=variables, asked=asked, notes=notes, **options
     )
     found, rows = table.timeline.spacing(), len(table.values)
     if found != spacing:
-        raise ValueError(
-            f"input: {str(path)!r} has a step of {found}, but the model was trained on {spacing}"
-        )
+        raise ValueError(f"{name} has a step of {found}, but the model was trained on {spacing}")
     if rows < length:
-        raise ValueError(f"input: {str(path)!r} has {rows:,} rows, the model looks at {length:,}")
-    _missing(table, fill, {"input": (0, rows)}, f"input: {str(path)!r}", Notes())
+        raise ValueError(f"{name} has {rows:,} rows, the model looks at {length:,}")
+    _missing(table, fill, {"input": (0, rows)}, name, notes)
     (window,) = Known(table.values, fill).windows(np.array([rows]), length)
     return window, table.timeline, rows
 

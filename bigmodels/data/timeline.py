@@ -3,6 +3,8 @@
 import calendar
 import dataclasses
 import datetime
+import functools
+import re
 
 import numpy as np
 
@@ -104,41 +106,82 @@ def _whole_days(first, step):
     return first % _DAY == 0 and step % _DAY == 0
 
 
-def reader(text, form=""):
-    """What reads the times of a column, judged by one of them.
+# What a date of ISO 8601 may look like and `datetime.fromisoformat` does not read, or misreads: how
+# the column is written again.
+_MONTH = re.compile(r"(\d{4})-(\d\d)")
+_QUARTER = re.compile(r"(\d{4})-?Q([1-4])")
+_ORDINAL = re.compile(r"(\d{4})-?(\d{3})(?=$|[T ])")
+_MIDNIGHT = re.compile(r"([T ])24(?=(:?00)*([.,]0+)?($|[Z+-]))")
+# An hour or a minute with a fraction, of 60 of what comes next.
+_FRACTION = re.compile(r"([T ]\d\d(?::?(\d\d))?)[.,](\d+)(?=$|[Z+-])")
+_FORMS = {"%Y-%m": _MONTH, "%Y-%j": re.compile(r"\d{4}-\d{3}")}
+_FORMS |= {"%G-W%V": re.compile(r"\d{4}-W\d\d"), "%G-W%V-%u": re.compile(r"\d{4}-W\d\d-\d")}
+_DIGITS = {"%Y%m%d": re.compile(r"\d{8}"), "%Y%j": re.compile(r"\d{7}")}
+# A number of eight digits that is taken for a date.
+_YEARS = range(1600, 2200)
+
+
+def reader(texts, form=""):
+    """What reads the times of a column.
 
     Args:
-        text: One time.
+        texts: The column.
         form: As `datetime.strptime` takes it, or "" for ISO 8601 and for numbers.
 
     Returns:
-        `(kind, read)`: "date" or "number", and a function from a text to a `datetime.datetime` or
-        a float, which raises `ValueError`; or `None` if it is no time.
+        `(kind, read, form)`: "date", "digits" (a date of digits alone) or "number"; a function from
+        a text to a `datetime.datetime` or a float, which raises `ValueError`; how dates are
+        written, as for a `Timeline`. Or `None` if the first text is no time.
     """
+    text = texts[0]
     if form:
-        read = lambda text: datetime.datetime.strptime(text, form)  # noqa: E731
-    else:
-        read = _iso_date
+        read = functools.partial(_formed, form=form)
+        return ("date", read, form) if _reads(read, text) else None
+    if _reads(_iso_date, text):
+        alike = (f for f, each in _FORMS.items() if all(map(each.fullmatch, texts)))
+        return "date", _iso_date, next(alike, "")
+    for form, digits in _DIGITS.items():
+        read = functools.partial(_formed, form=form)
+        if all(digits.fullmatch(t) and _reads(read, t) for t in texts):
+            if all(int(t[:4]) in _YEARS for t in texts):
+                return "digits", read, form
+    return ("number", _number, "") if _reads(_number, text) else None
+
+
+def _reads(read, text):
     try:
         read(text)
-        return "date", read
     except (ValueError, OverflowError):
-        pass
-    try:
-        _number(text)
-        return None if form else ("number", _number)
-    except ValueError:
-        return None
+        return False
+    return True
+
+
+def _formed(text, form):
+    return datetime.datetime.strptime(text, form)
 
 
 def _iso_date(text):
-    if text.isdecimal():  # A year, or a number: 20160701 needs a form of its own.
+    if text.isdecimal():  # A year, or a number: see `_DIGITS`.
         raise ValueError(text)
-    return datetime.datetime.fromisoformat(text)
+    if found := _MONTH.fullmatch(text):
+        return datetime.datetime(int(found[1]), int(found[2]), 1)
+    if found := _QUARTER.fullmatch(text):
+        return datetime.datetime(int(found[1]), 3 * int(found[2]) - 2, 1)
+    if found := _ORDINAL.match(text):
+        date = _formed(found[1] + found[2], "%Y%j").date()
+        text = date.isoformat() + text[found.end() :]
+    more = datetime.timedelta()
+    if _MIDNIGHT.search(text):
+        text, more = _MIDNIGHT.sub(r"\g<1>00", text), datetime.timedelta(days=1)
+    elif found := _FRACTION.search(text):
+        unit = datetime.timedelta(minutes=1) if found[2] else datetime.timedelta(hours=1)
+        text = _FRACTION.sub(r"\1", text)
+        more = float(f"0.{found[3]}") * unit
+    return datetime.datetime.fromisoformat(re.sub("[Zz]$", "+00:00", text)) + more
 
 
 def _number(text):
-    value = float(text)
+    value = float(text if "." in text else text.replace(",", "."))
     if not abs(value) < 1e15 or "_" in text:
         raise ValueError(text)
     return value
@@ -148,20 +191,20 @@ def align(times, kind, form, where):
     """The timeline that times lie on, and their places on it.
 
     Args:
-        times: What a `reader` gave, in order.
-        kind: "date" or "number".
+        times: What a `reader` gave, in any order, each once.
+        kind: "number", or else dates.
         form: As there.
         where: Function from a time's number to how messages name it.
 
     Returns:
-        `(timeline, places)`: the places are whole numbers that begin with 0 and rise; where times
-        are missing, by more than one.
+        `(timeline, places)`: the places are whole numbers, 0 that of the earliest time; where times
+        are missing between others, so are places.
 
     Raises:
         ValueError: naming the first time that does not lie where it should.
     """
-    utc = False
-    if kind == "date":
+    utc, dates = False, kind != "number"
+    if dates:
         utc = times[0].utcoffset() is not None
         for i, time in enumerate(times):
             if (time.utcoffset() is not None) != utc:
@@ -176,35 +219,38 @@ def align(times, kind, form, where):
         ticks = np.array([(t - _EPOCH) // datetime.timedelta(microseconds=1) for t in times])
     else:
         ticks = np.array(times, "float64")
-    unit, more = ("microsecond" if kind == "date" else "number"), {}
-    differences = np.diff(ticks)
-    backwards = np.flatnonzero(differences <= 0)
-    if len(backwards):
-        i = int(backwards[0]) + 1
+    unit, more = ("microsecond" if dates else "number"), {}
+    order = np.argsort(ticks, kind="stable")
+    differences = np.diff(ticks[order])
+    if len(twice := np.flatnonzero(differences <= 0)):
+        i, before = order[twice[0] + 1], order[twice[0]]
         raise ValueError(
             f"{where(i)}: the time {shown(str(times[i]))} does not come after the one before it, "
-            f"{shown(str(times[i - 1]))}"
+            f"that of {where(before).rpartition(', ')[2]}, but is the same"
         )
-    if kind == "date" and differences.min() >= 28 * _DAY:
+    if dates and differences.min() >= 28 * _DAY:
         by_month = _months(times)
         if by_month is not None:
             unit, (ticks, more) = "month", by_month
-            differences = np.diff(ticks)
+            differences = np.diff(ticks[order])
     # The usual one: a few gaps do not change it.
     step = np.sort(differences)[(len(differences) - 1) // 2]
+    ticks, first = ticks[order], ticks[order[0]].item()
     with np.errstate(over="ignore", invalid="ignore"):  # Then it does not fit.
-        places = np.rint((ticks - ticks[0]) / step)
-        off = ~(np.abs(ticks - ticks[0] - places * step) <= _SLACK * step)
+        places = np.rint((ticks - first) / step)
+        off = ~(np.abs(ticks - first - places * step) <= _SLACK * step)
         off[1:] |= ~(np.diff(places) >= 1)
     off |= places > _MOST
+    timeline = Timeline(unit, first, step.item(), form, utc, **more)
     if off.any():
-        i = int(np.flatnonzero(off)[0])
-        timeline = Timeline(unit, ticks[0].item(), step.item(), form, utc, **more)
+        i = int(order[np.flatnonzero(off)[0]])
         raise ValueError(
             f"{where(i)}: the time {shown(str(times[i]))} does not fit the step of "
             f"{timeline.spacing()} between most others"
         )
-    return Timeline(unit, ticks[0].item(), step.item(), form, utc, **more), places.astype("int64")
+    at = np.empty(len(places), "int64")
+    at[order] = places
+    return timeline, at
 
 
 def _months(times):
@@ -214,7 +260,7 @@ def _months(times):
     if len(clocks) > 1 or not (last or len({t.day for t in times}) == 1):
         return None
     ticks = np.array([12 * t.year + t.month - 1 for t in times])
-    if (np.diff(ticks) < 1).any():
+    if len(set(ticks.tolist())) < len(ticks):
         return None
     (clock,) = clocks
     midnight = datetime.datetime.combine(datetime.date.min, clock) - datetime.datetime.min

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from bigmodels import forecasts, intervals, plots
 from bigmodels.data import load_series
+from bigmodels.data.csv_series import DECIMALS
 from bigmodels.data.series import FILLS, last_window
 from bigmodels.intervals import Observations
 from bigmodels.models import Forecaster
@@ -74,6 +75,9 @@ class DataConfig:
     time: str = ""
     targets: tuple[str, ...] = ()
     time_format: str = ""
+    missing: tuple[str, ...] = ()
+    decimal: str = "auto"
+    encoding: str = ""
     coverage: float = 0.9
 
     def __post_init__(self):
@@ -81,6 +85,7 @@ class DataConfig:
             if getattr(self, name) is not None:
                 check_positive(f"data.{name}", getattr(self, name))
         check_choice("data.fill", self.fill, FILLS)
+        check_choice("data.decimal", self.decimal, DECIMALS)
         check_positive("data.coverage", self.coverage)
         check_share("data.coverage", self.coverage)
         shares = all(0 < part < 1 for part in self.split) and sum(self.split) <= 1 + 1e-9
@@ -346,7 +351,8 @@ def predict(model, config, input=None):
     """
     if not input:
         raise ValueError("input: give a CSV file to go on from")
-    options = {name: getattr(config.data, name) for name in ("fill", "time", "time_format")}
+    names = ("fill", "time", "time_format", "missing", "decimal", "encoding")
+    options = {name: getattr(config.data, name) for name in names}
     window, line, first = last_window(input, model.columns, model.length, model.spacing, **options)
     found = model.forecast(window[None])
     for step in range(model.horizon):
