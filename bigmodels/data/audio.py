@@ -10,11 +10,13 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from bigmodels.checks import shown
 from bigmodels.data import audio_files, embedded, tfds
 from bigmodels.data.notes import Notes
 from bigmodels.data.pipeline import evaluation_batches, training_batches
 from bigmodels.data.recordings import MAX_SECONDS, resampled, without_end
 from bigmodels.data.split import stratified_split
+from bigmodels.data.text import note_unknown
 from bigmodels.layers import Vocabulary
 from bigmodels.layers.log_mel import hop_length
 
@@ -144,6 +146,8 @@ def load_audio(
     split="random",
     stack=2,
     augmentation=None,
+    word_folder="auto",
+    skip_bad_files=False,
     data_dir=None,
     seed=0,
 ):
@@ -157,6 +161,10 @@ def load_audio(
         stack: Frames of 10 ms that make one step of the model: CTC needs a step for each character,
             and one more between two that are alike.
         augmentation: An `AudioAugmentation` for training, or `None`.
+        word_folder: Which folder names the word where folders of `audio:DIR` lie in folders:
+            `first`, `last`, or `auto`, which goes by names that only speakers have.
+        skip_bad_files: Whether recordings of `audio:DIR` that are missing, cannot be read, or do
+            not fit, are left out, counted and named on stderr; else the first is an error.
         data_dir: Where TFDS finds prepared sets.
         seed: Decides the order and the augmentation of training, nothing else.
 
@@ -170,15 +178,17 @@ def load_audio(
     for argument, value in {"batch_size": batch_size, "stack": stack}.items():
         if value < 1:
             raise ValueError(f"{argument}: {value!r}, expected a positive integer")
-    splits = _cut(_source(name, data_dir), name, split)
+    source = _source(name, data_dir, word_folder, skip_bad_files, notes)
+    splits = _cut(source, name, split, notes)
     sample_rate = _common_rate(splits, sample_rate)
     frames = hop_length(sample_rate) * stack
-    splits = {
-        which: [_prepared(each, sample_rate, frames) for each in recordings]
-        for which, recordings in splits.items()
-    }
+    _note_changes(splits, sample_rate, notes)
+    splits = _all_prepared(splits, sample_rate, frames, name, skip_bad_files, notes)
     transcripts = {w: [each.transcript for each in splits[w]] for w in _SPLITS}
     vocabulary = Vocabulary.fit("".join(transcripts["train"]))
+    for which in ("validation", "test"):
+        said = "".join(transcripts[which])
+        note_unknown(notes, "audio", f" of {which}", vocabulary.characters, said)
     longest = max(len(text) for texts in transcripts.values() for text in texts)
     batches = {
         w: _Batches(splits[w], vocabulary, longest, sample_rate, frames, augmentation)
@@ -257,20 +267,22 @@ def _least(text, frames):
     return (_steps(text) - 1) * frames + 1
 
 
-def _source(name, data_dir):
+def _source(name, data_dir, word_folder, skip_bad_files, notes):
     """Recordings, or a dict of them by split where the set brings one."""
     kind, _, where = name.partition(":")
     if name in embedded.SPEECH:
         return embedded.SPEECH[name]()
     if kind == "audio":
-        return audio_files.audio_folder(where)
+        return audio_files.audio_folder(where, word_folder, skip_bad_files, notes)
     if embedded.is_known(name):
         raise ValueError(f"dataset: {name!r} is not recordings; give audio:DIR or a name")
     return tfds.audio_dataset(name, data_dir)
 
 
-def _cut(source, name, split):
+def _cut(source, name, split, notes):
     """`{split: recordings}`, the same whatever the seed; a recording that comes twice is in one."""
+    if isinstance(source, dict):
+        source = _completed(source, name, notes)
     given = source if isinstance(source, dict) else {"all": source}
     everything = [each for recordings in given.values() for each in recordings]
     if (total := sum(len(each.samples) for each in everything)) > _MAX_SAMPLES:
@@ -283,6 +295,8 @@ def _cut(source, name, split):
             raise ValueError(f"data.split: {split!r}, but {who}")
         test = [each for each in everything if each.speaker == held_out]
         rest = [each for each in everything if each.speaker not in (held_out, None)]
+        nobodys = [each.name for each in everything if each.speaker is None]
+        notes.leave_out("audio", "recordings of which nobody says who speaks", nobodys)
         if len(rest) < 10:
             raise ValueError(f"data.split: {split!r} leaves {len(rest)} recordings to train on")
         rows = _random_split(rest)
@@ -301,7 +315,25 @@ def _cut(source, name, split):
             )
         rows = _random_split(everything)
         found = {w: [everything[i] for i in rows[w]] for w in _SPLITS}
-    return _without_doubles(found, name)
+    return _without_doubles(found, name, notes)
+
+
+def _completed(splits, name, notes):
+    """Splits, of which those that are not given are cut from the training's, a tenth each."""
+    missing = [which for which in _SPLITS if which not in splits]
+    if not missing:
+        return splits
+    everything = splits["train"]
+    if len(everything) < 10:
+        raise ValueError(
+            f"dataset: {name!r} has {len(everything)} recordings of train; at least 10 are needed "
+            f"to split off {' and '.join(missing)}"
+        )
+    rows = _random_split(everything)
+    kept = [i for which in _SPLITS if which not in missing for i in rows[which]]
+    found = splits | {which: [everything[i] for i in rows[which]] for which in missing}
+    notes.say(f"audio: a tenth of train each is cut off for {' and '.join(missing)}.")
+    return found | {"train": [everything[i] for i in sorted(kept)]}
 
 
 def _random_split(recordings):
@@ -313,16 +345,20 @@ def _random_split(recordings):
     return stratified_split([0 if seldom else numbers[text] for text in labels])
 
 
-def _without_doubles(splits, name):
+def _without_doubles(splits, name, notes):
     """Splits in which no recording is a copy of one for testing or validation."""
-    seen, found = set(), {}
+    seen, found, doubles = set(), {}, []
     for which in ("test", "validation", "train"):
         keys = [hashlib.sha1(each.samples).digest() for each in splits[which]]
         pairs = zip(keys, splits[which], strict=True)
-        found[which] = [each for key, each in pairs if key not in seen]
+        found[which] = []
+        for key, each in pairs:
+            (doubles if key in seen else found[which]).append(each)
         seen |= set(keys)
         if not found[which]:
             raise ValueError(f"dataset: {name!r} has no recording for {which}")
+    names = [each.name for each in doubles]
+    notes.leave_out("audio", "recordings that are a copy of one in another split", names)
     return found
 
 
@@ -338,6 +374,47 @@ def _common_rate(splits, wanted):
                 f"has {first.sample_rate}; set data.sample_rate to bring them to one"
             )
     return first.sample_rate
+
+
+def _note_changes(splits, sample_rate, notes):
+    """Say how recordings are brought to one form."""
+    everything = [each for recordings in splits.values() for each in recordings]
+    changes = {
+        f"have another rate than {sample_rate:,} samples a second, and are brought to it": [
+            each for each in everything if each.sample_rate != sample_rate
+        ],
+        "end in zeros, which are cut off": [
+            each for each in everything if len(without_end(each.samples)) < len(each.samples)
+        ],
+    }
+    for what, those in changes.items():
+        if those:
+            first = those[0].name
+            notes.say(f"audio: {len(those):,} recordings {what}; the first is {first!r}.")
+    changed = [e.transcript for e in everything if clean_transcript(e.transcript) != e.transcript]
+    if changed:
+        notes.say(
+            f"audio: {len(changed):,} transcripts are written in lower case, with single spaces; "
+            f"the first is {shown(changed[0])}."
+        )
+
+
+def _all_prepared(splits, sample_rate, frames, name, skip_bad_files, notes):
+    """Recordings as the model takes them, by split, without those that do not fit."""
+    prepared, bad = {which: [] for which in splits}, {}
+    for which, recordings in splits.items():
+        for each in recordings:
+            try:
+                prepared[which].append(_prepared(each, sample_rate, frames))
+            except ValueError as error:
+                if not skip_bad_files:
+                    raise
+                bad[each.name] = str(error).removeprefix(f"audio: {each.name!r} ")
+    notes.leave_out("audio", "recordings that do not fit", bad)
+    for which, recordings in prepared.items():
+        if not recordings:
+            raise ValueError(f"dataset: {name!r} has no recording for {which} that fits")
+    return prepared
 
 
 def _prepared(recording, sample_rate, frames):

@@ -11,7 +11,7 @@ import tensorflow as tf
 from bigmodels import extras
 from bigmodels.data import csv_series
 from bigmodels.data.canvas import canvases
-from bigmodels.data.recordings import Recording, decode_wav
+from bigmodels.data.recordings import Recording, decode_audio
 from bigmodels.data.road import synthetic_road
 from bigmodels.data.split import SEED, stratified_split
 from bigmodels.data.timeline import Timeline
@@ -211,7 +211,7 @@ def spoken_characters():
     voices = {}
     for folder in (importlib.resources.files(captcha) / "data").iterdir():
         if folder.is_dir() and len(folder.name) == 1:
-            samples, rate = decode_wav((folder / "default.wav").read_bytes())
+            samples, rate, _ = decode_audio((folder / "default.wav").read_bytes())
             loud = np.flatnonzero(np.abs(samples) > 500)  # Silence is added below.
             voices[folder.name] = samples[loud[0] : loud[-1] + 1] / 32768
     rng, found = np.random.default_rng(SEED), []

@@ -19,8 +19,10 @@ import tensorflow as tf
 from bigmodels import extras, intervals, plots
 from bigmodels.checks import shown
 from bigmodels.data import AudioAugmentation, load_audio
-from bigmodels.data.audio_files import list_wavs
-from bigmodels.data.recordings import read_wav, resampled, without_end
+from bigmodels.data.audio_files import list_recordings
+from bigmodels.data.notes import Notes
+from bigmodels.data.recordings import note_remarks, read_audio, resampled, without_end
+from bigmodels.data.text_files import given_path
 from bigmodels.intervals import Observations
 from bigmodels.layers import LogMel, Vocabulary
 from bigmodels.losses import CTC
@@ -31,6 +33,7 @@ from bigmodels.tasks.task import (
     Optimizer,
     Signature,
     Task,
+    check_choice,
     check_not_negative,
     check_share,
     check_sizes,
@@ -40,6 +43,7 @@ from bigmodels.tasks.task import (
 _NUM_BEAMS = 16
 _MOST_CLASSES = 40
 _WORST = 25
+_NAMED = 12  # Speakers.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,12 +77,18 @@ class DataConfig:
     """How recordings are read: `sample_rate` brings all to one; `None` keeps the one they share.
 
     `split` is `random`, or `speaker:NAME`, which tests on all that one says and trains on the rest.
+    `word_folder` says which folder names the word where folders lie in folders: `first`, `last`, or
+    `auto`, which goes by names that only speakers have. `skip_bad_files` leaves out recordings that
+    are missing, cannot be read or do not fit.
     """
 
     sample_rate: int | None = None
     split: str = "random"
+    word_folder: str = "auto"
+    skip_bad_files: bool = False
 
     def __post_init__(self):
+        check_choice("data.word_folder", self.word_folder, ("auto", "first", "last"))
         if self.split != "random" and not self.split.startswith("speaker:"):
             raise ValueError(f"data.split: {shown(self.split)}, expected random or speaker:NAME")
 
@@ -122,6 +132,8 @@ def load_data(config):
         split=config.data.split,
         stack=config.model.stack,
         augmentation=AudioAugmentation(**dataclasses.asdict(config.augmentation)),
+        word_folder=config.data.word_folder,
+        skip_bad_files=config.data.skip_bad_files,
         data_dir=config.data_dir,
         seed=config.seed,
     )
@@ -226,9 +238,9 @@ def measure(model, data, config, measured):
 
 
 def _spectrograms(data, batches, log_mel, titles, marks=None):
-    """Pictures of the first recordings of some batches."""
-    rows = [without_end(row) for samples, _ in batches.take(1) for row in samples.numpy()]
-    rows = rows[: len(titles)]
+    """Pictures of the first recordings of some batches, of which there may be fewer than titles."""
+    rows = [without_end(row.numpy()) for row, _ in batches.unbatch().take(len(titles))]
+    titles = titles[: len(rows)]
     features = [log_mel(row[None])[0].numpy() for row in rows]
     return plots.spectrograms(features, log_mel.hop / data.sample_rate, titles, marks)
 
@@ -251,11 +263,10 @@ def draw(model, data, config, found):
     """Where characters come from in a few test recordings, confusions, and the worst."""
     said, heard = data.transcripts["test"], found
     drawn = {}
-    samples, _ = next(iter(data.test))
     characters = Vocabulary(model.vocabulary)
     marks = []
-    for row in samples[:4].numpy():
-        (ids,) = tf.argmax(model.hear(without_end(row)[None]), -1).numpy()
+    for row, _ in data.test.unbatch().take(4):
+        (ids,) = tf.argmax(model.hear(without_end(row.numpy())[None]), -1).numpy()
         new = np.flatnonzero((ids != 0) & (np.diff(ids, prepend=0) != 0))
         seconds = (new + 0.5) * model.step_length / data.sample_rate
         marks.append([(s, characters.decode([ids[i]])) for s, i in zip(seconds, new, strict=True)])
@@ -302,29 +313,42 @@ def describe(data):
         "vocabulary": f"{len(data.vocabulary)} ids, blank and unknown included",
     }
     if any(data.speakers.values()):
-        lines["speakers"] = "; ".join(f"{s}: {', '.join(data.speakers[s])}" for s in splits)
+        lines["speakers"] = "; ".join(f"{s}: {_few(data.speakers[s])}" for s in splits)
     return lines
 
 
+def _few(names):
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
 def predict(model, config, input=None, num_beams=None):
-    """What is said in WAV files.
+    """What is said in recordings.
 
     Args:
         model: A trained network.
         config: Its config.
-        input: A WAV file, or a directory, of whose files those named like one are taken.
+        input: A recording, or a directory, of whose files those named like one are taken.
         num_beams: As for `bigmodels.models.DRNN.transcribe`.
 
     Yields:
         `{"file": ..., "transcript": ..., "seconds": ...}`.
 
     Raises:
-        ValueError: if there is nothing to read or a file is no such WAV file.
+        ValueError: if there is nothing to read or a file is no recording.
     """
     if not input:
-        raise ValueError("input: give a WAV file, or a directory of them")
-    for file in list_wavs(input):
-        samples, rate = read_wav(file, "input")
+        raise ValueError("input: give a recording, or a directory of them")
+    notes = Notes()
+    for file in list_recordings(given_path(str(input)), notes=notes):
+        remarks = {}
+        samples, rate = read_audio(file, "input", remarks)
+        note_remarks(notes, "input", remarks)
+        if rate != model.sample_rate:
+            notes.say(
+                f"input: {str(file)!r} has {rate:,} samples a second and is brought to the model's "
+                f"{model.sample_rate:,}."
+            )
         seconds = len(samples) / rate
         samples = resampled(samples, rate, model.sample_rate) / np.float32(32768)
         (text,) = model.transcribe(samples[None], num_beams)
