@@ -41,7 +41,7 @@ from bigmodels.data import load_pairs, load_text
 from bigmodels.data.files import read_image
 from bigmodels.data.image_header import MAX_PIXELS
 from bigmodels.data.pair_files import pair_file
-from bigmodels.data.recordings import MAX_SECONDS, read_wav
+from bigmodels.data.recordings import MAX_SECONDS, read_audio
 from bigmodels.data.text_files import text_file
 from bigmodels.intervals import Observations
 from bigmodels.models import CNN
@@ -206,7 +206,7 @@ def test_recordings(where, content):
     path = where / "a.wav"
     path.write_bytes(content)
     with contextlib.suppress(Refused):
-        samples, rate = ask(read_wav, path, naming=repr(str(path)))
+        samples, rate = ask(read_audio, path, naming=repr(str(path)))
         assert samples.dtype == "int16" and samples.ndim == 1
         assert 0 < len(samples) <= MAX_SECONDS * rate
 

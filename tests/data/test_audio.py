@@ -1,5 +1,7 @@
-"""Recordings: every kind of WAV file, the user's folders, splits that do not leak, batches."""
+"""Recordings: every kind of file, the user's folders, splits that do not leak, batches."""
 
+import io
+import json
 import os
 import pathlib
 import shutil
@@ -9,11 +11,12 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import soundfile
 import tensorflow as tf
 
 from bigmodels.data import AudioAugmentation, audio, clean_transcript, load_audio
-from bigmodels.data.audio_files import list_wavs
-from bigmodels.data.recordings import decode_wav, read_wav, resampled
+from bigmodels.data.audio_files import list_recordings
+from bigmodels.data.recordings import decode_audio, read_audio, resampled
 from bigmodels.train import train
 
 RATE = 8000
@@ -38,7 +41,8 @@ WAV = wav()
 BAD_WAVS = {
     "empty": (b"", "it is empty"),
     "text": (b"not a recording", "it is no WAV file"),
-    "mp3": (b"ID3\x04" + bytes(40), "it is no WAV file"),
+    "mp3": (b"ID3\x04" + bytes(40), "soundfile cannot read it: Format not recognised"),
+    "m4a": (b"\0\0\0\x20ftypM4A " + bytes(40), "it is MPEG-4 (.m4a, .mp4), which is not read"),
     "avi": (b"RIFF" + bytes(4) + b"AVI " + bytes(40), "it is a RIFF file, but no WAV"),
     "webp": (b"RIFF" + bytes(4) + b"WEBPVP8 " + bytes(40), "it is a RIFF file, but no WAV"),
     "riff": (WAV[:10], "it ends too early (truncated)"),
@@ -46,18 +50,16 @@ BAD_WAVS = {
     "no data": (WAV[:36], "it holds no samples"),
     "no frames": (wav(b""), "it holds no samples"),
     "cut": (WAV[:-100], "it claims 4,800 bytes of samples, but has 4,700"),
-    "4 GB": (wav(claimed=2**32 - 1), "it claims 4,294,967,295 bytes of samples, but has 4,800"),
+    "1 GB": (wav(claimed=2**30), "it claims 1,073,741,824 bytes of samples, but has 4,800"),
+    "piped, nothing": (wav(b"", claimed=2**32 - 1), "it holds no samples"),
     "odd": (wav(NOISE.tobytes()[:-1]), "its last sample is cut off"),
-    "24 bits": (wav(bytes(300), bits=24), "its samples have 24 bits, expected 8 or 16"),
-    "32 bits": (wav(bytes(400), bits=32), "its samples have 32 bits"),
     "0 bits": (wav(bits=0), "its samples have 0 bits"),
-    "float": (wav(bytes(400), bits=32, coding=3), "its samples are floating point, expected PCM"),
-    "mu-law": (wav(bytes(400), bits=8, coding=7), "its samples are mu-law"),
-    "other": (wav(coding=85), "its samples are of coding 85"),
-    "extensible float": (
-        wav(coding=0xFFFE, more=EXTENSIBLE + struct.pack("<H", 3) + bytes(14)),
-        "its samples are floating point",
-    ),
+    "12 bits": (wav(bits=12), "its samples have 12 bits, expected 8, 16, 24 or 32"),
+    "other": (wav(coding=99), "its samples are of coding 99, and soundfile cannot read it"),
+    "NaN": (wav(np.float32([0.1, np.nan]).tobytes(), bits=32, coding=3), "go up to nan"),
+    "not to 1": (wav(np.float32([0.1, 900]).tobytes(), bits=32, coding=3), "go up to 900"),
+    "long float": (wav(bytes(4 * 61 * RATE), bits=32, coding=3), "it lasts 61.0 s"),
+    "six floats": (wav(bytes(480), bits=32, coding=3, channels=6), "it has 6 channels"),
     "extensible cut": (wav(coding=0xFFFE), "it ends too early (truncated)"),
     "no channels": (wav(channels=0), "it has 0 channels"),
     "six channels": (wav(channels=6), "it has 6 channels, expected one or two"),
@@ -79,7 +81,7 @@ def test_a_bad_wav_is_named_with_the_reason(name, tmp_path):
     path.write_bytes(content)
     tracemalloc.start()
     with pytest.raises(ValueError) as error:
-        read_wav(path)
+        read_audio(path)
     assert tracemalloc.get_traced_memory()[1] < 1e6 + 4 * len(content)
     tracemalloc.stop()
     message = str(error.value)
@@ -89,26 +91,111 @@ def test_a_bad_wav_is_named_with_the_reason(name, tmp_path):
 
 def test_good_wavs_of_every_kind_are_read():
     """The checks above are not simply against everything."""
-    samples, rate = decode_wav(WAV)
+    samples, rate, remarks = decode_audio(WAV)
+    assert not remarks
     assert rate == RATE and samples.dtype == np.int16
     np.testing.assert_array_equal(samples, NOISE)
     extensible = wav(coding=0xFFFE, more=EXTENSIBLE + struct.pack("<H", 1) + bytes(14))
     odd_part = wav(before=b"LIST" + struct.pack("<I", 3) + b"abc\0") + b"more"
     for content in (extensible, odd_part):
-        np.testing.assert_array_equal(decode_wav(content)[0], NOISE)
-    eight, rate = decode_wav(wav(bytes([0, 128, 255]), rate=44_100, bits=8))
+        np.testing.assert_array_equal(decode_audio(content)[0], NOISE)
+    eight, rate, _ = decode_audio(wav(bytes([0, 128, 255]), rate=44_100, bits=8))
     assert eight.tolist() == [-32768, 0, 127 * 256] and rate == 44_100
     stereo = np.array([[32767, 32767], [-32768, -32768], [100, 200], [-3, 0]], "int16")
-    assert decode_wav(wav(stereo, channels=2))[0].tolist() == [32767, -32768, 150, -2]
+    assert decode_audio(wav(stereo, channels=2))[0].tolist() == [32767, -32768, 150, -2]
     # TensorFlow reads the same.
     floats, _ = tf.audio.decode_wav(WAV)
     np.testing.assert_array_equal(floats[:, 0] * 32768, NOISE)
 
 
+def encoded(samples, form, subtype=None):
+    file = io.BytesIO()
+    soundfile.write(file, samples, RATE, format=form, subtype=subtype)
+    return file.getvalue()
+
+
+SINE = np.rint(9000 * np.sin(np.arange(4000) / 7)).astype("int16")
+
+
+@pytest.mark.parametrize(
+    ("form", "subtype", "tolerance"),
+    [
+        ("WAV", "PCM_24", 0),
+        ("WAV", "PCM_32", 0),
+        ("WAV", "FLOAT", 0),
+        ("WAV", "DOUBLE", 0),
+        ("WAV", "ULAW", 300),
+        ("WAV", "ALAW", 300),
+        ("WAVEX", "PCM_16", 0),
+        ("WAVEX", "PCM_24", 0),
+        ("WAVEX", "FLOAT", 0),
+        ("FLAC", "PCM_16", 0),
+        ("FLAC", "PCM_24", 0),
+        ("AIFF", "PCM_16", 0),
+        ("OGG", "VORBIS", 900),
+        ("MP3", "MPEG_LAYER_III", 900),
+    ],
+)
+def test_other_formats_are_read(form, subtype, tolerance):
+    samples, rate, remarks = decode_audio(encoded(SINE / 32768, form, subtype))
+    assert rate == RATE and samples.dtype == np.int16 and len(samples) >= 4000
+    middle = slice(500, 3500)
+    assert np.abs(samples[middle].astype(int) - SINE[middle]).max() <= tolerance
+    deep = subtype in ("PCM_24", "PCM_32", "FLOAT", "DOUBLE")
+    assert remarks == ["more than 16 bits, and are brought to 16"] * deep
+    stereo = np.stack([SINE, np.zeros_like(SINE)], 1) / 32768
+    samples, _, remarks = decode_audio(encoded(stereo, form, subtype))
+    assert remarks[-1] == "two channels, of which the mean is taken"
+    assert np.abs(samples[middle] - SINE[middle] / 2).max() <= tolerance + 1
+
+
+def test_what_is_too_loud_is_clipped_and_said():
+    loud = encoded(np.float64([0.5, -1.5, 1.5]), "WAV", "FLOAT")
+    samples, _, remarks = decode_audio(loud)
+    assert samples.tolist() == [16384, -32768, 32767]
+    assert "samples beyond -1 and 1, which are clipped" in remarks
+
+
+@pytest.mark.parametrize("size", [0, 0x7FFFFFFF, 0xFFFFFFFF])
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
+def test_a_header_written_into_a_pipe_claims_nothing(size, subtype):
+    content = bytearray(encoded(SINE / 32768, "WAV", subtype))
+    place = content.index(b"data") + 4
+    for at in (4, place):
+        content[at : at + 4] = struct.pack("<I", size)
+    samples, _, remarks = decode_audio(bytes(content))
+    np.testing.assert_array_equal(samples[:4000], SINE)
+    assert "a header that does not say how long they are: they are read to the end" in remarks
+
+
+def test_no_samples_and_more_behind_them_are_no_pipe():
+    content = wav(b"") + b"LIST" + struct.pack("<I", 4) + b"abcd"
+    content = content[:4] + struct.pack("<I", len(content) - 8) + content[8:]
+    with pytest.raises(ValueError, match="it holds no samples"):
+        decode_audio(content)
+
+
+def test_a_cut_flac_is_named():
+    with pytest.raises(ValueError, match=r"soundfile cannot read it|it ends too early"):
+        decode_audio(encoded(NOISE, "FLAC")[:2000])
+
+
+@pytest.mark.parametrize("name", ["a.flac", "a.mp3", "a.wav"])
+def test_without_soundfile_the_extra_is_named(tmp_path, monkeypatch, name):
+    monkeypatch.setitem(__import__("sys").modules, "soundfile", None)
+    form = {"a.flac": "FLAC", "a.mp3": "MP3", "a.wav": "WAV"}[name]
+    subtype = "PCM_24" if form == "WAV" else None
+    (tmp_path / name).write_bytes(encoded(SINE / 32768, form, subtype))
+    with pytest.raises(ValueError, match=rf'{name}.*pip install "bigmodels\[speech\]"'):
+        read_audio(tmp_path / name)
+    (tmp_path / "b.wav").write_bytes(WAV)
+    np.testing.assert_array_equal(read_audio(tmp_path / "b.wav")[0], NOISE)
+
+
 def test_what_is_no_regular_file_is_named(tmp_path):
     def refused(name, reason):
         with pytest.raises(ValueError) as error:
-            read_wav(tmp_path / name)
+            read_audio(tmp_path / name)
         assert str(error.value) == f"audio: {str(tmp_path / name)!r} cannot be read: {reason}"
 
     (tmp_path / "folder.wav").mkdir()
@@ -135,7 +222,7 @@ def test_what_may_not_be_read_is_named():
             if user == 0:  # Whom no permission stops.
                 os.seteuid(65534)
             with pytest.raises(ValueError, match="cannot be read: Permission denied"):
-                read_wav(path)
+                read_audio(path)
         finally:
             os.seteuid(user)
 
@@ -261,7 +348,7 @@ def test_what_a_table_does_not_hold_is_named(table):
         (wav(np.zeros(900, "int16")), "is silent: all its samples are 0"),
         (wav(NOISE[:800]), "lasts 0.10 s, which are 5 steps of the model; its transcript of 8"),
         (wav(rate=16_000), "has 16000 samples a second but"),
-        (BAD_WAVS["24 bits"][0], "its samples have 24 bits"),
+        (BAD_WAVS["12 bits"][0], "its samples have 12 bits"),
     ],
 )
 def test_a_recording_that_does_not_fit_is_named(folder, content, message):
@@ -272,7 +359,7 @@ def test_a_recording_that_does_not_fit_is_named(folder, content, message):
 
 def test_folders_that_do_not_fit_are_named(folder, tmp_path):
     (folder / "empty").mkdir()
-    assert "empty' holds no .wav file" in refused(folder)
+    assert "empty' holds no recording ('.wav'" in refused(folder)
     (folder / "empty").rmdir()
     (folder / " ").mkdir()
     (folder / " " / "a.wav").write_bytes(WAV)
@@ -280,6 +367,203 @@ def test_folders_that_do_not_fit_are_named(folder, tmp_path):
     shutil.rmtree(folder / " ")
     os.mkdir(os.fsencode(folder) + b"/\xff")
     assert "the folder's name is not UTF-8" in refused(folder)
+
+
+RNG = np.random.default_rng(7)
+
+
+def write(root, *names, content=None):
+    """Recordings that all differ, at these places."""
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content or wav(noise(RNG, 4000)))
+
+
+def said(data, text):
+    """The lines of notes that hold a text."""
+    return [line for line in data.notes.lines if text in line]
+
+
+WORDS = ("no", "yes")
+
+
+def test_folders_of_splits_are_no_words(tmp_path):
+    names = {"Train": 10, "dev": 2, "TEST_SET": 3}
+    write(
+        tmp_path, *(f"{s}/{w}/{i}.wav" for s, n in names.items() for w in WORDS for i in range(n))
+    )
+    data = load_audio(f"audio:{tmp_path}", 8)
+    assert data.sizes == {"train": 20, "validation": 4, "test": 6}
+    assert set(sum(data.transcripts.values(), [])) == {"no", "yes"}
+    assert said(data, "2 words by their folders: no, yes, in train, validation, test.")
+    shutil.rmtree(tmp_path / "dev")
+    data = load_audio(f"audio:{tmp_path}", 8)
+    assert data.sizes == {"train": 18, "validation": 2, "test": 6}
+    assert said(data, "a tenth of train each is cut off for validation.")
+    shutil.move(tmp_path / "TEST_SET", tmp_path / "yes")
+    assert "folders of splits (Train) and others beside them (yes)" in refused(tmp_path)
+    shutil.move(tmp_path / "yes", tmp_path / "training")
+    assert "has two folders of train: Train, training" in refused(tmp_path)
+
+
+def test_splits_without_words_are_no_words(tmp_path):
+    write(tmp_path, *(f"{s}/{i}.wav" for s in ("train", "test") for i in range(20)))
+    assert "are test, train, which are splits, not words" in refused(tmp_path)
+
+
+def test_a_test_without_words_is_no_split(tmp_path):
+    write(tmp_path, *(f"train/audio/{w}/{i}.wav" for w in WORDS for i in range(20)))
+    write(tmp_path, *(f"test/{i}.wav" for i in range(3)))
+    data = load_audio(f"audio:{tmp_path}", 8)
+    assert data.sizes == {"train": 32, "validation": 4, "test": 4}
+    assert said(data, "test' holds no folders of words: it is no split.")
+    assert data.notes.left_out == {"recordings that no word or table belongs to": 3}
+
+
+@pytest.mark.parametrize(
+    ("form", "which"),
+    [
+        ("speaker{i}/{w}/a.wav", "last"),
+        ("{w}/p{i:03}/a.wav", "first"),
+        ("train/s{i}/{w}/a.wav", "last"),
+    ],
+)
+def test_speakers_are_no_words(tmp_path, form, which):
+    write(tmp_path, *(form.format(w=w, i=i) for w in WORDS for i in range(20)))
+    data = load_audio(f"audio:{tmp_path}", 8)
+    assert sum(data.sizes.values()) == 40 and len(data.speakers["train"]) > 10
+    assert set(sum(data.transcripts.values(), [])) == {"no", "yes"}
+    assert said(data, f"the {which} is the word.")
+
+
+def test_folders_in_folders_that_could_be_either_are_refused(tmp_path):
+    people = ("ann", "bob", "eve")
+    write(tmp_path, *(f"{p}/{w}/{i}.wav" for p in people for w in WORDS for i in range(5)))
+    message = refused(tmp_path)
+    assert (
+        "such as 'ann/no'" in message
+        and "Set data.word_folder=first or data.word_folder=last" in message
+    )
+    data = load_audio(f"audio:{tmp_path}", 8, word_folder="last", split="speaker:eve")
+    assert data.sizes["test"] == 10 and set(data.transcripts["test"]) == {"no", "yes"}
+    data = load_audio(f"audio:{tmp_path}", 8, word_folder="first")
+    assert set(data.transcripts["train"]) == set(people)
+
+
+def test_folders_that_are_all_named_like_speakers_are_refused(tmp_path):
+    write(tmp_path, *(f"speaker{s}/{i}.wav" for s in range(3) for i in range(5)))
+    assert "are named like speakers (speaker0, speaker1, speaker2)" in refused(tmp_path)
+    data = load_audio(f"audio:{tmp_path}", 8, word_folder="first")
+    assert set(data.transcripts["train"]) == {"speaker0", "speaker1", "speaker2"}
+
+
+def test_speech_commands_with_its_noise_and_its_lists(tmp_path):
+    write(tmp_path, *(f"{w}/{i:08x}_nohash_0.wav" for w in WORDS for i in range(20)))
+    write(tmp_path, "_background_noise_/white.wav", content=wav(bytes(2 * 90 * RATE)))
+    (tmp_path / "README.md").touch()
+    (tmp_path / ".DS_Store").touch()
+    write(tmp_path, "__MACOSX/yes/._a.wav", content=b"junk")
+    data = load_audio(f"audio:{tmp_path}", 8)
+    assert data.sizes == {"train": 32, "validation": 4, "test": 4}
+    assert set(data.transcripts["train"]) == {"no", "yes"}
+    assert data.notes.left_out["recordings in folders of noise"] == 1
+    assert "README.md" in said(data, "no recordings by their names")[0]
+    testing = [f"yes/{i:08x}_nohash_0.wav" for i in range(3)]
+    (tmp_path / "testing_list.txt").write_text("\n".join(testing) + "\n")
+    (tmp_path / "validation_list.txt").write_text("no/00000005_nohash_0.wav\n")
+    data = load_audio(f"audio:{tmp_path}", 8)
+    assert data.sizes == {"train": 36, "validation": 1, "test": 3}
+    assert data.speakers["test"] == ["00000000", "00000001", "00000002"]
+    assert data.names["validation"] == [str(tmp_path / "no" / "00000005_nohash_0.wav")]
+    with open(tmp_path / "testing_list.txt", "a") as file:
+        file.write("yes/gone.wav\n")
+    assert "testing_list.txt', line 4: there is no" in refused(tmp_path)
+    skipped = load_audio(f"audio:{tmp_path}", 8, skip_bad_files=True)
+    assert skipped.notes.left_out["files that are listed but not there"] == 1
+    assert skipped.sizes == data.sizes
+
+
+def test_common_voices_tables(tmp_path):
+    write(tmp_path, *(f"clips/c{i}.wav" for i in range(30)))
+    header = "client_id\tpath\tsentence\tup_votes\n"
+    rows = [f'id{i % 3}\tc{i}.wav\tSay "{i}", please\t2\n' for i in range(30)]
+    (tmp_path / "validated.tsv").write_text(header + "".join(rows[:28]))
+    data = load_audio(f"audio:{tmp_path}", 8)
+    assert sum(data.sizes.values()) == 28 and data.speakers["train"] == ["id0", "id1", "id2"]
+    assert data.notes.left_out["recordings that no word or table belongs to"] == 2
+    for name, part in {"train": rows[:20], "dev": rows[20:24], "test": rows[24:]}.items():
+        (tmp_path / f"{name}.tsv").write_text(header + "".join(part))
+    data = load_audio(f"audio:{tmp_path}", 8)
+    assert data.sizes == {"train": 20, "validation": 4, "test": 6}
+    assert data.transcripts["validation"][0] == 'say "20", please'
+    assert said(data, "dev.tsv, test.tsv, train.tsv are read, not validated.tsv.")
+    with open(tmp_path / "dev.tsv", "a") as file:
+        file.write("id0\tgone.mp3\tNot there\t2\n")
+    assert f"dev.tsv', line 6: there is no {str(tmp_path / 'clips' / 'gone.mp3')!r}" in refused(
+        tmp_path
+    )
+    data = load_audio(f"audio:{tmp_path}", 8, skip_bad_files=True)
+    assert data.notes.left_out["files that are listed but not there"] == 1
+
+
+def test_hugging_faces_tables(tmp_path):
+    write(tmp_path, *(f"data/h{i}.wav" for i in range(20)))
+    rows = [(f"data/h{i}.wav", f"Hello, {i}") for i in range(20)]
+    table = tmp_path / "metadata.csv"
+    table.write_text("file_name,transcription\n" + "".join(f'{n},"{t}"\n' for n, t in rows))
+    data = load_audio(f"audio:{tmp_path}", 8)
+    assert sum(data.sizes.values()) == 20 and "hello, 3" in sum(data.transcripts.values(), [])
+    table.write_text("file_name,label\n" + "".join(f'{n},"{t}"\n' for n, t in rows))
+    assert "no column transcription or transcript, but file_name, label" in refused(tmp_path)
+    table.write_text("file_name,text\ndata/h1.wav,too,many\n")
+    assert "metadata.csv', line 2: 3 columns, expected 2" in refused(tmp_path)
+    table.unlink()
+    lines = [json.dumps({"file_name": name, "text": text, "speaker": "me"}) for name, text in rows]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
+    again = load_audio(f"audio:{tmp_path}", 8)
+    assert again.transcripts == data.transcripts and again.speakers["test"] == ["me"]
+    for split in ("train", "validation"):  # A table in each split's folder.
+        write(tmp_path / "each", *(f"{split}/{i}.wav" for i in range(12)))
+        lines = "".join(f"{i}.wav,say {i}\n" for i in range(12))
+        (tmp_path / "each" / split / "metadata.csv").write_text("file_name,text\n" + lines)
+    data = load_audio(f"audio:{tmp_path / 'each'}", 8)
+    assert data.sizes == {"train": 10, "validation": 12, "test": 2}
+
+
+def test_bad_recordings_are_left_out_and_counted_when_asked(folder):
+    write(folder, "go/cut.wav", content=WAV[:-7])
+    write(folder, "go/silent.wav", content=wav(np.zeros(900, "int16")))
+    write(folder, "stop now/short.wav", content=wav(NOISE[:300]))
+    write(folder, "go/voice.m4a", content=b"\0\0\0\x20ftypM4A ")
+    assert "cut.wav' cannot be read" in refused(folder)
+    data = load_audio(f"audio:{folder}", 8, skip_bad_files=True)
+    assert sum(data.sizes.values()) == 40
+    assert data.notes.left_out == {
+        "bad files": 1,
+        "recordings that do not fit": 2,
+        "files that are no recordings by their names": 1,
+    }
+    assert "voice.m4a" in said(data, "no recordings by their names")[0]
+    shutil.rmtree(folder / "go")
+    assert "1 folders, expected one per word" in refused(folder, skip_bad_files=True)
+
+
+def test_what_is_changed_is_said(folder):
+    shutil.move(folder / "go", folder / "GO")
+    write(folder, "GO/00.wav", content=wav(np.repeat(NOISE, 2), rate=2 * RATE))
+    write(folder, "GO/01.wav", content=wav(np.append(NOISE, np.zeros(99, "int16"))))
+    write(folder, "GO/02.wav", content=wav(np.stack([NOISE, NOISE[::-1]], 1), channels=2))
+    copy = load_audio(f"audio:{folder}", 8, sample_rate=RATE).names["test"][0]
+    for i in range(100, 140):  # Some of which would fall into each split.
+        shutil.copy(copy, pathlib.Path(copy).parent / f"{i}.wav")
+    data = load_audio(f"audio:{folder}", 8, sample_rate=RATE)
+    assert said(data, "1 recordings have another rate than 8,000 samples a second")
+    assert said(data, "1 recordings end in zeros, which are cut off")
+    assert said(data, "1 recordings have two channels, of which the mean is taken")
+    assert said(data, "transcripts are written in lower case")
+    count = data.notes.left_out["recordings that are a copy of one in another split"]
+    assert sum(data.sizes.values()) + count == 80 and count > 0
 
 
 def test_a_training_sees_a_bad_file_before_it_writes_anything(folder, tmp_path):
@@ -326,7 +610,7 @@ def test_batches_hold_the_recordings_and_zeros_behind_them(folder):
     for name, text, row, target in zip(
         data.names["test"], data.transcripts["test"], rows, ids, strict=True
     ):
-        samples, _ = read_wav(pathlib.Path(name))
+        samples, _ = read_audio(pathlib.Path(name))
         np.testing.assert_array_equal(row[: len(samples)] * 32768, samples)
         assert not row[len(samples) :].any() and len(row) % 2000 == 0
         assert data.vocabulary.decode(target) == text and not target[len(text) :].any()
@@ -447,10 +731,10 @@ def test_files_to_predict(tmp_path):
     (tmp_path / "b" / "c.WAV").write_bytes(WAV)
     (tmp_path / "a.wav").write_bytes(WAV)
     (tmp_path / "notes.txt").touch()
-    assert [path.name for path in list_wavs(tmp_path)] == ["a.wav", "c.WAV"]
-    assert list_wavs(tmp_path / "notes.txt") == [tmp_path / "notes.txt"]
+    assert [path.name for path in list_recordings(tmp_path)] == ["a.wav", "c.WAV"]
+    assert list_recordings(tmp_path / "notes.txt") == [tmp_path / "notes.txt"]
     with pytest.raises(ValueError, match=r"input: '/nowhere' does not exist"):
-        list_wavs("/nowhere")
+        list_recordings("/nowhere")
 
 
 @pytest.mark.real_data
