@@ -1,93 +1,53 @@
-"""The user's own images: a folder for each class."""
+"""The user's own image files: which are read, and how."""
 
+import io
 import os
 import pathlib
 import stat
+import warnings
 
 import numpy as np
 import tensorflow as tf
+from PIL import Image, ImageOps
 
+from bigmodels.data import exif
 from bigmodels.data.image_header import check_image
-from bigmodels.data.split import stratified_split
+from bigmodels.data.notes import Notes
 
-_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
-_SPLITS = ("train", "validation", "test")
+# What is left out as `data.skip_bad_files` asks for.
+BAD_FILES = "bad files"
+IMAGE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
+    *(".pnm", ".ppm", ".pgm", ".pbm"),
+)
+# What systems and programs leave in folders, beside names that begin with a dot.
+_JUNK = {
+    *("__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "__pycache__"),
+    *("lost+found", "system volume information"),
+}
 _MAX_IMAGE_BYTES = 1 << 30
+_OPAQUE = 255
+# TIFF, PNM, GIF, and PNG of grey or colours of which one stands for transparency.
+_FOR_PILLOW = (
+    r"(?s)(?:II\*\x00|MM\x00\*|P[1-6]\s|GIF8|\CPNG\r\n\x1a\n\C{4}IHDR\C{9}[\x00\x02]\C*tRNS)\C*"
+)
+# What an `ImageReader` says of files that it has read.
+_REMARKS = (
+    "with transparent parts, laid on {}",
+    "with several frames, of which the first is read",
+    "of 16 bits a channel, of which the upper 8 are read",
+)
 
 
-def image_folder(directory, image_size=None, skip_bad_files=False):
-    """Images in one folder per class.
-
-    If the directory holds folders named train, validation and test, those are the splits (what is
-    missing of validation and test is cut from train); otherwise its folders are the classes and
-    the images are split 80/10/10, every class alike, the same way each time.
-
-    Symbolic links to files, and a class that is a link to a folder, are followed, wherever they
-    lead; links to folders further down are not. A link that leads nowhere or in a circle is an
-    error like a file that is no image.
+def list_images(path, notes=None):
+    """An image file, or the files of a directory that are named like images.
 
     Args:
-        directory: Path.
-        image_size: `(height, width)` to resize to; needed if the images differ in size.
-        skip_bad_files: Whether to leave out files that cannot be read, instead of raising.
+        path: Path.
+        notes: A `bigmodels.data.notes.Notes`, to which it says which files it leaves out.
 
     Returns:
-        `(splits, class_names, bad)`: the first two as from `embedded.digits`; what was left out,
-        as a dict of paths and reasons.
-
-    Raises:
-        ValueError: naming the directory or file that does not fit: no classes, too few images, a
-            file that is not an image, sizes that differ.
-    """
-    root = pathlib.Path(directory)
-    if not os.path.isdir(root):
-        raise ValueError(f"images: {str(root)!r} is not a directory")
-    given = [name for name in _SPLITS if (root / name).is_dir()]
-    class_root = root / "train" if "train" in given else root
-    names = folders("images", class_root)
-    if len(names) < 2:
-        raise ValueError(
-            f"images: {str(class_root)!r} has {len(names)} folders, expected one per class "
-            "and at least two"
-        )
-    roots = {split: root / split for split in given} if "train" in given else {"train": root}
-    files = {split: _list_images(where, names) for split, where in roots.items()}
-    shapes, bad = _look_at(files, skip_bad_files)
-    if bad:
-        files = {split: _without(bad, *files[split], names) for split in files}
-    missing = [split for split in _SPLITS if split not in files]
-    if missing:
-        paths, labels = files["train"]
-        cut = _split(paths, labels, str(class_root))
-        if "train" not in given:
-            files = cut
-        else:
-            files |= {split: cut[split] for split in missing}
-            moved = set().union(*(cut[split][0] for split in missing))
-            pairs = [(p, y) for p, y in zip(paths, labels, strict=True) if p not in moved]
-            files["train"] = tuple(zip(*pairs, strict=True))
-    shape = _common_shape(shapes, image_size)
-
-    def read(path, label):
-        image = decode_image(tf.io.read_file(path), shape[-1])
-        if image_size is not None:
-            image = resize(image, image_size)
-        return tf.ensure_shape(image, shape), label
-
-    return (
-        {
-            split: tf.data.Dataset.from_tensor_slices(
-                ([os.fsencode(p) for p in paths], np.asarray(labels, "int64"))
-            ).map(read, num_parallel_calls=tf.data.AUTOTUNE)
-            for split, (paths, labels) in files.items()
-        },
-        names,
-        bad,
-    )
-
-
-def list_images(path):
-    """An image file, or the files of a directory that are named like images.
+        A list of `pathlib.Path`.
 
     Raises:
         ValueError: if the path does not exist, or the directory holds none.
@@ -97,14 +57,146 @@ def list_images(path):
         raise ValueError(f"input: {str(path)!r} does not exist")
     if not path.is_dir():
         return [path]
-    found = named_like("input", path, _IMAGE_SUFFIXES)
+    tally = Listing()
+    found = tally.images_below("input", path)
+    tally.tell("input", notes or Notes())
     if not found:
-        raise ValueError(f"input: {str(path)!r} holds no image {_IMAGE_SUFFIXES}")
+        raise ValueError(f"input: {str(path)!r} holds no image {IMAGE_SUFFIXES}")
     return found
 
 
+def is_junk(name):
+    """Whether a file or folder is a system's or a program's own."""
+    return name.startswith(".") or name.lower() in _JUNK
+
+
+class Listing:
+    """Lists folders, and counts what in them is not used."""
+
+    def __init__(self):
+        self.junk, self.others, self.links = [], [], []
+
+    def folders(self, where):
+        """The names of a folder's folders that may mean something."""
+        names = folders("images", where)
+        self.junk += [where / name for name in names if is_junk(name)]
+        return [name for name in names if not is_junk(name)]
+
+    def images_in(self, where):
+        """The images that lie in a folder itself."""
+        paths = sorted(path for path in where.iterdir() if not path.is_dir())
+        return [path for path in paths if self._is_image(path)]
+
+    def images_below(self, argument, folder):
+        """The images in a folder and below it, in order."""
+
+        def fail(error):
+            raise ValueError(f"{argument}: {error.filename!r} cannot be listed: {error.strerror}")
+
+        found = []
+        for where, inner, names in os.walk(folder, onerror=fail):
+            where = pathlib.Path(where)
+            self.junk += [where / name for name in inner if is_junk(name)]
+            inner[:] = [name for name in inner if not is_junk(name)]
+            named = [where / name for name in inner if _named_like_image(name)]
+            self.links += [
+                path for name in inner if (path := where / name).is_symlink() and path not in named
+            ]
+            found += named + [path for name in names if self._is_image(path := where / name)]
+        return sorted(found)
+
+    def _is_image(self, path):
+        if is_junk(path.name):
+            self.junk.append(path)
+        elif _named_like_image(path.name):
+            return True
+        else:
+            self.others.append(path)
+        return False
+
+    def tell(self, argument, notes):
+        """Say what was not used."""
+        for what, paths in (
+            ("hidden and system files or folders", self.junk),
+            ("files that are not read as images", self.others),
+            ("links to folders in class folders", self.links),
+        ):
+            notes.leave_out(argument, what, [*dict.fromkeys(paths)])
+
+
+def _named_like_image(name):
+    return pathlib.Path(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+class ImageReader:
+    """Reads image files one by one, and tallies what is left out and what may surprise.
+
+    Args:
+        argument: What messages begin with.
+        channels: As for `decode_image`; `None` for as many as the file has, 1 or 3.
+        skip_bad_files: Whether to leave out files that cannot be read, instead of raising.
+        background: As for `decode_image`, 255 or 0.
+
+    Attributes:
+        bad: `{path: reason}` of the files that were left out.
+    """
+
+    def __init__(self, argument, channels=None, skip_bad_files=False, background=255):
+        self.bad, self._seen = {}, {what: [] for what in _REMARKS}
+        self._argument, self._channels, self._skips = argument, channels, skip_bad_files
+        self._background = background
+
+    def read(self, path):
+        """One image.
+
+        Args:
+            path: A `pathlib.Path`.
+
+        Returns:
+            uint8 tensor `(height, width, channels)`; `None` for a file that was left out.
+
+        Raises:
+            ValueError: naming the file, and why it is not an image.
+        """
+        try:
+            image, header = _read_image(self._argument, path)
+        except ValueError as error:
+            if not self._skips:
+                raise
+            self.leave_out(path, str(error).removeprefix(f"{self._argument}: {str(path)!r} "))
+            return None
+        has_alpha = image.shape[-1] % 2 == 0 and self._channels != 4
+        seen = (
+            has_alpha and bool(tf.reduce_any(image[..., -1] < _OPAQUE)),
+            header.frames > 1,
+            header.bits > 8,
+        )
+        for paths, is_seen in zip(self._seen.values(), seen, strict=True):
+            if is_seen:
+                paths.append(path)
+        channels = self._channels or (3 if image.shape[-1] >= 3 else 1)
+        return _with_channels(image, channels, self._background)
+
+    def leave_out(self, path, reason):
+        """Count a file as bad for a reason that its reader alone knows."""
+        self.bad[path] = reason
+
+    def tell(self, notes):
+        """Say what was left out, and what was read in another way than it may seem.
+
+        Args:
+            notes: A `bigmodels.data.notes.Notes`.
+        """
+        notes.leave_out(self._argument, BAD_FILES, self.bad)
+        for what, paths in self._seen.items():
+            if paths:
+                count = "1 image" if len(paths) == 1 else f"{len(paths):,} images"
+                what = what.format("white" if self._background else "black")
+                notes.say(f"{self._argument}: {count} {what}; the first is {str(paths[0])!r}.")
+
+
 def read_image(path, channels, argument="input"):
-    """One image file with as many channels as wanted, grey (1) or colour (3).
+    """One image file with as many channels as wanted.
 
     Args:
         path: Path.
@@ -112,20 +204,23 @@ def read_image(path, channels, argument="input"):
         argument: What messages begin with.
 
     Returns:
-        uint8 tensor `(height, width, channels)`.
+        uint8 tensor `(height, width, channels)`, upright as its EXIF orientation says.
 
     Raises:
         ValueError: naming the file, and why it is not an image.
     """
-    return _read_image(argument, path, lambda contents: decode_image(contents, channels))
+    return ImageReader(argument, channels).read(pathlib.Path(path))
 
 
-def decode_image(contents, channels):
-    """The pixels of an encoded image, also in a graph.
+def decode_image(contents, channels, background=255):
+    """The pixels of an encoded image, upright as its EXIF orientation says; also in a graph.
 
     Args:
-        contents: PNG, JPEG, BMP or GIF (the first frame), a scalar string.
-        channels: How many are wanted: 1 for grey, 3 for colour. Transparency is dropped.
+        contents: PNG, JPEG, BMP, WebP or GIF (of an animation the first frame), a scalar string.
+            What TensorFlow cannot read, `readable` turns into such.
+        channels: How many are wanted: 1 for grey, 3 for colour, 4 for colour and opacity. For 1 and
+            3, what is transparent is laid on the background.
+        background: Its brightness, 255 for white.
 
     Returns:
         uint8 tensor `(height, width, channels)`.
@@ -133,19 +228,113 @@ def decode_image(contents, channels):
     Raises:
         tf.errors.InvalidArgumentError: if it is not an image.
     """
-    image = tf.io.decode_image(contents, expand_animations=False)
-    image = tf.ensure_shape(image, (None, None, None))
+    return _with_channels(_decode(contents), channels, background)
+
+
+def _with_channels(image, channels, background):
+    """An image of 1 to 4 channels as one of 1, 3 or 4."""
+    is_grey = tf.shape(image)[-1] < 3
+    has_alpha = tf.shape(image)[-1] % 2 == 0
+    if channels == 4:
+        image = tf.cond(has_alpha, lambda: image, lambda: _with_alpha(image))
+        wanted = tf.cond(is_grey, lambda: tf.gather(image, [0, 0, 0, 1], axis=-1), lambda: image)
+        return tf.ensure_shape(wanted, (None, None, 4))
+    image = tf.cond(has_alpha, lambda: _laid(image, background), lambda: image)
 
     def grey():
-        return tf.ensure_shape(image[..., :1], (None, None, 1))
+        return tf.ensure_shape(image, (None, None, 1))
 
     def colour():
-        return tf.ensure_shape(image[..., :3], (None, None, 3))
+        return tf.ensure_shape(image, (None, None, 3))
 
-    is_grey = tf.shape(image)[-1] < 3
     if channels == 1:
         return tf.cond(is_grey, grey, lambda: tf.image.rgb_to_grayscale(colour()))
     return tf.cond(is_grey, lambda: tf.image.grayscale_to_rgb(grey()), colour)
+
+
+def _decode(contents):
+    """An image as it is stored, turned upright, `(height, width, 1 to 4)`."""
+    image = tf.io.decode_image(contents, expand_animations=False)
+    image = tf.ensure_shape(image, (None, None, None))
+    # Of a BMP the fourth byte means nothing.
+    is_bmp = tf.strings.regex_full_match(contents, r"(?s)BM\C*")
+    image = tf.cond(is_bmp, lambda: image[..., :3], lambda: image)
+    return exif.upright(image, exif.orientation(contents))
+
+
+def _with_alpha(image):
+    return tf.concat([image, tf.fill(tf.shape(image[..., :1]), tf.constant(_OPAQUE, "uint8"))], -1)
+
+
+def _laid(image, background):
+    """An image whose last channel is its opacity, laid on grey of a brightness."""
+    pixels = tf.cast(image, "float32")
+    opacity = pixels[..., -1:] / 255
+    pixels = pixels[..., :-1] * opacity + background * (1 - opacity)
+    return tf.cast(tf.round(pixels), "uint8")
+
+
+def readable(contents):
+    """The bytes of an image file as TensorFlow can decode them, also in a graph.
+
+    TIFF, PNM, GIF and images with a colour that stands for transparency become PNG by Pillow;
+    others stay as they are.
+
+    Args:
+        contents: The bytes of a file, a scalar string.
+
+    Returns:
+        Scalar string.
+    """
+    return tf.cond(
+        tf.strings.regex_full_match(contents, _FOR_PILLOW),
+        lambda: tf.ensure_shape(tf.numpy_function(_as_png, [contents], "string"), ()),
+        lambda: tf.identity(contents),
+    )
+
+
+def read_file(path, channels):
+    """The image in a file that was looked at before, in a graph.
+
+    Args:
+        path: Scalar string.
+        channels: As for `decode_image`.
+
+    Returns:
+        uint8 tensor `(height, width, channels)`.
+    """
+    return decode_image(readable(tf.io.read_file(path)), channels)
+
+
+def _as_png(contents):
+    """An image that Pillow reads as the bytes of a PNG, upright."""
+    try:
+        return _reencoded(contents)
+    except ValueError:
+        raise
+    except Exception as error:  # A damaged file may raise anything.
+        raise ValueError(f"it is damaged: {error}") from None
+
+
+def _reencoded(contents):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Of tags that are damaged, and of large images.
+        with Image.open(io.BytesIO(contents)) as image:
+            image.load()
+            if image.mode in ("I", "F"):
+                raise ValueError(f"its pixels are of 32 bits (mode {image.mode}), not 8 or 16")
+            image = ImageOps.exif_transpose(image)
+            if image.mode.startswith("I;16"):  # The upper eight, as TensorFlow does.
+                image = Image.fromarray((np.asarray(image, "uint16") >> 8).astype("uint8"))
+            grey = image.mode in ("1", "L", "LA")
+            if image.has_transparency_data:
+                image = image.convert("LA" if grey else "RGBA")
+            else:
+                image = image.convert("L" if grey else "RGB")
+            image.info.clear()  # It is upright now.
+            written = io.BytesIO()
+            image.save(written, "PNG", compress_level=1)
+    return written.getvalue()
 
 
 def decode_images(contents, shape):
@@ -246,71 +435,8 @@ def named_like(argument, folder, suffixes):
     )
 
 
-def _list_images(root, names):
-    paths, labels = [], []
-    for folder in folders("images", root):
-        if folder not in names:
-            raise ValueError(f"images: {str(root / folder)!r} is no class of the training images")
-    for label, name in enumerate(names):
-        found = named_like("images", root / name, _IMAGE_SUFFIXES)
-        if not found:
-            raise ValueError(f"images: {str(root / name)!r} holds no image {_IMAGE_SUFFIXES}")
-        paths += found
-        labels += [label] * len(found)
-    return tuple(paths), tuple(labels)
-
-
-def _without(bad, paths, labels, names):
-    """Paths and labels without the bad files; of each class one must be left."""
-    good = [(p, y) for p, y in zip(paths, labels, strict=True) if p not in bad]
-    for label in set(labels) - {y for _, y in good}:
-        path = paths[labels.index(label)]
-        raise ValueError(
-            f"images: of class {names[label]!r} no image is left, all {labels.count(label)} files "
-            f"are bad; {str(path)!r}, for one, {bad[path]}"
-        )
-    return tuple(zip(*good, strict=True))
-
-
-def _split(paths, labels, where):
-    counts = np.bincount(labels)
-    if counts.min() < 10:
-        raise ValueError(
-            f"images: {where!r} has a class with {counts.min()} images; at least 10 are needed to "
-            "split off validation and test"
-        )
-    return {
-        split: (tuple(paths[i] for i in rows), tuple(labels[i] for i in rows))
-        for split, rows in stratified_split(labels).items()
-    }
-
-
-def _look_at(files, skip_bad_files):
-    """Decode every file once.
-
-    Returns:
-        `(shapes, bad)`: the shape of each image by path, and the reason of each file that is none.
-
-    Raises:
-        ValueError: naming the first that is none, unless they are to be skipped.
-    """
-    shapes, bad = {}, {}
-    for path in sorted({path for paths, _ in files.values() for path in paths}):
-        try:
-            shapes[path] = _read_image("images", path, _decode).shape
-        except ValueError as error:
-            if not skip_bad_files:
-                raise
-            bad[path] = str(error).removeprefix(f"images: {str(path)!r} ")
-    return shapes, bad
-
-
-def _decode(contents):
-    return tf.io.decode_image(contents, expand_animations=False)
-
-
-def _read_image(argument, path, decode):
-    """What `decode` makes of a file's bytes, if they are a whole image of a bearable size."""
+def _read_image(argument, path):
+    """The image in a file as it is stored, but upright, and its `Header`."""
     try:
         # A link is followed. To open a pipe or a device could take for ever.
         found = os.stat(path)
@@ -321,8 +447,10 @@ def _read_image(argument, path, decode):
             raise ValueError(f"cannot be read: it has more than {_MAX_IMAGE_BYTES:,} bytes")
         contents = path.read_bytes()
         try:
-            check_image(contents)
-            return decode(contents)
+            header = check_image(contents)
+            if tf.strings.regex_full_match(contents, _FOR_PILLOW):
+                contents = _as_png(contents)
+            return _decode(contents), header
         except tf.errors.OpError as error:
             reason = error.message.rpartition("}} ")[2].partition(" [Op")[0]
             raise ValueError(f"cannot be decoded: {reason}") from None
@@ -334,16 +462,3 @@ def _read_image(argument, path, decode):
     except ValueError as error:
         reason = " ".join(str(error).split())
     raise ValueError(f"{argument}: {str(path)!r} {reason}")
-
-
-def _common_shape(shapes, image_size):
-    """The shape that images share, or an error that names the first misfit."""
-    (first, (*size, _)), *_ = shapes.items()
-    for path, shape in shapes.items():
-        if image_size is None and list(shape[:2]) != size:
-            raise ValueError(
-                f"images: {str(path)!r} is {tuple(shape[:2])} pixels but {str(first)!r} is "
-                f"{tuple(size)}; set data.image_size=HEIGHT,WIDTH to resize them"
-            )
-    colour = any(shape[-1] >= 3 for shape in shapes.values())
-    return (*(image_size or size), 3 if colour else 1)

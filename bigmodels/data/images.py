@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from bigmodels import checks
 from bigmodels.data import embedded, files, tfds
+from bigmodels.data.image_folder import image_folder
 from bigmodels.data.notes import Notes
 from bigmodels.data.pipeline import (
     SHUFFLE_WINDOW,
@@ -116,8 +117,7 @@ def load_images(
     notes = Notes()
     if batch_size < 1:
         raise ValueError(f"batch_size: {batch_size!r}, expected a positive integer")
-    splits, class_names, bad = _source(name, data_dir, image_size, skip_bad_files)
-    notes.leave_out("images", "bad files", bad)
+    splits, class_names, bad = _source(name, data_dir, image_size, skip_bad_files, notes)
 
     def resized(elements):
         if image_size is None or tuple(elements.element_spec[0].shape[:2]) == tuple(image_size):
@@ -210,12 +210,12 @@ def augmentation_for(name, **kinds):
     return dataclasses.replace(usual, **{k: v for k, v in kinds.items() if v is not None})
 
 
-def _source(name, data_dir, image_size, skip_bad_files):
+def _source(name, data_dir, image_size, skip_bad_files, notes):
     kind, _, where = name.partition(":")
     if name in embedded.IMAGES:
         return *embedded.IMAGES[name](), {}
     if kind == "images":
-        return files.image_folder(where, image_size, skip_bad_files)
+        return image_folder(where, image_size, skip_bad_files, notes)
     if embedded.is_known(name):
         raise ValueError(f"dataset: {name!r} is not images; give images:DIR or a name")
     return *tfds.image_dataset(name, data_dir), {}

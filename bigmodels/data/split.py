@@ -7,25 +7,27 @@ from sklearn.model_selection import train_test_split
 
 SEED = 0  # Of everything that is drawn once and belongs to a data set.
 SPLITS = ("train", "validation", "test")
-# How splits are usually called, without "set".
-_NAMES = {
-    "train": "train training trn",
-    "validation": "validation val valid dev devel development",
-    "test": "test testing tst",
+
+_WORDS = {
+    "train": "train|training|trn",
+    "validation": "val|valid|validation|validate|validating|dev|devel|development|eval|evaluation",
+    "test": "test|testing|tst",
 }
+# `Train`, `val_set`, `test-images`, `train2017`, `test1`.
+_NAME = r"(?:{})(?:[ _.-]*(?:set|data|dataset|split|images?|imgs?|folder))?[ _.-]*\d*"
 
 
 def split_named(name):
-    """Which split a folder, a file or a column calls by its name.
+    """Which split a folder, a file or a column of this name is for, in any case.
 
     Args:
-        name: For example `Train`, `val`, `test_set`.
+        name: Without the suffix: `Train`, `val`, `valid_set`, `test-images`, `train2017`.
 
     Returns:
-        `train`, `validation` or `test`; or `None`.
+        "train", "validation", "test", or `None`.
     """
-    word = re.sub(r"[\s_.-]*(set|split|data)?$", "", name.lower().strip("_.- "))
-    return next((split for split, names in _NAMES.items() if word in names.split()), None)
+    name = name.lower().strip("_.- ")
+    return next((s for s, words in _WORDS.items() if re.fullmatch(_NAME.format(words), name)), None)
 
 
 def stratified_split(labels):
