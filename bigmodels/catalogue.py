@@ -10,11 +10,11 @@ _OTHER_DATASETS = {
     "NAME": "any set of TensorFlow Datasets of the task's kind, such as fashion_mnist",
     "images:DIR": "your images, one folder per class",
     "coco:DIR": "your images with boxes, in the JSON form of COCO",
-    "text:FILE": "your text, UTF-8",
-    "pairs:FILE": "your pairs, UTF-8: a source, a tabulator and its translation a line",
+    "text:FILE": "your text, or text:DIR: all .txt files below it",
+    "pairs:FILE": "your pairs: a source, a tab and its translation a line; .csv, .jsonl; FILE,FILE",
     "tub:DIR": "your recording of driving, a Donkeycar tub, version 2",
     "csv:FILE": "your measurements, a column of times and columns of numbers",
-    "audio:DIR": "your WAV files, one folder per word, or with LJSpeech's metadata.csv",
+    "audio:DIR": "your recordings, one folder per word, or with a table such as metadata.csv",
 }
 
 

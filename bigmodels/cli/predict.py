@@ -21,7 +21,7 @@ flags.DEFINE_string("workdir", None, "A trained run's directory.")
 flags.DEFINE_string(
     "input",
     None,
-    "An image, a WAV file or a directory of them, a tub, a text to translate line by line, a CSV "
+    "An image, a recording or a directory of them, a tub, a text to translate line by line, a CSV "
     "file to go on from.",
 )
 flags.DEFINE_string("prompt", None, "The text to continue or to translate.")

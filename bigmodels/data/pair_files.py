@@ -268,7 +268,13 @@ def _by_place(rows, columns, where, notes):
     if columns:
         if has_header:
             notes.say(f"{where}, line {rows[0][0]} is a header, not a pair: {shown(header)}.")
-        return [_place(column, numbers, where) for column in columns], int(has_header)
+        chosen = [_place(column, numbers, where) for column in columns]
+        rest = [number for number in numbers if number not in columns]
+        notes.say(
+            f"{where}: column {columns[0]} is the source and {columns[1]} the target"
+            + (f"; not used: {', '.join(rest)}." if rest else ".")
+        )
+        return chosen, int(has_header)
     if has_header:
         return _by_name(header, rows[1:], (), where, notes), 1
     if width > 1:

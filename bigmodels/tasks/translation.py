@@ -230,8 +230,7 @@ def draw(model, data, config, found):
 
     pairs = data.texts["test"][:_SEARCHED]
     drawn = {}
-    for number in (0, 1):
-        x, _ = next(iter(data.test.unbatch().skip(number).batch(1)))
+    for number, (x, _) in enumerate(data.test.unbatch().batch(1).take(2)):
         source, target = (x[name].numpy()[0] for name in ("source", "target"))
         source, target = source[source != 0], target[target != 0]
         (weights,) = model.attention(source[None], target[None]).numpy()

@@ -232,6 +232,9 @@ def test_what_is_not_used_is_said(tmp_path):
     notes = Notes()
     pair_file(written(tmp_path / "b.csv", '{i},{en},"{de}"', "id,source,target"), notes=notes)
     assert "'source' is the source and 'target' the target; not used: 'id'." in notes.lines[0]
+    notes = Notes()
+    pair_file(tmp_path / "a.txt", ("2", "1"), notes=notes)
+    assert notes.lines[0].endswith("column 2 is the source and 1 the target; not used: 3.")
 
 
 def test_quotation_marks_are_csvs_only_where_all_follow_its_rules(tmp_path):

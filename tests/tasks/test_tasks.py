@@ -574,7 +574,7 @@ def test_predict_speech(runs, sets):
     assert all(isinstance(row["transcript"], str) for row in rows)
     (row,) = predict(run, input=folder + "/yes/3.wav", num_beams=4)
     assert row["file"] == folder + "/yes/3.wav"
-    with pytest.raises(ValueError, match="input: give a WAV file"):
+    with pytest.raises(ValueError, match="input: give a recording"):
         list(predict(run))
     with pytest.raises(ValueError, match=r"test_tasks\.py' cannot be read: it is no WAV file"):
         list(predict(run, input=__file__))
