@@ -114,7 +114,8 @@ def co2():
         ValueError: if statsmodels is not installed.
     """
     table = csv_series.read_csv(_statsmodels("co2"), time_format="%Y%m%d")
-    return dataclasses.replace(table, timeline=dataclasses.replace(table.timeline, form=""))
+    line = dataclasses.replace(table.timeline, form="")
+    return dataclasses.replace(table, timeline=line, first_missing="")  # No file of the user's.
 
 
 def sunspots():

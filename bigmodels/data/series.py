@@ -261,7 +261,7 @@ def last_window(path, variables, length, spacing, *, fill, **options):
         raise ValueError(f"{name} has a step of {found}, but the model was trained on {spacing}")
     if rows < length:
         raise ValueError(f"{name} has {rows:,} rows, the model looks at {length:,}")
-    _missing(table, fill, {"input": (0, rows)}, name, notes)
+    _missing(table, fill, {"the file": (0, rows)}, name, notes)
     (window,) = Known(table.values, fill).windows(np.array([rows]), length)
     return window, table.timeline, rows
 
@@ -329,13 +329,14 @@ def _missing(table, fill, borders, source, notes):
     for split, (begin, end) in borders.items():
         for column in np.flatnonzero(missing[begin:end].all(0)):
             variable = shown(table.variables[column])
-            raise ValueError(f"dataset: {variable} has no value at all for {split}")
+            raise ValueError(f"{source}: {variable} has no value at all in {split}")
     made_up = {split: int(missing[begin:end].sum()) for split, (begin, end) in borders.items()}
     each = ", ".join(f"{count:,} {split}" for split, count in made_up.items())
+    first = f"{table.first_missing}; " if table.first_missing else f"{source}: "
     notes.say(
-        f"{table.first_missing or source}; {missing.sum():,} of {missing.size:,} values are "
-        f"missing ({each}). data.fill={fill} fills in windows from what was measured before their "
-        "ends; a value that was not measured is never a target."
+        f"{first}{missing.sum():,} of {missing.size:,} values are missing ({each}). "
+        f"data.fill={fill} fills in windows from what was measured before their ends; a value that "
+        "was not measured is never a target."
     )
     return made_up
 

@@ -170,7 +170,7 @@ def test_a_window_needs_a_value_of_each_variable_before_its_end(gaps):
 @pytest.mark.parametrize(
     ("gone", "message"),
     [
-        (range(70, 80), "dataset: 'a' has no value at all for validation"),
+        (range(70, 80), "'a' has no value at all in validation"),
         (range(72, 80), "'a' of .* has no value 3 rows after any window of validation"),
     ],
 )
@@ -626,6 +626,9 @@ def test_no_date_after_the_last_year():
 ORIGINALS = (
     GOOD.encode(),
     b"t;x;y\n2020-01-31;1;2\n2020-02-29;;4\n2020-03-31;5;6\n2020-05-31;7;8\n",
+    b"# of X\n;date;time;v;w\n;;;m3;-\n1;2020-01-02;0:00;1.000,5;NA\n0;2020-01-01;12:00;-9999;3\n"
+    b"2;2020-01-02;12:00;7;2,5\n3;2020-01-03;0:00;1,5;4;\n4;2020-01-03;12:00;1,5;4\n",
+    b"year|month|v|w\n2020|11|1.234|5\n2020|12|999|4\n2021|1|9.876|2\n2021|2|1|3\n2021|3|5|9\n",
     b'n,"v"\n0.5,1e3\n1,2\n1.5,-3\n2,4\n2.5,5\n',
 )
 
