@@ -1,8 +1,7 @@
 """The user's own measurements: a CSV file with a column of times and columns of numbers."""
 
-import array
+import contextlib
 import dataclasses
-import itertools
 import math
 import os
 import re
@@ -20,7 +19,7 @@ _MAX_BYTES = 1 << 28
 _MAX_VARIABLES = 1000
 # Its square is a float32 still.
 _LARGEST = 1e18
-_CLOCK = re.compile(r"\d?\d:\d\d(:\d\d([.,]\d+)?)?")
+_CLOCK = re.compile(r"\d?\d:\d\d(:\d\d([.,]\d+)?)?( ?[AaPp][Mm])?")
 _CALENDAR = ("year", "month", "day", "hour", "minute", "second")
 # What pandas calls a column that had no name, and an index that became a column.
 _NO_NAME = re.compile(r"(unnamed: \d+.*|index)?", re.IGNORECASE)
@@ -109,11 +108,7 @@ def read_csv(
     _say_order(places, sheet)
     chosen = _target_columns(sheet, times.columns, targets, asked)
     numbers = _Numbers(missing, _decimal_mark(sheet, chosen) if decimal == "auto" else decimal)
-    values = array.array("d")
-    for i, row in enumerate(sheet.rows):
-        for column in chosen:
-            values.append(numbers.read(row[column], sheet.header[column], sheet.where, i))
-    values = np.frombuffer(values).reshape(len(sheet.rows), len(chosen))
+    values = np.stack([numbers.column(sheet, column) for column in chosen], axis=1)
     numbers.say_unused(sheet)
     if not targets:
         chosen, values = _without_empty(sheet, chosen, values)
@@ -222,8 +217,9 @@ class _Times:
             return None
         both = (*self.columns, clock)
         if form:
-            form += {1: " %H:%M", 2: " %H:%M:%S"}[clocks[0].count(":")]
-            form += ".%f" if "." in clocks[0] else ""
+            hour, noon = (" %I", " %p") if clocks[0][-1] in "mM" else (" %H", "")
+            form += hour + {1: ":%M", 2: ":%M:%S"}[clocks[0].count(":")]
+            form += (".%f" if "." in clocks[0] else "") + (noon if " " in clocks[0] else noon[1:])
         how = self._reader(both, form)
         if how is not None:
             self.columns = both
@@ -278,13 +274,13 @@ def _target_columns(sheet, times, targets, asked):
 
 
 def _numbers_rows(fields, name):
-    """Whether a column counts: up or down by one, or, without a name, any rows once each."""
+    """Whether a column counts up or down by one, or, without a name, has each number once."""
     if not all(field.isdecimal() and len(field) < 16 for field in fields):
         return False
-    numbers = [int(field) for field in fields]
-    if _NO_NAME.fullmatch(name) and len(set(numbers)) == len(numbers):
-        return True
-    return {b - a for a, b in itertools.pairwise(numbers)} in ({1}, {-1})
+    if _NO_NAME.fullmatch(name):
+        return len(set(fields)) == len(fields)
+    first, step = int(fields[0]), int(fields[1]) - int(fields[0])
+    return abs(step) == 1 and all(int(x) == first + i * step for i, x in enumerate(fields))
 
 
 def _without_empty(sheet, columns, values):
@@ -312,13 +308,15 @@ def _decimal_mark(sheet, columns):
     unclear = []
     for column in columns:
         example, short, long = None, False, False
-        for i, row in enumerate(sheet.rows):
-            text = row[column]
-            marks = [character for character in text if character in ",."]
-            if not marks:
-                short |= _SHORT.fullmatch(text) is not None
-                long |= text.lstrip("+-").isdecimal() and len(text.lstrip("+-0")) > 3
-            elif _MARKED.fullmatch(text) and text.lower() not in MISSING:
+        texts = sheet.column(column)
+        if not any("." in text or "," in text for text in texts):
+            continue
+        for i, text in enumerate(texts):
+            if "." not in text and "," not in text:
+                short = short or _SHORT.fullmatch(text) is not None
+                long = long or (len(text) > 3 and len(text.lstrip("+-0")) > 3 and is_number(text))
+            elif _MARKED.fullmatch(text) and text not in MISSING:
+                marks = [character for character in text if character in ",."]
                 if not _GROUPED.fullmatch(text):
                     return marks[-1]
                 if len(marks) > 1:  # 1.234.567
@@ -374,16 +372,25 @@ class _Numbers:
         number = rf"[+-]?(\d{{1,3}}({group}\d{{3}})+|\d+)?({mark}\d*)?([eE][+-]?\d+)?"
         self._marked = re.compile(number)
 
-    def read(self, text, column, where, i):
-        """A number; NaN for a missing value; else a `ValueError` that names the row."""
+    def column(self, sheet, column):
+        """Numbers of a column, NaN for missing values; or a `ValueError` that names the row."""
+        texts, name = sheet.column(column), sheet.header[column]
+        if self._mark == "." and not self._codes:
+            with contextlib.suppress(ValueError):  # Most columns hold numbers and nothing else.
+                values = np.array([*map(float, texts)])
+                if (np.abs(values) <= _LARGEST).all() and not any("_" in text for text in texts):
+                    return values
+        return np.array([self._read(text, name, sheet.where, i) for i, text in enumerate(texts)])
+
+    def _read(self, text, column, where, i):
         word = text.lower()
         if word in MISSING or word in self._words:
             self._unused.discard(word)
             return math.nan
         value = math.nan
         if self._group not in text or self._marked.fullmatch(text):
-            plain = text.replace(self._group, "").replace(self._mark, ".")
-            value = float(plain) if is_number(plain) else math.nan
+            with contextlib.suppress(ValueError):
+                value = float(text.replace(self._group, "").replace(self._mark, "."))
         if "_" in text or not abs(value) <= _LARGEST:
             raise ValueError(
                 f"{where(i)}: {shown(text)} in column {shown(column)} is no number up to "

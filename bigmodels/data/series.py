@@ -143,19 +143,23 @@ def load_series(
     """
     notes = Notes()
     kind, _, path = name.partition(":")
+    options = {
+        "time": time,
+        "targets": targets,
+        "time_format": time_format,
+        "missing": missing,
+        "decimal": decimal,
+        "encoding": encoding,
+    }
     if name in embedded.SERIES:
         table, fill = embedded.SERIES[name](), fill if fill != "none" else "linear"
+        if targets:
+            raise ValueError(f"data.targets: {shown(targets)}, but {name!r} has one variable")
+        for option, value in options.items():
+            if value and value != "auto":
+                notes.say(f"data.{option}: {shown(value)} is for files; {name!r} is none.")
     elif kind == "csv":
-        table = csv_series.read_csv(
-            path,
-            time=time,
-            targets=targets,
-            time_format=time_format,
-            missing=missing,
-            decimal=decimal,
-            encoding=encoding,
-            notes=notes,
-        )
+        table = csv_series.read_csv(path, notes=notes, **options)
     else:
         known = ", ".join(embedded.SERIES)
         hint = did_you_mean(name, "csv", embedded.SERIES)

@@ -88,6 +88,16 @@ def test_usual_windows_follow_from_the_season(file):
     assert data.variables == ("temperature",)
 
 
+def test_settings_for_files_are_not_for_embedded_series():
+    data = load_series("sunspots", time="when", missing=("-1",))
+    said = ["data.time: 'when' is for files; 'sunspots' is none."]
+    assert data.notes.lines == [*said, "data.missing: ('-1',) is for files; 'sunspots' is none."]
+    with pytest.raises(
+        ValueError, match=r"data\.targets: \('a',\), but 'sunspots' has one variable"
+    ):
+        load_series("sunspots", targets=("a",))
+
+
 def test_missing_statsmodels_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "statsmodels", None)
     with pytest.raises(ValueError, match=r"'co2' needs.*statsmodels.*\[time_series\]"):
@@ -314,6 +324,8 @@ def test_rows_are_put_in_order_of_time(tmp_path):
          {"time_format": "%d.%m.%Y"}, "01.01.2020 22:00", "02.01.2020 01:00", ("x",)),
         ("Tag;Uhr;x\n1.1.2020;22:00;1\n1.1.2020;23:00;5\n2.1.2020;0:00;2",
          {"time_format": "%d.%m.%Y %H:%M"}, "01.01.2020 22:00", "02.01.2020 01:00", ("x",)),
+        ("Day,Clock,x\n1/31/2020,10:30 PM,1\n1/31/2020,11:30 PM,5\n2/1/2020,12:30 AM,2",
+         {"time_format": "%m/%d/%Y"}, "01/31/2020 10:30 PM", "02/01/2020 01:30 AM", ("x",)),
         ("pm,Year,Month,Day,Hour\n3,2020,1,1,22\n1,2020,1,1,23\n7,2020,1,2,0", {},
          "2020-01-01 22:00:00", "2020-01-02 01:00:00", ("pm",)),
         ("year,month,pm\n2020,11,4\n2020,12,2\n2021,1,5", {}, "2020-11", "2021-02", ("pm",)),
