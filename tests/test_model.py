@@ -1,5 +1,8 @@
 """`bigmodels.Model` is a `keras.Model` in every respect."""
 
+import copy
+import pickle
+
 import keras
 import numpy as np
 import pytest
@@ -19,6 +22,79 @@ class Doubling(bigmodels.Model):
 def _functional(cls):
     inputs = keras.Input((4,))
     return cls(inputs, keras.layers.Dense(2)(keras.layers.Dropout(0.2)(inputs)))
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class OfWidth(bigmodels.Model):
+    """Functional within, with arguments of its own."""
+
+    def __init__(self, width, **kwargs):
+        inputs = keras.Input((4,))
+        super().__init__(inputs, keras.layers.Dense(width)(inputs), **kwargs)
+        self.width = width
+
+    def get_config(self):
+        return {"width": self.width}
+
+
+class Unregistered(bigmodels.Model):
+    """Found by its module and name."""
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: _functional(bigmodels.Model),
+        lambda: _functional(Doubling),
+        lambda: _functional(Unregistered),
+        lambda: OfWidth(2),
+        lambda: CNN(2, (3,)),
+    ],
+    ids=["Model", "registered", "unregistered", "own arguments", "subclassed"],
+)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_models_are_pickled_and_copied(make, compiled, rng):
+    """With their weights and, if compiled, the optimizer's state: they go on as one."""
+    model = make()
+    shape = (8, 28, 28, 1) if isinstance(model, CNN) else (8, 4)
+    x, y = rng.uniform(size=shape).astype("float32"), rng.integers(0, 2, (8, 1))
+    model(x)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    if compiled:
+        model.compile("adam", loss)
+        model.fit(x, y, verbose=0)
+    others = [pickle.loads(pickle.dumps(model)), copy.deepcopy(model)]
+    for other in others:
+        assert type(other) is type(model) and other is not model
+        np.testing.assert_array_equal(other(x), model(x))
+        assert other.compiled == compiled
+        if compiled:
+            for a, b in zip(other.optimizer.variables, model.optimizer.variables, strict=True):
+                np.testing.assert_array_equal(a, b)
+
+
+def test_functional_models_are_cloned_as_their_class(rng):
+    x = rng.normal(size=(2, 4)).astype("float32")
+    for cls in (bigmodels.Model, Doubling, Unregistered):
+        model = _functional(cls)
+        clone = keras.models.clone_model(model)
+        assert type(clone) is type(model)
+        clone.set_weights(model.get_weights())
+        np.testing.assert_array_equal(clone(x), model(x))
+
+
+def test_scikit_learn_wrappers_take_functional_models(rng):
+    from sklearn.base import clone
+
+    inputs = keras.Input((4,))
+    model = Doubling(inputs, keras.layers.Dense(1)(inputs))
+    model.compile("sgd", "mse")
+    x, y = rng.normal(size=(8, 4)).astype("float32"), rng.normal(size=8).astype("float32")
+    wrapped = keras.wrappers.SKLearnRegressor(model, fit_kwargs={"verbose": 0})
+    fitted = clone(wrapped).fit(x, y)
+    again = pickle.loads(pickle.dumps(fitted))
+    np.testing.assert_allclose(again.predict(x), fitted.predict(x), rtol=1e-6)
+    assert isinstance(fitted.model_, Doubling)
 
 
 @pytest.mark.parametrize("cls", [bigmodels.Model, Doubling])

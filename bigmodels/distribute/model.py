@@ -25,11 +25,17 @@ def _functional_class(cls):
     could be made any more. `test_functional_and_subclassed_models_live_together` holds this.
     """
     names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
-    functional = type(cls.__name__, (cls, Functional), names)
+    functional = type(cls.__name__, (cls, Functional), names | {"_plain": cls})
     package, _, name = keras.saving.get_registered_name(cls).rpartition(">")
     if package:
         keras.saving.register_keras_serializable(package, name)(functional)
     return functional
+
+
+def _unpickled(cls, file):
+    """The model in a file, of a class that need not be registered."""
+    with keras.saving.custom_object_scope({cls.__name__: cls}):
+        return cls._unpickle_model(file)
 
 
 @keras.saving.register_keras_serializable(package="bigmodels")
@@ -78,6 +84,12 @@ class Model(keras.Model):
             Functional.__init__(self, *args, **kwargs)
         else:
             super().__init__(*args, **kwargs)
+
+    def __reduce__(self):
+        # Pickle finds classes by name, and the class of a functional model is not the one of its
+        # name. What is unpickled is read like a `.keras` file, which finds it again.
+        _, arguments = super().__reduce__()
+        return _unpickled, (vars(type(self)).get("_plain", type(self)), *arguments)
 
     @property
     def optimizers(self):
