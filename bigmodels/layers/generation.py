@@ -6,10 +6,36 @@ gives the logits of what follows each and a cache of what it has read. `stepper(
 depend on how many there were. A cache is any structure of tensors whose first axis is the batch.
 """
 
+import functools
+import math
+import operator
+
 import tensorflow as tf
 
-# Nothing is drawn from what lies beyond any float's reach.
+# The rating of what does not count.
 _NEVER = -1e9
+
+
+class compiled:
+    """A model's method as a `tf.function`, made anew when the model's weights are other ones.
+
+    LoRA and quantisation add and replace weights; what was traced before knows the old ones.
+    """
+
+    def __init__(self, method):
+        self.method = method
+        functools.update_wrapper(self, method)
+
+    def __get__(self, model, owner=None):
+        if model is None:
+            return self
+        weights, kept = model.weights, f"_compiled_{self.method.__name__}"
+        known, function = vars(model).get(kept, ((), None))
+        same = len(known) == len(weights) and all(map(operator.is_, known, weights))
+        if function is None or not same:
+            function = tf.function(functools.partial(self.method, model), reduce_retracing=True)
+            vars(model)[kept] = weights, function
+        return function
 
 
 def continue_tokens(
@@ -28,12 +54,12 @@ def continue_tokens(
         counts: How many tokens follow each at most, int32 `(batch,)`.
         uniform: Numbers from [0, 1) that decide the draws, `(length, batch)`.
         temperature: Of each, float32 `(batch,)`: 0 takes the most likely token, 1 samples the
-            model's own distribution.
+            model's own distribution, infinity draws all tokens alike.
         top_k: How many of the most likely tokens are drawn from, int32 `(batch,)`, 0 for all; or
             `None`.
         top_p: The least share that the most likely tokens drawn from make up, float32 `(batch,)`;
             or `None`.
-        stop_ids: Token ids, a tuple, that end a sequence.
+        stop_ids: Token ids that end a sequence, a tuple or int32 `(n,)`; -1 is none.
 
     Returns:
         int32 `(batch, length)`; after a sequence's end there is padding.
@@ -99,8 +125,8 @@ def beam_search(model, tokens, sizes, length, num_beams, length_penalty=0.0, sto
         sizes: As for `continue_tokens`.
         length: How many tokens follow at most, scalar int32.
         num_beams: How many are followed at the same time, an `int`.
-        length_penalty: 0 rates by the sum, 1 nearly by the mean.
-        stop_ids: Token ids, a tuple, that end a sequence and count as part of it.
+        length_penalty: 0 rates by the sum, 1 nearly by the mean; a number or float32 scalar.
+        stop_ids: As for `continue_tokens`; they count as part of the sequence.
 
     Returns:
         `(tokens, ratings)`: int32 `(batch, num_beams, length)`, the best first, padded, and
@@ -111,7 +137,8 @@ def beam_search(model, tokens, sizes, length, num_beams, length_penalty=0.0, sto
     step = model.stepper()
     vocab_size = tf.shape(logits)[-1]
     # What may end makes room for what goes on.
-    wanted = num_beams * (1 + len(stop_ids))
+    stops = tf.reduce_sum(tf.cast(tf.convert_to_tensor(stop_ids, "int32") >= 0, "int32"))
+    wanted = num_beams * (1 + stops)
 
     def rows(beams):
         """Row numbers of beams `(batch, num_beams)` where all beams are rows."""
@@ -199,18 +226,18 @@ def draw(logits, uniform, temperature, top_k=None, top_p=None, forbidden=1):
         int32 `(batch,)`.
     """
     logits = _allowed(tf.cast(logits, "float32"), forbidden)
-    # Dividing by zero is never looked at, but must not make NaN either.
-    p = tf.nn.softmax(logits / tf.maximum(temperature, 1e-6)[:, None])
+    # Dividing by zero is never looked at, but must not make NaN either; nor must infinity.
+    p = tf.nn.softmax(logits / tf.clip_by_value(temperature, 1e-6, 1e30)[:, None])
     if top_k is not None or top_p is not None:
-        p = tf.where(p >= _least(p, top_k, top_p)[:, None], p, 0.0)
+        p = tf.where(_likeliest(p, top_k, top_p), p, 0.0)
     # The first token up to which the probabilities add up to more.
     up_to = tf.cumsum(p, axis=-1)
     drawn = tf.argmax(up_to > uniform[:, None] * up_to[:, -1:], -1, output_type=tf.int32)
     return tf.where(temperature > 0, drawn, tf.argmax(logits, -1, output_type=tf.int32))
 
 
-def _least(p, top_k, top_p):
-    """The smallest probability that is still drawn, `(batch,)`."""
+def _likeliest(p, top_k, top_p):
+    """Which tokens are drawn from, bool `(batch, vocab_size)`; of equal ones the first."""
     falling = tf.sort(p, -1, "DESCENDING")
     count = tf.fill(tf.shape(p)[:1], tf.shape(p)[-1])
     if top_k is not None:
@@ -222,15 +249,18 @@ def _least(p, top_k, top_p):
         enough = top_p[:, None] * tf.reduce_sum(among, -1, keepdims=True)
         needed = tf.reduce_sum(tf.cast(before < enough, "int32"), -1)
         count = tf.minimum(count, tf.maximum(needed, 1))
-    return tf.gather(falling, count - 1, batch_dims=1)
+    least = tf.gather(falling, count - 1, batch_dims=1)[:, None]
+    more, equal = p > least, p == least
+    room = count - tf.reduce_sum(tf.cast(more, "int32"), -1)
+    return more | (equal & (tf.cumsum(tf.cast(equal, "int32"), -1) <= room[:, None]))
 
 
 def _allowed(logits, forbidden):
-    return tf.where(tf.range(tf.shape(logits)[-1]) >= forbidden, logits, _NEVER)
+    return tf.where(tf.range(tf.shape(logits)[-1]) >= forbidden, logits, -math.inf)
 
 
 def _is_any(tokens, ids):
-    return tf.reduce_any(tokens[..., None] == tf.constant(ids, "int32"), -1)
+    return tf.reduce_any(tokens[..., None] == tf.convert_to_tensor(ids, "int32"), -1)
 
 
 def _window(tokens, sizes, drawn, begun, total, width):

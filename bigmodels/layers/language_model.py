@@ -1,5 +1,8 @@
 """What the models share that give the next token's logits: to continue a prompt."""
 
+import collections
+import math
+
 import numpy as np
 import tensorflow as tf
 from keras import ops
@@ -8,6 +11,8 @@ from bigmodels import checks
 from bigmodels.distribute import Model
 from bigmodels.layers import generation
 from bigmodels.layers.vocabulary import Vocabulary
+
+_STOPS = 32
 
 
 class LanguageModel(Model):
@@ -74,8 +79,10 @@ class LanguageModel(Model):
             prompt: A string or a list of strings, if the model has a vocabulary; or token ids,
                 `(batch, length)`, or a list of lists of them. A 0 at the end of a row is padding.
             length: Number of tokens to add, at most.
-            temperature: 0 takes the most likely token, 1 samples the model's own distribution.
-            seed: Integer; the same seed gives the same text.
+            temperature: 0 takes the most likely token, 1 samples the model's own distribution,
+                infinity draws all tokens alike.
+            seed: Integer of 32 bits; the same seed gives the same text, whatever other prompts
+                there are. When a prompt comes again in a list, another text follows it.
             top_k: Draw from so many of the likeliest tokens alone.
             top_p: Draw from the fewest of the likeliest tokens that have this share together.
             stop: A string or a token id, or several, any of which ends a sequence; it is part of
@@ -94,13 +101,16 @@ class LanguageModel(Model):
         """
         prompts, tokens, sizes = self._read_prompt(prompt)
         stop_ids = self._stop_ids(stop)
-        _check(length, temperature, top_k, top_p, num_beams)
+        _check(length, temperature, seed, top_k, top_p, num_beams, length_penalty)
         if not self.built:
             self.build(self.natural_input_shape)
         if num_beams is None:
             batch = len(tokens)
-            # The same numbers for one row, whatever the length, and for each row of its own.
-            uniform = tf.random.stateless_uniform((length, batch), (seed, 0))
+            repeats = _repeats(tokens)
+            uniform = [
+                tf.random.stateless_uniform((length,), (seed, i)) for i in range(max(repeats) + 1)
+            ]
+            uniform = tf.gather(tf.stack(uniform, axis=1), repeats, axis=1)
 
             def each(value, dtype):
                 return None if value is None else tf.fill([batch], tf.constant(value, dtype))
@@ -118,7 +128,12 @@ class LanguageModel(Model):
         else:
             self._check_room(tokens.shape[1] + length)
             found, _ = self.search_tokens(
-                tokens, sizes, tf.constant(length), num_beams, length_penalty, stop_ids
+                tokens,
+                sizes,
+                tf.constant(length),
+                num_beams,
+                tf.constant(length_penalty, "float32"),
+                stop_ids,
             )
             new = found[:, 0]
         new = ops.convert_to_numpy(new)
@@ -131,7 +146,7 @@ class LanguageModel(Model):
         texts = [text + decode(more) for text, more in zip(prompts, new, strict=True)]
         return texts[0] if isinstance(prompt, str) else texts
 
-    @tf.function(reduce_retracing=True)
+    @generation.compiled
     def continue_tokens(
         self, tokens, sizes, counts, uniform, temperature, top_k=None, top_p=None, stop_ids=()
     ):
@@ -140,7 +155,7 @@ class LanguageModel(Model):
             self, tokens, sizes, counts, uniform, temperature, top_k, top_p, stop_ids
         )
 
-    @tf.function(reduce_retracing=True)
+    @generation.compiled
     def search_tokens(self, tokens, sizes, length, num_beams, length_penalty, stop_ids=()):
         """`bigmodels.layers.generation.beam_search`, compiled."""
         return generation.beam_search(
@@ -274,6 +289,7 @@ class LanguageModel(Model):
         return tf.where(inside, tokens, 0), sizes, letters
 
     def _stop_ids(self, stop):
+        """Ids as `generation` takes them, filled up with -1: no number of them is traced anew."""
         ids = []
         for each in [stop] if isinstance(stop, int | np.integer) else stop:
             if isinstance(each, str):
@@ -283,7 +299,8 @@ class LanguageModel(Model):
             if not self.never_drawn <= each < self.vocab_size:
                 raise ValueError(f"stop: {each!r} is no token that the model could draw")
             ids.append(int(each))
-        return tuple(ids)
+        width = max(1, math.ceil(len(ids) / _STOPS)) * _STOPS
+        return tf.constant(ids + [-1] * (width - len(ids)), "int32")
 
     def _check_room(self, needed):
         if self.context is not None and needed > self.context:
@@ -301,15 +318,31 @@ class LanguageModel(Model):
         return tokens, tokens if self._sparse_loss() else checks.Spec()
 
 
-def _check(length, temperature, top_k, top_p, num_beams):
+def _repeats(rows):
+    """For each row how many before it are the same, a list."""
+    counts = collections.Counter()
+    found = []
+    for row in rows:
+        found.append(counts[row.tobytes()])
+        counts[row.tobytes()] += 1
+    return found
+
+
+def _check(length, temperature, seed, top_k, top_p, num_beams, length_penalty):
     """Refuse what `generate` cannot take."""
     for name, value in (("length", length), ("top_k", top_k), ("num_beams", num_beams)):
         if value is not None and value < 1:
             raise ValueError(f"{name}: {value!r}, expected a positive integer")
     if not temperature >= 0:
         raise ValueError(f"temperature: {temperature!r}, expected zero or more")
+    if not -(2**31) <= seed < 2**31:
+        raise ValueError(f"seed: {seed!r}, expected an integer of 32 bits")
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p: {top_p!r}, expected a share above 0, at most 1")
     for name, value in (("top_k", top_k), ("top_p", top_p)):
         if num_beams is not None and value is not None:
             raise ValueError(f"{name}: {value!r}, but a search with num_beams draws nothing")
+    if not math.isfinite(length_penalty):
+        raise ValueError(f"length_penalty: {length_penalty!r}, expected a finite number")
+    if length_penalty and num_beams is None:
+        raise ValueError(f"length_penalty: {length_penalty!r}, but without num_beams none is rated")

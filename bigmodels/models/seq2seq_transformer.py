@@ -238,7 +238,7 @@ class Seq2SeqTransformer(Model):
         tokens = subwords.encode(texts).to_tensor()
         return subwords.decode(self.translate_tokens(tokens, num_beams, length_penalty))
 
-    @tf.function(reduce_retracing=True)
+    @generation.compiled
     def translate_tokens(self, source, num_beams=None, length_penalty=1.0):
         """`translate` for token ids, compiled.
 

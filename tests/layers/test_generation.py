@@ -190,6 +190,121 @@ def test_the_largest_number_draws_a_token_that_may_be_drawn(rng):
     assert (np.exp(logits - logits.max(1, keepdims=True))[np.arange(2000), drawn] > 0).all()
 
 
+@pytest.mark.parametrize("k", [1, 3, 8])
+def test_of_equal_tokens_exactly_k_are_drawn_from(k):
+    shares = _draws(np.zeros(9), top_k=k)
+    np.testing.assert_allclose(shares, [0] + [1 / k] * k + [0] * (8 - k), atol=3e-4)
+    shares = _draws([0, 1, 2, 1, 1, 1], top_k=3)
+    assert np.flatnonzero(shares).tolist() == [1, 2, 3]
+    shares = _draws(np.zeros(9), top_p=0.5)  # Four of the eight have it.
+    assert np.flatnonzero(shares).tolist() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("temperature", [1e-9, 1.0, 1e9, 3e38, np.inf])
+@pytest.mark.parametrize("options", [{}, {"top_k": 9}, {"top_p": 1.0}, {"top_k": 9, "top_p": 1.0}])
+def test_forbidden_tokens_are_drawn_at_no_temperature(temperature, options):
+    logits = np.array([50, 0, -2, 1, -50], "float32")
+    shares = _draws(logits, temperature=temperature, **options)
+    assert shares[0] == 0 and shares.sum() == 1
+    if temperature > 1e8:
+        np.testing.assert_allclose(shares[1:], 0.25, atol=1e-3)
+
+
+def test_forbidden_tokens_are_written_by_no_option():
+    model = RNN(4, 8, 8, vocabulary="ab")
+    model.build((None, None))
+    model.dense.bias.assign([1e4, 1e4, 0, 0])
+    for options in ({"temperature": np.inf}, {"top_p": 1.0}, {"top_k": 4}, {"num_beams": 4}):
+        assert set(model.generate("a", 40, **options)) <= {"a", "b"}
+
+
+@pytest.mark.parametrize("options", [{}, {"top_k": 5, "top_p": 0.9, "stop": "ae"}])
+def test_a_prompt_in_a_list_goes_on_as_alone(make, options):
+    """Sampled too, wherever it stands, beyond what is seen at once, and with padding before it."""
+    model = _sharp(make(vocabulary=LETTERS), 8.0)
+    prompts = ["cde", "ab", "hgfedcb", "j"]
+    alone = {each: model.generate(each, 40, 1.3, 7, **options) for each in prompts}
+    for listed in (prompts, prompts[::-1]):
+        texts = model.generate(listed, 40, 1.3, 7, **options)
+        assert texts == [alone[each] for each in listed]
+    padded = [[0, 0, 5, 6], [3, 4, 5, 6, 7, 8], [0, 9]]
+    together = model.generate(padded, 15, 1.3, 7, **options)
+    for prompt, row in zip(padded, together, strict=True):
+        (wanted,) = model.generate([prompt], 15, 1.3, 7, **options)
+        np.testing.assert_array_equal(row[: len(wanted)], wanted)
+        assert not row[len(wanted) :].any()
+
+
+def test_a_prompt_that_comes_again_goes_on_differently(make):
+    model = make(vocabulary=LETTERS)
+    texts = model.generate(["abc", "f", "abc", "abc"], 20, seed=1)
+    assert texts[0] == model.generate("abc", 20, seed=1) and len(set(texts)) == 4
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.0])
+def test_a_search_from_a_list_finds_what_it_finds_alone(make, penalty):
+    model = _sharp(make(vocabulary=LETTERS), 4.0)
+    options = {"length": 12, "num_beams": 3, "length_penalty": penalty, "stop": "bg"}
+    prompts = ["cde", "ab", "hgfedcb", "j"]
+    alone = [model.generate(prompt, **options) for prompt in prompts]
+    assert model.generate(prompts, **options) == alone
+    assert len({len(text) - len(prompt) for text, prompt in zip(alone, prompts, strict=True)}) > 1
+
+
+def test_no_option_is_traced_anew(make):
+    model = make(vocabulary=LETTERS)
+    draws = [{}, {"stop": "a"}, {"stop": "bcd"}, {"stop": list("abcdefghij")}, {"seed": 5}]
+    draws += [{"temperature": value} for value in (0, 0.5, 2)]
+    for each in draws:
+        model.generate("ab", 5, **each)
+    assert model.continue_tokens.experimental_get_tracing_count() == 1
+    for each in ({"top_k": 3, "top_p": 0.5}, {"top_k": 4, "top_p": 0.6, "stop": "c"}):
+        model.generate("ab", 5, **each)
+    assert model.continue_tokens.experimental_get_tracing_count() == 2
+    for each in ({}, {"length_penalty": 0.5}, {"length_penalty": 2}, {"stop": "ab"}):
+        model.generate("ab", 5, num_beams=2, **each)
+    assert model.search_tokens.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
+@pytest.mark.filterwarnings("ignore:Invalid quantization mode")  # Embeddings stay as they are.
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("rnn", "lora"),
+        ("transformer", "int8"),
+        *(
+            pytest.param(kind, change, marks=pytest.mark.thorough)
+            for kind, change in itertools.product(
+                ("rnn", "transformer"), ("lora", "int8", "int4", "float8")
+            )
+            if (kind, change) not in (("rnn", "lora"), ("transformer", "int8"))
+        ),
+    ],
+)
+def test_changed_models_write_what_they_say(kind, change):
+    """LoRA's and quantised ones: what calls without a cache give, also after writing before."""
+    model = _sharp(MAKERS[kind]())
+    prompt = [[3, 4, 5]]
+    before = model.generate(prompt, 6, 0.0)
+    if change == "lora":
+        for layer in model._flatten_layers():
+            if hasattr(layer, "enable_lora"):
+                layer.enable_lora(2)
+                (b,) = (weight for weight in layer.weights if weight.name.endswith("_b"))
+                b.assign(keras.random.normal(b.shape, seed=3))
+    else:
+        model.quantize(change)
+    tokens = list(prompt[0])
+    for _ in range(6):
+        logits = np.array(model(np.array([tokens])))[0, -1]
+        tokens.append(1 + int(logits[1:].argmax()))
+    found = model.generate(prompt, 6, 0.0)
+    np.testing.assert_array_equal(found[0], tokens)
+    if change == "lora":
+        assert found.tolist() != before.tolist()
+
+
 def _all_continuations(model, length, stop):
     """Every sequence that ends, or is of full length, with the log-probability of its tokens."""
     vocab = range(1, model.vocab_size)
@@ -315,6 +430,9 @@ def test_graph_of_strings_gives_what_generate_gives(make):
         ({"stop": "z"}, "stop: 'z'"),
         ({"stop": [12]}, "stop: 12"),
         ({"temperature": float("nan")}, "temperature: nan"),
+        ({"seed": 2**31}, "seed: 2147483648"),
+        ({"num_beams": 2, "length_penalty": float("nan")}, "length_penalty: nan"),
+        ({"length_penalty": 0.5}, "length_penalty: 0.5, but without num_beams"),
     ],
 )
 def test_errors_name_argument_and_value(options, message):
