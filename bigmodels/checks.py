@@ -2,7 +2,7 @@
 
 Keras trains on much that it should refuse (field list: NaN and infinity, labels and tokens out of
 range, labels given as floats, images still in 0..255). A `Spec` says what one array must be;
-`check_static` compares dtype and shape before any value is read, `check_array` reads an array in
+`check_static` compares dtype and shape before any value is read, `check_arrays` reads arrays in
 memory, and `guard` puts the same test into a `tf.data` pipeline, where it stops a bad batch before
 the model sees it. The graph operations are two comparisons and one reduction over the batch.
 """
@@ -10,9 +10,14 @@ the model sees it. The graph operations are two comparisons and one reduction ov
 import contextlib
 import dataclasses
 import functools
+import math
+import operator
 import re
 
+import keras
+import numpy as np
 import tensorflow as tf
+from keras.src.trainers.data_adapters import array_slicing, data_adapter_utils
 
 # The fault found inside a graph travels out in TensorFlow's own error text, between these marks.
 _OPEN, _CLOSE = "<bad input: ", " :bad input>"
@@ -64,8 +69,11 @@ def check_static(name, dtype, shape, spec):
     Raises:
         ValueError: naming the array, what it is, and what is expected.
     """
-    dtype = tf.as_dtype(dtype)
     hint = f" {spec.hint}" if spec.hint else ""
+    try:
+        dtype = tf.as_dtype(dtype)
+    except TypeError:
+        raise ValueError(f"{name}: dtype {dtype}, expected numbers.{hint}") from None
     is_kind = {"float": dtype.is_floating, "int": dtype.is_integer, "any": True}[spec.kind]
     if not is_kind:
         raise ValueError(f"{name}: dtype {dtype.name}, expected {spec.kind} values.{hint}")
@@ -79,33 +87,76 @@ def check_static(name, dtype, shape, spec):
         raise ValueError(f"{name}: shape {shape}, expected {expected}.{hint}")
 
 
+def _is_checked(dtype):
+    """Whether values of a dtype can be checked: not those of strings and booleans."""
+    dtype = tf.as_dtype(dtype)
+    return dtype.is_floating or dtype.is_integer or dtype.is_complex
+
+
+def _within(dtype, limit, smaller):
+    """A limit as a number of a dtype, on the inner side; `smaller` if it is an upper limit."""
+    if dtype.is_integer:
+        return math.floor(limit) if smaller else math.ceil(limit)
+    number = dtype.as_numpy_dtype(limit)
+    if (float(number) > limit) if smaller else (float(number) < limit):
+        number = np.nextafter(number, dtype.as_numpy_dtype(-math.inf if smaller else math.inf))
+    return number
+
+
 def _good(value, spec):
     """Of every value, whether it is what it must be."""
+    dtype = value.dtype
+    if dtype.is_complex:
+        return tf.math.is_finite(tf.math.real(value)) & tf.math.is_finite(tf.math.imag(value))
+    # A limit that the dtype does not reach would wrap around in it, and needs no comparison.
+    number = int if dtype.is_integer else float
+    least, most = number(dtype.min), number(dtype.max)
     limits = []
-    if spec.low is not None:
-        limits.append(value >= tf.cast(spec.low, value.dtype))
-    if spec.high is not None:
-        limits.append(value <= tf.cast(spec.high, value.dtype))
+    if spec.low is not None and spec.low > least:
+        if spec.low > most:
+            return tf.zeros_like(value, "bool")
+        limits.append(value >= tf.constant(_within(dtype, spec.low, smaller=False), dtype))
+    if spec.high is not None and spec.high < most:
+        if spec.high < least:
+            return tf.zeros_like(value, "bool")
+        limits.append(value <= tf.constant(_within(dtype, spec.high, smaller=True), dtype))
     # What lies between two limits is finite.
-    if value.dtype.is_floating and len(limits) < 2:
+    if dtype.is_floating and len(limits) < 2:
         limits.append(tf.math.is_finite(value))
     return functools.reduce(tf.logical_and, limits) if limits else tf.ones_like(value, "bool")
 
 
+def _values(value):
+    """What a tensor holds: itself, or what is written down of a sparse or ragged one."""
+    if isinstance(value, tf.SparseTensor):
+        return value.values
+    return value.flat_values if isinstance(value, tf.RaggedTensor) else value
+
+
+def _element_of(value, position):
+    """The element of the batch that a position among the flat `_values` belongs to."""
+    if isinstance(value, tf.SparseTensor):
+        return value.indices[position, 0]
+    values = _values(value)
+    element = position // (tf.size(values, tf.int64) // tf.shape(values, tf.int64)[0])
+    if isinstance(value, tf.RaggedTensor):
+        for rows in reversed(value.nested_value_rowids()):
+            element = rows[element]
+    return tf.cast(element, tf.int64)
+
+
 def _fault(name, value, spec, place):
     """A scalar string: what is wrong with the first bad value, or "" when all are good."""
-    value = tf.convert_to_tensor(value)
-    bad = ~_good(value, spec)
-    flat = tf.reshape(bad, [-1])
+    values = _values(value)
+    flat = tf.reshape(~_good(values, spec), [-1])
 
     def describe():
         first = tf.argmax(tf.cast(flat, "int32"))
-        per_element = tf.size(value, out_type=tf.int64) // tf.shape(value, out_type=tf.int64)[0]
         wanted = "finite values"
         if spec.low is not None or spec.high is not None:
             wanted += f" from {_number(spec.low)} to {_number(spec.high)}"
-        number = tf.strings.as_string(tf.reshape(value, [-1])[first])
-        element = tf.strings.as_string(first // per_element)
+        number = tf.strings.as_string(tf.reshape(values, [-1])[first])
+        element = tf.strings.as_string(_element_of(value, first))
         expected = f", expected {wanted}." + (f" {spec.hint}" if spec.hint else "")
         return tf.strings.join(
             [f"{name}: ", place, "element ", element, " holds ", number, expected]
@@ -123,23 +174,109 @@ def check_array(name, value, spec):
 
     Args:
         name: How the user knows the array.
-        value: NumPy array or tensor, batch axis first.
+        value: What Keras takes for an array, batch axis first: of NumPy, pandas or SciPy, a tensor
+            (also a sparse or ragged one), a variable, or what has `__array__`.
         spec: The `Spec` to hold it against.
 
     Raises:
         ValueError: naming the array, the element and its value.
     """
-    check_static(name, value.dtype, value.shape, spec)
-    if len(value) == 0:
-        raise ValueError(f"{name}: the data set is empty.")
-    if not (tf.as_dtype(value.dtype).is_floating or tf.as_dtype(value.dtype).is_integer):
+    if hasattr(value, "iloc"):
+        value = _of_pandas(name, value)
+    if data_adapter_utils.is_scipy_sparse(value):
+        value = data_adapter_utils.scipy_sparse_to_tf_sparse(value)
+    elif not isinstance(value, np.ndarray | tf.Tensor | tf.SparseTensor | tf.RaggedTensor):
+        value = np.asarray(value)
+    if not len(value.shape):
+        return  # Not a batch, as Keras will say.
+    if isinstance(value, np.ndarray):
+        _check_numpy(name, value)
+    if value.dtype == object:
         return
-    for start in range(0, len(value), _CHUNK):
-        fault = _fault(name, value[start : start + _CHUNK], spec, "").numpy().decode()
+    check_static(name, value.dtype, value.shape, spec)
+    if value.shape[0] == 0:
+        raise ValueError(f"{name}: the data set is empty.")
+    if not _is_checked(value.dtype):
+        return
+    in_parts = isinstance(value, np.ndarray | tf.Tensor)
+    floatx = tf.as_dtype(keras.config.floatx())  # What Keras makes of wider numbers.
+    for start in range(0, value.shape[0], _CHUNK) if in_parts else [0]:
+        part = tf.convert_to_tensor(value[start : start + _CHUNK]) if in_parts else value
+        fault = _fault(name, part, spec, "").numpy().decode()
+        if not fault and tf.as_dtype(part.dtype).is_floating and part.dtype.size > floatx.size:
+            fault = _fault(name, tf.cast(part, floatx), Spec(), "").numpy().decode()
+            fault = fault and f"{fault} {floatx.name} does not hold the number."
         if fault:
             # The element was counted from the start of its chunk.
             shift = lambda m, start=start: f"element {int(m[1]) + start} "  # noqa: E731
             raise ValueError(re.sub(r"element (\d+) ", shift, fault, count=1))
+
+
+def _of_pandas(name, value):
+    """The values of a DataFrame or Series in which none is missing: NaN, None, NaT or <NA>."""
+    missing = value.isna().to_numpy()
+    if missing.any():
+        row, *column = (int(i) for i in np.argwhere(missing)[0])
+        place = f"row {value.index[row]!r}"
+        if column:
+            place += f", column {value.columns[column[0]]!r}"
+        item = value.iat[row, *column]
+        raise ValueError(f"{name}: element {row} holds {item} ({place}), expected finite values.")
+    return value.to_numpy()
+
+
+def _check_numpy(name, value):
+    """Refuse what TensorFlow reads as something else, or only with an error that names nothing."""
+    if np.ma.is_masked(value):
+        hidden = np.ma.getmaskarray(value)
+        raise ValueError(
+            f"{name}: element {np.argwhere(hidden)[0, 0]} is masked ({hidden.sum()} values in "
+            "all), but what is behind the mask would be trained on; fill it: .filled(value)"
+        )
+    if value.dtype == object and not all(isinstance(each, str) for each in value.ravel()):
+        kinds = sorted({type(each).__name__ for each in value.ravel()})
+        raise ValueError(
+            f"{name}: dtype object (values of {', '.join(kinds)}), expected numbers of one kind: "
+            ".astype('float32')"
+        )
+
+
+def check_arrays(name, value, spec):
+    """`check_array` for a part of a batch: an array, or nested dicts, lists and tuples of them.
+
+    Args:
+        name: How the user knows it.
+        value: Arrays; what Keras would not take for one is left alone.
+        spec: A `Spec` for all of them, a dict of specs, or `None`, which leaves them unchecked.
+
+    Raises:
+        ValueError: naming the array, the element and its value, or what the dict lacks.
+    """
+    for _, part_name, part, part_spec in _leaves(name, value, spec):
+        if array_slicing.can_slice_array(part):
+            check_array(part_name, part, part_spec)
+
+
+def _leaves(name, part, spec, path=()):
+    """`(path, name, part, spec)` of all that is to be checked."""
+    if spec is None or part is None:
+        return []
+    if isinstance(spec, dict) and (not isinstance(part, dict) or part.keys() != spec.keys()):
+        given = f"a dict of {sorted(part)}" if isinstance(part, dict) else type(part).__name__
+        raise ValueError(f"{name}: {given}, expected a dict of {sorted(spec)}")
+    if not isinstance(part, dict | list | tuple):
+        return [(path, name, part, spec)]
+    inside = f"{name[:-1]}, {{}})" if name.endswith(")") else f"{name}[{{!r}}]"
+    return [
+        leaf
+        for key in (part if isinstance(part, dict) else range(len(part)))
+        for leaf in _leaves(
+            inside.format(key),
+            part[key],
+            spec[key] if isinstance(spec, dict) else spec,
+            (*path, key),
+        )
+    ]
 
 
 def guard(dataset, name, specs):
@@ -149,7 +286,8 @@ def guard(dataset, name, specs):
         dataset: A batched `tf.data.Dataset`.
         name: What to call the data set in messages, for example `"x"`.
         specs: A `Spec`, or a tuple of them in the order of the batch's leading parts (inputs,
-            targets); `None` leaves a part unchecked, and a dict is of a part that is one.
+            targets, sample weights); `None` leaves a part unchecked, and a dict is of a part that
+            is one. A `Spec` is for all arrays of a nested part.
 
     Returns:
         The same data set, `untuned`; iterate it under `readable_errors`.
@@ -159,28 +297,33 @@ def guard(dataset, name, specs):
     """
     if int(dataset.cardinality()) == 0:
         raise ValueError(f"{name}: the data set is empty.")
-    dataset = untuned(dataset)
+    return watch(untuned(dataset), name, specs)
+
+
+def watch(dataset, name, specs):
+    """`guard` for a data set whose options and length are not ours to look at."""
     specs = specs if isinstance(specs, tuple) else (specs,)
     element = dataset.element_spec
     parts = element if isinstance(element, tuple) else (element,)
-    names = [name] if len(parts) == 1 else [f"{name} (inputs)", f"{name} (targets)"]
+    named = "inputs", "targets", "sample weights"
+    names = [name] if len(parts) == 1 else [f"{name} ({part})" for part in named]
     checked = [
-        (index, *leaf)
+        ((index, *path), *leaf)
         for index, (part, part_name, spec) in enumerate(zip(parts, names, specs, strict=False))
-        for leaf in _leaves(part_name, part, spec)
-        if isinstance(leaf[2], tf.TensorSpec)
+        for path, *leaf in _leaves(part_name, part, spec)
+        if isinstance(leaf[1], tf.TensorSpec | tf.SparseTensorSpec | tf.RaggedTensorSpec)
     ]
-    for *_, part_name, part, spec in checked:
+    for _, part_name, part, spec in checked:
         check_static(part_name, part.dtype, part.shape, spec)
-
+    checked = [leaf for leaf in checked if _is_checked(leaf[2].dtype)]
     if not checked:
         return dataset
-    check = _checking(tuple((part_name, spec) for *_, part_name, _, spec in checked))
+    check = _checking(tuple((part_name, spec) for _, part_name, _, spec in checked))
 
     @tf.autograph.experimental.do_not_convert  # Only slower to trace.
     def checked_batch(number, batch):
         values = batch if isinstance(element, tuple) else (batch,)
-        check(number, [values[i] if key is None else values[i][key] for i, key, *_ in checked])
+        check(number, [functools.reduce(operator.getitem, path, values) for path, *_ in checked])
         return batch
 
     return dataset.enumerate().map(checked_batch)
@@ -193,7 +336,7 @@ def _checking(parts):
     @tf.function(autograph=False)
     def check(number, values):
         values = [(name, value, spec) for (name, spec), value in zip(parts, values, strict=True)]
-        good = [tf.reduce_all(_good(value, spec)) for _, value, spec in values]
+        good = [tf.reduce_all(_good(_values(value), spec)) for _, value, spec in values]
 
         def describe():
             place = tf.strings.join(["batch ", tf.strings.as_string(number), ", "])
@@ -204,38 +347,6 @@ def _checking(parts):
         require(fine, tf.cond(fine, lambda: tf.constant(""), describe))
 
     return check
-
-
-def check_arrays(name, value, spec):
-    """`check_array` for a part of a batch, which may be a dict of arrays or something unknown.
-
-    Args:
-        name: How the user knows it.
-        value: An array, a dict of them, or anything, which is then left alone.
-        spec: A `Spec`, a dict of them, or `None`, which leaves it unchecked.
-
-    Raises:
-        ValueError: naming the array, the element and its value, or what the dict lacks.
-    """
-    for _, part_name, part, part_spec in _leaves(name, value, spec):
-        if hasattr(part, "dtype") and hasattr(part, "shape"):
-            check_array(part_name, part, part_spec)
-
-
-def _leaves(name, part, spec):
-    """`(key, name, part, spec)` of all that is to be checked; the key is that of a dict's part."""
-    if spec is None:
-        return []
-    if not isinstance(spec, dict):
-        return [(None, name, part, spec)]
-    if not isinstance(part, dict) or part.keys() != spec.keys():
-        given = f"a dict of {sorted(part)}" if isinstance(part, dict) else type(part).__name__
-        raise ValueError(f"{name}: {given}, expected a dict of {sorted(spec)}")
-    inside = name.endswith(")")
-    return [
-        (key, f"{name[:-1]}, {key})" if inside else f"{name}[{key!r}]", part[key], each)
-        for key, each in spec.items()
-    ]
 
 
 def untuned(dataset):

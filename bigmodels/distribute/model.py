@@ -6,12 +6,15 @@ import itertools
 import types
 
 import keras
+import numpy as np
 import tensorflow as tf
+from keras.src.backend import compute_output_spec
 from keras.src.models.functional import Functional
+from keras.src.trainers import data_adapters
 from keras.src.trainers.data_adapters import array_slicing
 
 from bigmodels import checks
-from bigmodels.distribute import exact, replicas, resume, steps, targets
+from bigmodels.distribute import exact, replicas, resume, steps, streams, targets
 from bigmodels.distribute.batches import GlobalBatches, symbolic
 from bigmodels.distribute.strategies import writes
 
@@ -141,31 +144,26 @@ class Model(keras.Model):
         """
         self._assert_compile_called("fit")
         self._check_loss()
-        x, y = self._checked("x", x, "y", y, self.data_specs())
-        steps = kwargs.get("steps_per_epoch")
+        specs = *self.data_specs(), checks.Spec()
+        arguments = _checked(_bind("fit", self, x, y, *args, **kwargs), specs)
+        arguments = self._with_class_weights(arguments)
+        x, steps = arguments.get("x"), arguments.get("steps_per_epoch")
         if steps and isinstance(x, tf.data.Dataset) and 0 <= int(x.cardinality()) < steps:
             raise ValueError(
                 f"steps_per_epoch: {steps}, but x has {int(x.cardinality())} batches; "
                 "use x.repeat() or fewer steps"
             )
-        validation = kwargs.get("validation_data")
-        if isinstance(validation, tf.data.Dataset):
-            kwargs["validation_data"], _ = self._checked(
-                "validation_data", validation, "", None, self.data_specs()
-            )
-        elif isinstance(validation, tuple | list):
-            for i, (part, spec) in enumerate(zip(validation, self.data_specs(), strict=False)):
-                self._checked(f"validation_data[{i}]", part, "", None, (spec, None))
-        if isinstance(x, tf.data.Dataset) and not args:
-            # Keras warns that it will not shuffle a data set, even if nobody asked it to.
-            kwargs.setdefault("shuffle", False)
-        arguments = _bind("fit", self, x, y, *args, **kwargs)
+        if isinstance(x, tf.data.Dataset | types.GeneratorType):
+            # Keras warns that it will not shuffle them, even if nobody asked it to.
+            arguments.setdefault("shuffle", False)
         self._unknown_length = not steps and (
             isinstance(x, types.GeneratorType)
             or (isinstance(x, tf.data.Dataset) and x.cardinality() == tf.data.UNKNOWN_CARDINALITY)
         )
         resumable, arguments = self._with_resumable_last(arguments)
         self._resumable = resumable
+        shuffle = arguments.get("shuffle", True)
+        arguments = self._with_checked_streams(arguments, specs, shuffle)
         if self._replicas > 1:
             arguments = self._with_global_batches(_with_global_validation(arguments))
         try:
@@ -203,10 +201,12 @@ class Model(keras.Model):
         if "_use_cached_eval_dataset" not in kwargs:  # Not the evaluation inside `fit`.
             self._assert_compile_called("evaluate")
             self._check_loss()
-            x, y = self._checked("x", x, "y", y, self.data_specs())
+            specs = *self.data_specs(), checks.Spec()
+            kwargs = _checked(_bind("evaluate", self, x, y, *args, **kwargs), specs)
+            kwargs = self._with_checked_streams(kwargs, specs)
             if self._replicas > 1:
-                kwargs = self._with_global_batches(_bind("evaluate", self, x, y, *args, **kwargs))
-                x, y, args = kwargs.pop("x"), None, ()
+                kwargs = self._with_global_batches(kwargs)
+            x, y, args = kwargs.pop("x", None), kwargs.pop("y", None), ()
         with checks.readable_errors():
             logs = super().evaluate(x, y, *args, **kwargs)
         if logs in ({}, []):
@@ -215,12 +215,14 @@ class Model(keras.Model):
 
     def predict(self, x, *args, **kwargs):
         """`keras.Model.predict`, on checked input; arguments and errors as for `fit`."""
-        x, _ = self._checked("x", x, "", None, (self.predict_spec(), None))
+        specs = self.predict_spec(), None, None
+        arguments = _checked(_bind("predict", self, x, *args, **kwargs), specs)
+        x = arguments["x"]
         if isinstance(x, tf.data.Dataset) and int(x.cardinality()) < 0:
             # Unknown length: Keras fails with an UnboundLocalError on an empty one.
             if next(iter(x.take(1)), None) is None:
                 raise ValueError("x: the data set is empty.")
-        arguments = _bind("predict", self, x, *args, **kwargs)
+        arguments = self._with_checked_streams(arguments, specs)
         if self._replicas > 1:
             arguments = self._with_global_batches(arguments)
         with checks.readable_errors():
@@ -387,12 +389,110 @@ class Model(keras.Model):
         """Whether the compiled loss takes integer class numbers as targets."""
         return targets.takes_class_numbers(self.loss)
 
-    def _checked(self, x_name, x, y_name, y, specs):
+    def _with_class_weights(self, arguments):
+        """Arguments of `fit` with `class_weight` as weights of rows or, for sequences, of elements.
+
+        Of a `PyDataset` they are made as its batches come; what Keras refuses is left to it.
+        """
+        x, y, weights = (arguments.get(name) for name in ("x", "y", "class_weight"))
+        if not isinstance(weights, dict):
+            return arguments
+        for key, weight in weights.items():
+            if not np.isfinite(weight):
+                raise ValueError(f"class_weight: class {key} has weight {weight}")
         if isinstance(x, tf.data.Dataset):
-            return checks.guard(x, x_name, specs), y
-        for name, value, spec in zip((x_name, y_name), (x, y), specs, strict=True):
-            checks.check_arrays(name, value, spec)
-        return x, y
+            arguments = arguments | {"x": self._weighted(x, weights)}
+        elif (
+            not array_slicing.can_slice_array(y)
+            or y is None
+            or arguments.get("sample_weight") is not None
+        ):
+            return arguments
+        else:
+            # The rows that are held out for validation keep a weight of one.
+            arguments = _with_own_validation(arguments)
+            x, y = arguments["x"], np.asarray(arguments["y"])
+            numbers = self._are_class_numbers(x, y)
+            arguments |= {"sample_weight": targets.class_weights(y, weights, numbers).numpy()}
+        return {name: value for name, value in arguments.items() if name != "class_weight"}
+
+    def _weighted(self, dataset, class_weight):
+        """A data set of batches `(x, y)` with a weight for each target's class."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(dataset.element_spec)
+        if sample_weight is not None:
+            raise ValueError("class_weight: the batches of x have sample weights, give only one")
+        if not isinstance(y, tf.TensorSpec):
+            raise ValueError("class_weight: is only for models with one output")
+        numbers = self._are_class_numbers(x, y)
+        return dataset.map(lambda x, y: (x, y, targets.class_weights(y, class_weight, numbers)))
+
+    def _are_class_numbers(self, x, y):
+        """Whether each value of the targets is of a class of its own, as in sequences."""
+        if len(y.shape) < 2 or targets.takes_class_numbers(self.loss):
+            return True
+        if isinstance(self, Functional):
+            outputs = self.outputs
+        else:
+            with self.distribute_strategy.scope():
+                inputs = keras.tree.map_structure(_symbolic, x)
+                outputs = compute_output_spec(self, inputs, training=False)
+        return len(y.shape) < len(keras.tree.flatten(outputs)[0].shape)
+
+    def _with_checked_streams(self, arguments, specs, shuffle=False):
+        """Arguments whose generators and the like are checked as their batches come."""
+        arguments = dict(arguments)
+        if streams.is_stream(arguments.get("x")):
+            data = {
+                name: arguments.pop(name)
+                for name in ("x", "y", "sample_weight", "class_weight")
+                if name in arguments
+            }
+            weigh = None
+            if isinstance(data["x"], keras.utils.PyDataset) and data.get("class_weight"):
+                weigh = functools.partial(self._weighted, class_weight=data.pop("class_weight"))
+            data |= {"name": "x", "specs": specs, "weigh": weigh, "shuffle": shuffle}
+            arguments["x"] = streams.CheckedStream(**data)
+        if streams.is_stream(arguments.get("validation_data")):
+            arguments["validation_data"] = streams.CheckedStream(
+                arguments["validation_data"], name="validation_data", specs=specs
+            )
+        return arguments
+
+
+def _checked(arguments, specs):
+    """Arguments of `fit`, `evaluate` or `predict`, of which data in memory fit their specs.
+
+    Args:
+        arguments: By name.
+        specs: Of inputs, targets and sample weights, each as in `Model.data_specs`.
+
+    Returns:
+        The arguments, with the checks in their data sets.
+
+    Raises:
+        ValueError: naming the argument and the element that does not fit.
+    """
+    arguments = dict(arguments)
+    names = "x", "y", "sample_weight"
+    parts = [arguments.get(name) for name in names]
+    validation = arguments.get("validation_data")
+    if isinstance(validation, tuple | list):
+        names += tuple(f"validation_data[{i}]" for i in range(len(validation)))
+        parts += validation
+    elif validation is not None:
+        names, parts = (*names, "validation_data"), [*parts, validation]
+    for name, part, spec in zip(names, parts, (*specs, *specs), strict=False):
+        if isinstance(part, tf.data.Dataset) and name in arguments:
+            arguments[name] = checks.guard(part, name, specs)
+        elif not (streams.is_stream(part) or data_adapters.is_tf_dataset(part)):
+            checks.check_arrays(name, part, spec)
+    return arguments
+
+
+def _symbolic(value):
+    """The `keras.KerasTensor` that stands for a batch of an array or of what a spec describes."""
+    value = value if hasattr(value, "dtype") else np.asarray(value)
+    return keras.KerasTensor((None, *value.shape[1:]), keras.backend.standardize_dtype(value.dtype))
 
 
 def _bind(method, *args, **kwargs):
@@ -401,15 +501,22 @@ def _bind(method, *args, **kwargs):
     return {name: value for name, value in bound.items() if name != "self"}
 
 
-def _with_global_validation(arguments):
-    """Arguments of `fit` with the validation data, if any, in a `GlobalBatches`."""
-    arguments = {"shuffle": True} | arguments
+def _with_own_validation(arguments):
+    """Arguments of `fit` with `validation_split`, if any, done."""
+    arguments = dict(arguments)
     split = arguments.pop("validation_split", 0.0)
-    validation = arguments.get("validation_data")
-    if split and validation is None:
+    if split and arguments.get("validation_data") is None:
         parts = tuple(arguments.get(name) for name in ("x", "y", "sample_weight"))
         parts, validation = array_slicing.train_validation_split(parts, split)
         arguments |= dict(zip(("x", "y", "sample_weight"), parts, strict=True))
+        arguments["validation_data"] = validation
+    return arguments
+
+
+def _with_global_validation(arguments):
+    """Arguments of `fit` with the validation data, if any, in a `GlobalBatches`."""
+    arguments = _with_own_validation({"shuffle": True} | arguments)
+    validation = arguments.get("validation_data")
     if validation is None:
         return arguments
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(validation)

@@ -264,3 +264,32 @@ def metric_weights(sample_weight, y_pred):
     return tree.map_structure(
         lambda weight: weight[:, None] if len(weight.shape) == 1 else weight, sample_weight
     )
+
+
+def class_weights(y, class_weight, numbers):
+    """The weight of each target's class.
+
+    Keras has this for targets `(batch,)`, `(batch, 1)` and one-hot `(batch, classes)`; of sequences
+    it takes the largest along time for the class.
+
+    Args:
+        y: Targets, an array or a tensor.
+        class_weight: A dict from class numbers to weights; a class without one counts 1.
+        numbers: Whether each value is a class number (an axis of one at the end is dropped); else
+            the last axis is one-hot, or has one value, which is rounded.
+
+    Returns:
+        float tensor, of the shape of `y` without its axis of classes.
+    """
+    y = tf.convert_to_tensor(y)
+    if y.shape.rank > 1 and y.shape[-1] == 1:
+        y = y[..., 0]
+    elif not numbers:
+        y = tf.argmax(y, axis=-1)
+    y = tf.cast(tf.round(y) if y.dtype.is_floating else y, tf.int64)
+    known = sorted(class_weight)
+    keys = tf.constant(known, tf.int64)
+    weights = tf.constant([class_weight[key] for key in known], keras.config.floatx())
+    places = tf.minimum(tf.searchsorted(keys, tf.reshape(y, [-1])), len(known) - 1)
+    places = tf.reshape(places, tf.shape(y))
+    return tf.where(tf.gather(keys, places) == y, tf.gather(weights, places), 1)

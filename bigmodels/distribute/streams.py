@@ -1,0 +1,56 @@
+"""Batches out of Python, checked as they come: generators, `PyDataset`s, other loaders."""
+
+import types
+
+import keras
+from keras.src.trainers import data_adapters
+from keras.src.trainers.data_adapters import data_adapter
+
+from bigmodels import checks
+
+
+def is_stream(x):
+    """Whether Keras makes batches of `x` one after another, without holding all of it."""
+    return (
+        isinstance(x, types.GeneratorType | keras.utils.PyDataset | data_adapter.DataAdapter)
+        or data_adapters.is_torch_dataloader(x)
+        or data_adapters.is_grain_dataset(x)
+    )
+
+
+class CheckedStream(data_adapter.DataAdapter):
+    """What Keras makes of such data, with the checks of `bigmodels.checks` in it.
+
+    As many batches are drawn as Keras draws, in the same order.
+
+    Args:
+        x: What `is_stream`.
+        name: What to call it in messages.
+        specs: As for `bigmodels.checks.guard`.
+        weigh: A function from a batch `(x, y)` to one with sample weights, or `None`.
+        **kwargs: As `fit` was given them: `y`, `sample_weight`, `shuffle` and so on.
+    """
+
+    def __init__(self, x, name, specs, weigh=None, **kwargs):
+        self._adapter = data_adapters.get_data_adapter(x, **kwargs)
+        self._name, self._specs, self._weigh = name, specs, weigh
+
+    def get_tf_dataset(self):
+        dataset = self._adapter.get_tf_dataset()
+        if self._weigh is not None:
+            dataset = dataset.map(self._weigh)
+        return checks.watch(dataset, self._name, self._specs)
+
+    def on_epoch_begin(self):
+        self._adapter.on_epoch_begin()
+
+    def on_epoch_end(self):
+        self._adapter.on_epoch_end()
+
+    @property
+    def num_batches(self):
+        return self._adapter.num_batches
+
+    @property
+    def batch_size(self):
+        return self._adapter.batch_size
