@@ -355,6 +355,12 @@ def check_metrics(model):
                 "mark the class with bigmodels.distribute.row_by_row"
             )
     for metric in compiled:
+        for variable in metric.variables:
+            if not isinstance(variable.value, tf.distribute.DistributedValues):
+                raise ValueError(
+                    f"metrics: {metric.name!r} was made outside the strategy's scope, so that its "
+                    "variables are on one device; make it inside"
+                )
         if type(metric) not in CLASSES and metric not in _SETTLED:
             # Every replica has the initial value, which would be counted several times.
             for variable in metric.variables:

@@ -64,7 +64,8 @@ def _model(strategy, cls=distribute.Model, hidden=None, **arguments):
         inputs = keras.Input((4,))
         x = keras.layers.Dense(3)(inputs)
         model = cls(inputs, hidden(x) if hidden else x)
-        model.compile(**({"optimizer": "sgd", "loss": "mse"} | arguments))
+        given = {name: each() if name == "metrics" else each for name, each in arguments.items()}
+        model.compile(**({"optimizer": "sgd", "loss": "mse"} | given))
     return model
 
 
@@ -308,7 +309,7 @@ def test_arrays_splits_and_class_weights_as_on_one_device():
     for strategy in (distribute.strategy("one_device"), _mirrored(2)):
         keras.utils.set_random_seed(1)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model = _model(strategy, loss=loss, metrics=["accuracy"])
+        model = _model(strategy, loss=loss, metrics=lambda: ["accuracy"])
         history = model.fit(
             x, y, 4, 3, 0, validation_split=0.2, class_weight={0: 1.0, 1: 2.0, 2: 0.5}
         )
@@ -323,7 +324,7 @@ def test_arrays_splits_and_class_weights_as_on_one_device():
 
 
 def test_a_model_trained_by_replicas_is_saved_and_loaded_without_them(tmp_path):
-    model = _model(_mirrored(2), loss=keras.losses.MeanSquaredError(), metrics=["mae"])
+    model = _model(_mirrored(2), loss=keras.losses.MeanSquaredError(), metrics=lambda: ["mae"])
     model.fit(*DATA, verbose=0)
     assert isinstance(model.loss, keras.losses.MeanSquaredError)
     model.save(tmp_path / "m.keras")
@@ -358,3 +359,132 @@ def test_no_step_without_data(devices, steps_per_execution):
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
 def test_upstream_still_counts_a_step_without_data():
     assert _iterations(distribute.strategy("one_device"), keras.Model) == 8
+
+
+class Anchored(distribute.Model):
+    """Compares its rows with a few that are the same for every batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(3)
+
+    def build(self, shape):
+        self.dense.build((None, 4))
+
+    def call(self, inputs):
+        first, *others = keras.tree.flatten(inputs)
+        return self.dense(first) + sum(tf.reduce_mean(self.dense(each), 0) for each in others)
+
+
+def _anchored():
+    with _mirrored(2).scope():
+        model = Anchored()
+        model.compile("sgd", "mse")
+    return model
+
+
+ANCHORS = tf.ones((10, 4))
+
+
+@pytest.mark.parametrize("static", [True, False])
+@pytest.mark.parametrize("how", ["fit", "evaluate", "predict", "validation"])
+@pytest.mark.parametrize(
+    ("pack", "name"),
+    [(lambda x: {"of_rows": x, "other": ANCHORS}, r"x\['other'\]"), (lambda x: (x, ANCHORS), "x")],
+)
+def test_an_input_that_is_not_rows_is_refused(static, how, pack, name):
+    rows = tf.data.Dataset.from_tensor_slices(DATA).batch(6, drop_remainder=static)
+    model, bad = _anchored(), rows.map(lambda x, y: (pack(x), y))
+    name = r"x\[1\]" if name == "x" else name
+    if how == "predict":
+        rows_of, bad = "x", bad.map(lambda x, y: (x,))
+        name, rows_of = (name, r"x\['of_rows'\]") if "other" in name else (name, r"x\[0\]")
+    else:
+        rows_of = "y"
+    shape = r"[(\[]10,? 4[)\]]"
+    message = (
+        f"{name}: shape {shape}, but the batch has 6 rows of {rows_of}; every input is divided"
+    )
+    with pytest.raises(ValueError, match=message):
+        if how == "validation":
+            good = rows.map(lambda x, y: (pack(x) if False else {"of_rows": x, "other": x}, y))
+            model.fit(good, validation_data=bad, verbose=0)
+        else:
+            getattr(model, how)(bad, verbose=0)
+
+
+def test_nothing_was_trained_when_an_input_is_not_rows():
+    model = _anchored()
+    with _mirrored(2).scope():
+        model.build(None)
+    before = model.get_weights()
+    rows = tf.data.Dataset.from_tensor_slices(DATA).batch(5)
+    with pytest.raises(ValueError, match="other"):
+        model.fit(rows.map(lambda x, y: ({"of_rows": x, "other": ANCHORS}, y)), verbose=0)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+class Product(Largest):
+    """Is no sum, and begins with one."""
+
+    def update_state(self, y, y_pred=None, sample_weight=None):
+        self.value.assign(self.value * (1 + tf.reduce_max(tf.abs(y - y_pred))))
+
+    def reset_state(self):
+        self.value.assign(1.0)
+
+
+class Beginning(Product):
+    def __init__(self):
+        keras.metrics.Metric.__init__(self, name="beginning")
+        self.value = self.add_variable((), "ones")
+
+
+@pytest.mark.parametrize("aggregation", ["sum", "mean"])
+def test_a_state_of_all_rows_goes_on_with_another_number_of_replicas(aggregation):
+    class Own(Product):
+        def __init__(self):
+            keras.metrics.Metric.__init__(self, name="own")
+            self.value = self.add_variable((), "ones", aggregation=aggregation)
+
+    def step(model, rows):
+        with model.distribute_strategy.scope():
+            return model.test_function(iter([(rows, rows[:, :3])]))["own"]
+
+    x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+    strategies = [distribute.strategy("one_device"), *map(_mirrored, (2, 3)), _mirrored(2)]
+    models = [_model(strategy, metrics=lambda: [Own()]) for strategy in strategies]
+    alone, kept = models[0], None
+    for model, part in zip(models, np.split(x, 4), strict=True):
+        with model.distribute_strategy.scope():
+            model.test_on_batch(x[:1], x[:1, :3])  # Builds its metrics.
+            model.set_weights([np.ones_like(w) for w in model.get_weights()])
+            if kept is None:
+                model.reset_metrics()
+            else:
+                distribute.set_state(model, *kept)
+        found = step(model, part)
+        if model is not alone:
+            np.testing.assert_allclose(found, step(alone, part), rtol=1e-5)
+        with model.distribute_strategy.scope():  # As a callback reads it.
+            read = model.get_metrics_result()["own"]
+            np.testing.assert_allclose(read, found, rtol=1e-5)
+            kept = distribute.get_state(model)
+        assert found > 1.5
+
+
+def test_a_state_that_begins_with_something_is_counted_once():
+    found = []
+    for strategy in (distribute.strategy("one_device"), _mirrored(2)):
+        keras.utils.set_random_seed(1)
+        with strategy.scope():
+            model = _model(strategy, metrics=lambda: [Beginning()])
+        found.append([float(v) for v in model.train_on_batch(*DATA)])
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-6)
+
+
+def test_metrics_made_outside_the_scope_are_refused():
+    auc = keras.metrics.AUC(name="area")
+    with pytest.raises(ValueError, match="metrics: 'area' was made outside the strategy's scope"):
+        _model(_mirrored(2), metrics=lambda: [auc]).fit(*DATA, verbose=0)
