@@ -131,6 +131,7 @@ def load_detection(
     image_size=None,
     max_objects=100,
     augmentation=None,
+    skip_bad_files=False,
     seed=0,
 ):
     """Load images with boxes by name, check them, split them, batch them.
@@ -143,6 +144,8 @@ def load_detection(
             differ in size.
         max_objects: Objects that an image may have. Batches are as wide as the most that one has.
         augmentation: A `BoxAugmentation` for training, or `None`.
+        skip_bad_files: Whether images that are not there or cannot be read, and annotations that
+            do not fit, are left out, counted and named on stderr; else the first is an error.
         seed: Decides the order and the augmentation of training, nothing else.
 
     Returns:
@@ -155,7 +158,7 @@ def load_detection(
     for argument, value in {"batch_size": batch_size, "max_objects": max_objects}.items():
         if value < 1:
             raise ValueError(f"{argument}: {value!r}, expected a positive integer")
-    splits, read, shape, class_names = _source(name, image_size, max_objects)
+    splits, read, shape, class_names = _source(name, image_size, max_objects, skip_bad_files, notes)
     objects = {split: splits[split][1] for split in _SPLITS}
     counts = {}
     for split, rows in objects.items():
@@ -220,7 +223,7 @@ def _dense(objects, most):
     return dense
 
 
-def _source(name, image_size, max_objects):
+def _source(name, image_size, max_objects, skip_bad_files, notes):
     """`(splits, read, image shape, class names)`, every image looked at.
 
     `splits` maps each split to `(images, objects)`. The images are pixels, or, for more than memory
@@ -238,7 +241,7 @@ def _source(name, image_size, max_objects):
         raise ValueError(
             f"dataset: {name!r} is no images with boxes; give coco:DIR or {known}{hint}"
         )
-    pictures, class_names = coco.read_coco(where)
+    pictures, class_names = coco.read_coco(where, notes, skip_bad_files)
     pictures = _three_splits(pictures, where)
     everything = [picture for split in _SPLITS for picture in pictures[split]]
     for picture in everything:
@@ -248,16 +251,19 @@ def _source(name, image_size, max_objects):
                 f"coco: {picture.source!r}: {str(picture.path)!r} has {single} objects, more than "
                 f"data.max_objects={max_objects}"
             )
-    shape = (*(image_size or everything[0].size), 3)
+    reader = files.ImageReader("coco", 3, skip_bad_files)
+    first = (
+        None if image_size else next((p for p in everything if _image(p, reader) is not None), None)
+    )
+    if not image_size and first is None:
+        raise ValueError(f"coco: {where!r} has no image that can be read")
+    shape = (*(image_size or first.size), 3)
     held = len(everything) * np.prod(shape) <= _HELD_BYTES
-    splits = {
-        split: (_pixels(pictures[split], shape, image_size, held, everything[0]),
-                [_scaled(p.objects, p.size, shape) for p in pictures[split]])
-        for split in _SPLITS
-    }  # fmt: skip
+    splits = {split: _pixels(pictures[split], shape, held, first, reader) for split in _SPLITS}
+    reader.tell(notes)
 
     def read(path):
-        image = files.decode_image(tf.io.read_file(path), 3)
+        image = files.read_file(path, 3)
         return tf.ensure_shape(_resized(image, shape), shape)
 
     return splits, None if held else read, shape, class_names
@@ -282,24 +288,40 @@ def _three_splits(pictures, where):
     return pictures | found | {"train": [train[i] for i in kept]}
 
 
-def _pixels(pictures, shape, image_size, held, first):
-    """Checked images of one shape, or their paths if they are not to be held."""
-    pixels = np.empty((len(pictures) if held else 0, *shape), "uint8")
-    for i, picture in enumerate(pictures):
-        image = files.read_image(picture.path, 3, "coco")
-        if tuple(image.shape[:2]) != picture.size:
-            raise ValueError(
-                f"coco: {str(picture.path)!r} is {tuple(image.shape[:2])} pixels, but "
-                f"{picture.source!r} says {picture.size}"
-            )
-        if image_size is None and image.shape != shape:
+def _image(picture, reader):
+    """A checked image, or `None` if it was left out."""
+    image = reader.read(picture.path)
+    if image is None or tuple(image.shape[:2]) == picture.size:
+        return image
+    size = tuple(image.shape[:2])
+    turned = size == picture.size[::-1] and files.orientation(picture.path) > 1
+    reason = (
+        f"is {size} pixels{', turned as its EXIF orientation says,' if turned else ','} but "
+        f"{picture.source!r} says {picture.size}"
+    )
+    reader.refuse(picture.path, reason)
+    return None
+
+
+def _pixels(pictures, shape, held, first, reader):
+    """Images of one shape, or their paths if they are not to be held; and their objects."""
+    pixels, kept = np.empty((len(pictures) if held else 0, *shape), "uint8"), []
+    for picture in pictures:
+        image = _image(picture, reader)
+        if image is None:
+            continue
+        if first is not None and image.shape != shape:
             raise ValueError(
                 f"coco: {str(picture.path)!r} is {picture.size} pixels but {str(first.path)!r} is "
                 f"{first.size}; set data.image_size=HEIGHT,WIDTH to resize them"
             )
         if held:
-            pixels[i] = _resized(image, shape)
-    return pixels if held else np.array([os.fsencode(picture.path) for picture in pictures])
+            pixels[len(kept)] = _resized(image, shape)
+        kept.append(picture)
+    objects = [_scaled(picture.objects, picture.size, shape) for picture in kept]
+    if held:
+        return pixels[: len(kept)], objects
+    return np.array([os.fsencode(picture.path) for picture in kept]), objects
 
 
 def _resized(image, shape):

@@ -163,7 +163,7 @@ class ImageReader:
         except ValueError as error:
             if not self._skips:
                 raise
-            self.leave_out(path, str(error).removeprefix(f"{self._argument}: {str(path)!r} "))
+            self.bad[path] = str(error).removeprefix(f"{self._argument}: {str(path)!r} ")
             return None
         has_alpha = image.shape[-1] % 2 == 0 and self._channels != 4
         seen = (
@@ -177,8 +177,18 @@ class ImageReader:
         channels = self._channels or (3 if image.shape[-1] >= 3 else 1)
         return _with_channels(image, channels, self._background)
 
-    def leave_out(self, path, reason):
-        """Count a file as bad for a reason that its reader alone knows."""
+    def refuse(self, path, reason):
+        """Leave out a file for a reason that its user alone knows, or raise.
+
+        Args:
+            path: Path.
+            reason: What follows its name.
+
+        Raises:
+            ValueError: if bad files are not to be left out.
+        """
+        if not self._skips:
+            raise ValueError(f"{self._argument}: {str(path)!r} {reason}")
         self.bad[path] = reason
 
     def tell(self, notes):
@@ -193,6 +203,11 @@ class ImageReader:
                 count = "1 image" if len(paths) == 1 else f"{len(paths):,} images"
                 what = what.format("white" if self._background else "black")
                 notes.say(f"{self._argument}: {count} {what}; the first is {str(paths[0])!r}.")
+
+
+def orientation(path):
+    """The EXIF orientation of an image file, 1 to 8."""
+    return int(exif.orientation(tf.io.read_file(os.fsencode(path))))
 
 
 def read_image(path, channels, argument="input"):
