@@ -107,6 +107,7 @@ def load_driving(
     image_size=None,
     gap=20,
     augmentation=None,
+    skip_bad_files=False,
     seed=0,
 ):
     """Load a recording by name, check it, split it in time, batch it.
@@ -117,6 +118,8 @@ def load_driving(
         image_size: `(height, width)` to resize to; needed if the frames differ in size.
         gap: Frames left out between those of different splits.
         augmentation: A `SteeringAugmentation` for training, or `None`.
+        skip_bad_files: Whether damaged lines of a tub and frames whose image cannot be read are
+            left out, counted and named on stderr; else the first of them is an error.
         seed: Decides the order and the augmentation of training, nothing else.
 
     Returns:
@@ -128,7 +131,7 @@ def load_driving(
     notes = Notes()
     if batch_size < 1:
         raise ValueError(f"batch_size: {batch_size!r}, expected a positive integer")
-    frames, read, shape, angles, drives, deleted = _source(name, image_size)
+    frames, read, shape, angles, drives, deleted = _source(name, image_size, skip_bad_files, notes)
     rows = split_in_time(drives, gap)
     for split in _SPLITS:
         if len(rows[split]) < 2:
@@ -229,7 +232,7 @@ def _drives(drives):
     return 1 + sum(a != b for a, b in itertools.pairwise(drives))
 
 
-def _source(name, image_size):
+def _source(name, image_size, skip_bad_files, notes):
     """`(frames, read, image shape, angles, drives, number deleted)`, every image looked at.
 
     `frames` are the images themselves, or, for more than memory should hold, what `read` makes an
@@ -247,34 +250,46 @@ def _source(name, image_size):
         raise ValueError(
             f"dataset: {name!r} is no recording of driving; give tub:DIR or {known}{hint}"
         )
-    recorded = tub.read_tub(where)
-    frames, read, shape = _tub_frames(recorded.paths, image_size)
-    angles = np.array(recorded.angles, "float32")
-    return frames, read, shape, angles, recorded.sessions, recorded.deleted
+    recorded = tub.read_tub(where, notes=notes, skip_bad_files=skip_bad_files)
+    reader = files.ImageReader("tub", 3, skip_bad_files)
+    frames, read, shape, kept = _tub_frames(recorded.paths, image_size, reader)
+    reader.tell(notes)
+    angles = np.array(recorded.angles, "float32")[kept]
+    return frames, read, shape, angles, [recorded.sessions[i] for i in kept], recorded.deleted
 
 
-def _tub_frames(paths, image_size):
-    height, width = image_size or files.read_image(paths[0], 3, "tub").shape[:2]
-    shape, held = (int(height), int(width), 3), None
-    if len(paths) * height * width * 3 <= _HELD_BYTES:
-        held = np.empty((len(paths), *shape), "uint8")
+def _tub_frames(paths, image_size, reader):
+    """`(frames, read, shape, which of the paths were kept)`."""
+    first, held, kept = None, None, []
     for i, path in enumerate(paths):
-        image = files.read_image(path, 3, "tub")
+        image = reader.read(path)
+        if image is None:
+            continue
+        if first is None:
+            first = path
+            height, width = image_size or image.shape[:2]
+            shape = (int(height), int(width), 3)
+            if len(paths) * np.prod(shape) <= _HELD_BYTES:
+                held = np.empty((len(paths), *shape), "uint8")
         if image_size is None and image.shape != shape:
             raise ValueError(
-                f"tub: {str(path)!r} is {tuple(image.shape[:2])} pixels but {str(paths[0])!r} is "
+                f"tub: {str(path)!r} is {tuple(image.shape[:2])} pixels but {str(first)!r} is "
                 f"{shape[:2]}; set data.image_size=HEIGHT,WIDTH to resize them"
             )
         if held is not None:
-            held[i] = _resized(image, shape)
+            held[len(kept)] = _resized(image, shape)
+        kept.append(i)
+    if first is None:
+        path, reason = next(iter(reader.bad.items()))
+        raise ValueError(f"tub: no frame is left; {str(path)!r}, for one, {reason}")
     if held is not None:
-        return held, None, shape
+        return held[: len(kept)], None, shape, kept
 
     def read(path):
-        image = files.decode_image(tf.io.read_file(path), 3)
+        image = files.read_file(path, 3)
         return tf.ensure_shape(_resized(image, shape), shape)
 
-    return np.array([os.fsencode(path) for path in paths]), read, shape
+    return np.array([os.fsencode(paths[i]) for i in kept]), read, shape, kept
 
 
 def _resized(image, shape):

@@ -205,6 +205,28 @@ class ImageReader:
                 notes.say(f"{self._argument}: {count} {what}; the first is {str(paths[0])!r}.")
 
 
+def read_images(path, channels, skip_bad_files=False):
+    """The images of a file or a directory one by one; what is left out is said on stderr.
+
+    Args:
+        path: Path.
+        channels: As for `decode_image`.
+        skip_bad_files: Whether to leave out files of a directory that cannot be read.
+
+    Yields:
+        `(path, image)`, the image as from `read_image`.
+
+    Raises:
+        ValueError: naming the path that does not exist or is no image.
+    """
+    notes = Notes()
+    reader = ImageReader("input", channels, skip_bad_files and os.path.isdir(path))
+    for file in list_images(path, notes):
+        if (image := reader.read(file)) is not None:
+            yield file, image
+    reader.tell(notes)
+
+
 def orientation(path):
     """The EXIF orientation of an image file, 1 to 8."""
     return int(exif.orientation(tf.io.read_file(os.fsencode(path))))

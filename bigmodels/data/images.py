@@ -218,7 +218,7 @@ def _source(name, data_dir, image_size, skip_bad_files, notes):
         return image_folder(where, image_size, skip_bad_files, notes)
     if embedded.is_known(name):
         raise ValueError(f"dataset: {name!r} is not images; give images:DIR or a name")
-    return *tfds.image_dataset(name, data_dir), {}
+    return *tfds.image_dataset(name, data_dir, notes), {}
 
 
 def _element_bytes(elements):

@@ -27,6 +27,9 @@ _READING = tfds.ReadConfig(
     num_parallel_calls_for_interleave_files=1,
 )
 _FILES_AT_ONCE = 16
+# Names of labels that are numbers without names.
+_LABELS = ("label", "labels", "class", "category", "target", "y", "fine_label")
+_MOST_CLASSES = 10_000
 # How classes that are digits are said.
 _DIGITS = dict(
     zip("0123456789", "zero one two three four five six seven eight nine".split(), strict=True)
@@ -34,12 +37,17 @@ _DIGITS = dict(
 _log = logging.getLogger(__name__)
 
 
-def image_dataset(name, data_dir=None):
+def image_dataset(name, data_dir=None, notes=None):
     """An image-classification set of TFDS.
+
+    Its one image and its one label are found by their kinds, whatever they are called; of several
+    those that the set calls supervised, or `image` and `label`. Labels without names, integers or
+    texts, are classes as they are.
 
     Args:
         name: For example `fashion_mnist`, `cifar10`, `tf_flowers:3.*.*`.
         data_dir: Where prepared sets lie; `TFDS_DATA_DIR` or TFDS' own default when left out.
+        notes: A `bigmodels.data.notes.Notes`, to which it says what of it is not read.
 
     Returns:
         `(splits, class_names)` as from `embedded.digits`, images in their own size.
@@ -49,20 +57,102 @@ def image_dataset(name, data_dir=None):
             label each.
     """
     builder = _prepared(name, data_dir, "images")
-    keys = builder.info.supervised_keys
-    features = builder.info.features
-    if (
-        keys is None
-        or len(keys) != 2
-        or not isinstance(features[keys[0]], tfds.features.Image)
-        or not isinstance(features[keys[1]], tfds.features.ClassLabel)
-    ):
-        raise ValueError(f"dataset: {name!r} is not images with one class label each")
+    image, label, classes = _image_features(name, builder, notes)
+    pick = _picked(image, label, classes)
     splits = {
-        split: builder.as_dataset(split=where, as_supervised=True, read_config=_READING)
+        split: builder.as_dataset(split=where, read_config=_READING).map(pick)
         for split, where in _three_splits(builder).items()
     }
-    return splits, list(features[keys[1]].names)
+    return splits, classes or list(builder.info.features[label].names)
+
+
+def _image_features(name, builder, notes=None):
+    """`(name of the image, name of the label, classes)` of a set's features, by their kinds.
+
+    The classes are `None` for a label that has names or their number; else they are what it holds.
+    """
+    features, keys = builder.info.features, builder.info.supervised_keys
+    if not isinstance(features, tfds.features.FeaturesDict):
+        raise ValueError(f"dataset: {name!r} is not images with one class label each")
+    kinds = {
+        "image": [k for k in features if isinstance(features[k], tfds.features.Image)],
+        "label": [k for k in features if isinstance(features[k], tfds.features.ClassLabel)],
+    }
+    if not kinds["label"]:
+        kinds["label"] = [key for key in features if _may_be_label(key, features[key], keys or ())]
+    chosen = []
+    for what, found in kinds.items():
+        wanted = [key for key in found if keys and key in keys] or [k for k in found if k == what]
+        if len(found) > 1 and len(wanted) == 1:
+            found = wanted
+        if len(found) != 1:
+            several = f"; it has {found}" if found else ""
+            raise ValueError(
+                f"dataset: {name!r} is not images with one class label each, but "
+                f"{sorted(features)}{several}"
+            )
+        chosen += found
+    image, label = chosen
+    dtype = features[image].np_dtype
+    if dtype not in (np.uint8, np.uint16):
+        raise ValueError(
+            f"dataset: {name!r} has images of dtype {np.dtype(dtype).name}, expected uint8 or "
+            "uint16"
+        )
+    if notes is not None:
+        others = sorted(set(features) - {image, label})
+        if others:
+            notes.say(f"dataset: of {name!r}, {image!r} and {label!r} are read, not {others}.")
+        if dtype == np.uint16:
+            notes.say(f"dataset: {name!r} has 16 bits a channel, of which the upper 8 are read.")
+    return image, label, _classes(name, builder, image, label, notes)
+
+
+def _may_be_label(key, feature, supervised):
+    """Whether a feature is a text, or an integer that is called a label."""
+    if isinstance(feature, tfds.features.Text):
+        return True
+    is_integer = feature.shape == () and np.issubdtype(feature.np_dtype, np.integer)
+    return is_integer and (key in _LABELS or key in supervised)
+
+
+def _classes(name, builder, image, label, notes):
+    feature = builder.info.features[label]
+    if isinstance(feature, tfds.features.ClassLabel) and feature.num_classes:
+        return None
+    decoders = {image: tfds.decode.SkipDecoding()}
+    values = set()
+    for where in builder.info.splits:
+        rows = builder.as_dataset(split=where, read_config=_READING, decoders=decoders)
+        values.update(row[label] for row in rows.as_numpy_iterator())
+        if len(values) > _MOST_CLASSES:
+            raise ValueError(f"dataset: {name!r} has more than {_MOST_CLASSES:,} labels {label!r}")
+    if len(values) < 2:
+        raise ValueError(f"dataset: {name!r} has {len(values)} classes, expected at least two")
+    if notes is not None:
+        notes.say(f"dataset: the {len(values):,} values of {label!r} of {name!r} are the classes.")
+    return [
+        v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in sorted(values)
+    ]
+
+
+def _picked(image, label, classes):
+    """Function from a row to `(image uint8, label int64)`."""
+    table = classes and tf.lookup.StaticHashTable(
+        tf.lookup.KeyValueTensorInitializer(classes, tf.range(len(classes), dtype="int64")), -1
+    )
+
+    @tf.autograph.experimental.do_not_convert
+    def pick(row):
+        pixels, number = row[image], row[label]
+        if pixels.dtype == tf.uint16:  # As TensorFlow reads a file of 16 bits.
+            pixels = tf.cast(tf.bitwise.right_shift(pixels, tf.constant(8, "uint16")), "uint8")
+        if table:
+            text = number if number.dtype == tf.string else tf.strings.as_string(number)
+            number = table.lookup(text)
+        return pixels, tf.cast(number, "int64")
+
+    return pick
 
 
 def mixed_images(name, data_dir=None):
@@ -80,6 +170,7 @@ def mixed_images(name, data_dir=None):
     """
     builder = _prepared(name, data_dir, "images")
     where = _three_splits(builder)["train"]
+    pick = _picked(*_image_features(name, builder))
 
     @tf.autograph.experimental.do_not_convert  # It warns that it cannot.
     def elements(epoch_seed):
@@ -89,9 +180,7 @@ def mixed_images(name, data_dir=None):
             interleave_block_length=1,
             enable_ordering_guard=False,  # Sets in an order of their own need mixing most.
         )
-        return builder.as_dataset(
-            split=where, as_supervised=True, shuffle_files=True, read_config=reading
-        )
+        return builder.as_dataset(split=where, shuffle_files=True, read_config=reading).map(pick)
 
     return elements
 

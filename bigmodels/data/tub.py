@@ -11,6 +11,7 @@ import os
 import pathlib
 
 from bigmodels import untrusted
+from bigmodels.data.notes import Notes
 
 MANIFEST = "manifest.json"
 _IMAGE, _ANGLE, _SESSION = "cam/image_array", "user/angle", "_session_id"
@@ -35,12 +36,15 @@ class Tub:
     deleted: int
 
 
-def read_tub(directory, argument="tub"):
+def read_tub(directory, argument="tub", notes=None, skip_bad_files=False):
     """Read a tub's manifest and catalogues; its images are not looked at.
 
     Args:
         directory: Path.
         argument: What messages begin with.
+        notes: A `bigmodels.data.notes.Notes`, to which it says what is left out.
+        skip_bad_files: Whether damaged lines, catalogues that cannot be read, and frames without an
+            image are left out and counted; else the first of them is an error.
 
     Returns:
         A `Tub`.
@@ -52,9 +56,15 @@ def read_tub(directory, argument="tub"):
     if not os.path.isdir(root):
         raise ValueError(f"{argument}: {str(root)!r} is not a directory")
     names, deleted = _manifest(root / MANIFEST, argument)
-    frames, seen = [], set()
+    frames, seen, lost, damaged = [], set(), {}, {}
     for name in names:
-        lines = _lines(root / name, argument)
+        try:
+            lines = _lines(root / name, argument)
+        except ValueError as error:
+            if not skip_bad_files:
+                raise
+            lost[name] = str(error).partition(" cannot be read: ")[2]
+            continue
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
@@ -64,10 +74,16 @@ def read_tub(directory, argument="tub"):
                     raise ValueError(f"_index: {index}, which was there before")
             except ValueError as error:
                 where = f"{str(root / name)!r}, line {number}"
-                raise ValueError(f"{argument}: {where}: {untrusted.reason(error)}") from None
+                if not skip_bad_files:
+                    raise ValueError(f"{argument}: {where}: {untrusted.reason(error)}") from None
+                damaged[f"{name}, line {number}"] = untrusted.reason(error)
+                continue
             seen.add(index)
             if frame:
                 frames.append((index, *frame))
+    notes = notes or Notes()
+    notes.leave_out(argument, "catalogues that cannot be read", lost)
+    notes.leave_out(argument, "damaged lines", damaged)
     if not frames:
         left = f"; its {len(seen)} are deleted" if seen else ""
         raise ValueError(f"{argument}: {str(root)!r} holds no frame{left}")

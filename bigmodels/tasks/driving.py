@@ -20,6 +20,7 @@ from sklearn.metrics import r2_score
 from bigmodels import intervals, plots
 from bigmodels.data import SteeringAugmentation, files, load_driving
 from bigmodels.data.embedded import DRIVES
+from bigmodels.data.notes import Notes
 from bigmodels.data.tub import MANIFEST, read_tub
 from bigmodels.intervals import Observations
 from bigmodels.models import PilotNet
@@ -62,10 +63,12 @@ class DataConfig:
 
     `image_size` (height, width) is what frames are resized to; empty keeps them as they are. `gap`
     is how many frames are left out between those of training, validation and test.
+    `skip_bad_files` leaves out frames whose image cannot be read, and damaged lines of a tub.
     """
 
     image_size: tuple[int, ...] = (66, 88)
     gap: int = 20
+    skip_bad_files: bool = False
 
     def __post_init__(self):
         check_image_size(self.image_size)
@@ -104,6 +107,7 @@ def load_data(config):
         config.batch_size,
         image_size=config.data.image_size or None,
         gap=config.data.gap,
+        skip_bad_files=config.data.skip_bad_files,
         augmentation=SteeringAugmentation(**dataclasses.asdict(config.augmentation)),
         seed=config.seed,
     )
@@ -293,22 +297,26 @@ def predict(model, config, input=None):
     """
     if not input:
         raise ValueError("input: give an image file, a directory of them, or a tub")
-    recorded = None
+    notes, recorded = Notes(), None
     if os.path.exists(os.path.join(input, MANIFEST)):
-        recorded = read_tub(input, "input")
+        recorded = read_tub(input, "input", notes, config.data.skip_bad_files)
     height, width, channels = model.get_build_config()["input_shape"][1:]
-    paths = recorded.paths if recorded else files.list_images(input)
+    paths = recorded.paths if recorded else files.list_images(input, notes)
 
-    def read(file):
-        image = files.read_image(file, channels)
-        return image if image.shape[:2] == (height, width) else files.resize(image, (height, width))
+    skips = config.data.skip_bad_files and os.path.isdir(input)
+    reader = files.ImageReader("input", channels, skips)
 
     for begin in range(0, len(paths), config.batch_size):
         some = range(begin, min(begin + config.batch_size, len(paths)))
-        frames = tf.cast(tf.stack([read(paths[i]) for i in some]), "float32")
-        for i, (angle,) in zip(some, model.predict(frames, verbose=0), strict=True):
+        read = {i: image for i in some if (image := reader.read(paths[i])) is not None}
+        if not read:
+            continue
+        frames = [files.resize(image, (height, width)) for image in read.values()]
+        frames = tf.cast(tf.stack(frames), "float32")
+        for i, (angle,) in zip(read, model.predict(frames, verbose=0), strict=True):
             row = {"file": str(paths[i]), "angle": float(angle)}
             yield row | ({"user_angle": recorded.angles[i]} if recorded else {})
+    reader.tell(notes)
 
 
 def serving(model, config):

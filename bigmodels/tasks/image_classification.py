@@ -40,6 +40,8 @@ _EXAMPLES = 30
 # Of the calibration error.
 _BINS = 15
 _TOP = 5
+# Classes whose images are counted one by one before training.
+_MOST_COUNTED = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -300,7 +302,22 @@ def describe(data):
         "images": ", ".join(f"{count:,} {split}" for split, count in data.sizes.items()),
         "image shape": f"{shape}, scaled to {data.scale}",
         "classes": ", ".join(data.class_names),
+        "images of each class": _counted(data),
     }
+
+
+def _counted(data):
+    """How many images of each class each split has, or where there are many classes, about."""
+    if len(data.class_names) > _MOST_COUNTED:
+        return "; ".join(
+            f"{split}: {counts.min():,} to {counts.max():,}"
+            for split, counts in data.class_counts.items()
+        )
+    return "; ".join(
+        f"{split}: "
+        + ", ".join(f"{count:,} {n}" for n, count in zip(data.class_names, counts, strict=True))
+        for split, counts in data.class_counts.items()
+    )
 
 
 def predict(model, config, input=None):
@@ -320,8 +337,7 @@ def predict(model, config, input=None):
     if not input:
         raise ValueError("input: give an image file, or a directory of them")
     height, width, channels = model.get_build_config()["input_shape"][1:]
-    for file in files.list_images(input):
-        image = files.read_image(file, channels)
+    for file, image in files.read_images(input, channels, config.data.skip_bad_files):
         if image.shape[:2] != (height, width):
             image = files.resize(image, (height, width))
         image = tf.cast(image, "float32")[None] / 255
@@ -365,7 +381,7 @@ def serving(model, config):
     small = random.integers(0, 256, (2, height, width, channels), "uint8")
     large = random.integers(0, 256, (2, height + 5, width + 3, channels), "uint8")
     signatures = {"classify": Signature(classify, (any_size,), (large,))}
-    if channels in (1, 3):  # Others no image file has.
+    if channels in (1, 3, 4):  # Others no image file has.
         encoded = np.array([tf.io.encode_png(image).numpy() for image in large])
         strings = tf.TensorSpec((None,), "string")
         signatures["classify_bytes"] = Signature(classify_bytes, (strings,), (encoded,))

@@ -24,6 +24,7 @@ from bigmodels import extras, intervals, plots
 from bigmodels.checks import shown
 from bigmodels.data import Augmentation, Holes, files, load_images
 from bigmodels.data.images import augmentation_for
+from bigmodels.data.notes import Notes
 from bigmodels.intervals import Observations
 from bigmodels.layers import HarmonicFill
 from bigmodels.models import ConvDiscriminator, Inpainter, InpaintingGAN
@@ -366,8 +367,10 @@ def predict(model, config, input=None, mask=None, box=None, output="filled.png")
     if path.suffix.lower() != ".png" or not path.parent.is_dir():
         raise ValueError(f"output: {str(output)!r}, expected a .png in an existing directory")
     size, channels = model.image_shape[:2], model.image_shape[-1]
-    image = files.read_image(pathlib.Path(input), channels).numpy()
-    hole = _hole(image.shape[:2], mask, box)
+    notes, reader = Notes(), files.ImageReader("input", channels)
+    image = reader.read(pathlib.Path(input)).numpy()
+    reader.tell(notes)
+    hole = _hole(image.shape[:2], mask, box, notes)
     window = _window(hole, size)
     part = tf.cast(files.resize(image[window], size), "float32") / 127.5 - 1
     # All that a pixel of the hole has a share in.
@@ -380,12 +383,15 @@ def predict(model, config, input=None, mask=None, box=None, output="filled.png")
     yield {"file": str(output), "pixels": int(hole.sum())}
 
 
-def _hole(size, mask, box):
+def _hole(size, mask, box, notes):
     """Where to fill, booleans of the image's size, from one of two arguments."""
     if bool(mask) == bool(box):
         raise ValueError("mask: give an image file as mask, or box as TOP,LEFT,HEIGHT,WIDTH")
     if mask:
-        hole = files.read_image(pathlib.Path(mask), 1, "mask").numpy()[..., 0] > 127
+        # What of a mask is transparent was not painted.
+        reader = files.ImageReader("mask", 1, background=0)
+        hole = reader.read(pathlib.Path(mask)).numpy()[..., 0] > 127
+        reader.tell(notes)
         if hole.shape != size:
             raise ValueError(f"mask: {str(mask)!r} is {hole.shape} pixels but the image is {size}")
         if not hole.any() or hole.all():

@@ -63,11 +63,13 @@ class DataConfig:
     """How images are read.
 
     `image_size` (height, width) is what they are resized to, and the boxes with them; empty keeps
-    them as they are. An image that has more than `max_objects` is an error.
+    them as they are. An image that has more than `max_objects` is an error. `skip_bad_files` leaves
+    out images that are not there or cannot be read, and annotations that do not fit.
     """
 
     image_size: tuple[int, ...] = ()
     max_objects: int = 100
+    skip_bad_files: bool = False
 
     def __post_init__(self):
         check_image_size(self.image_size)
@@ -114,6 +116,7 @@ def load_data(config):
         config.batch_size,
         image_size=config.data.image_size or None,
         max_objects=config.data.max_objects,
+        skip_bad_files=config.data.skip_bad_files,
         augmentation=BoxAugmentation(**dataclasses.asdict(config.augmentation)),
         seed=config.seed,
     )
@@ -297,6 +300,10 @@ def describe(data):
         "objects": ", ".join(f"{c.sum():,} {split}" for split, c in data.class_counts.items()),
         "image shape": f"{shape}, scaled to (0.0, 1.0)",
         "classes": ", ".join(data.class_names),
+        "objects of each class": "; ".join(
+            f"{split}: {counts.min():,} to {counts.max():,}"
+            for split, counts in data.class_counts.items()
+        ),
     }
 
 
@@ -325,8 +332,7 @@ def predict(model, config, input=None, threshold=_DRAWN, output=None):
         raise ValueError(f"output: {str(output)!r}, expected a .png in an existing directory")
     *size, channels = model.get_build_config()["input_shape"][1:]
     drawn = []
-    for file in files.list_images(input):
-        image = files.read_image(file, channels)
+    for file, image in files.read_images(input, channels, config.data.skip_bad_files):
         small = image if image.shape[:2] == size else files.resize(image, size)
         (found,) = model.detect(tf.cast(small, "float32")[None] / 255, threshold, verbose=0)
         down, across = np.divide(tuple(image.shape[:2]), size)
@@ -341,7 +347,7 @@ def predict(model, config, input=None, threshold=_DRAWN, output=None):
             "classes": classes,
             "scores": [round(float(score), 4) for score in found["scores"]],
         }
-    if path:
+    if drawn:
         pictures, found = zip(*drawn, strict=True)
         figure = plots.boxed_images(pictures, found, side=6 if len(drawn) == 1 else 2.4)
         pages.save_drawn(path.with_suffix(""), figure)
@@ -382,7 +388,7 @@ def serving(model, config):
     small = random.integers(0, 256, (2, height, width, channels), "uint8")
     large = random.integers(0, 256, (2, height + 5, width + 3, channels), "uint8")
     signatures = {"detect": Signature(detect, (any_size,), (large,))}
-    if channels in (1, 3):  # Others no image file has.
+    if channels in (1, 3, 4):  # Others no image file has.
         encoded = np.array([tf.io.encode_png(image).numpy() for image in large])
         strings = tf.TensorSpec((None,), "string")
         signatures["detect_bytes"] = Signature(detect_bytes, (strings,), (encoded,))

@@ -1,0 +1,95 @@
+"""Image sets of TFDS in whatever form: trained on and predicted, or refused by name."""
+
+import io
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as datasets
+
+from bigmodels.data import images, load_images
+
+F = datasets.features
+NAMED = F.ClassLabel(names=["a", "b"])
+
+
+def _write(data_dir, features, labels, supervised=None, channels=3, dtype="uint8", **more):
+    """A prepared set `odd` of 40 images for training and 10 for testing."""
+    image = F.Image(shape=(6, 5, channels), dtype=dtype, encoding_format="png")
+    features = F.FeaturesDict({"img": image} | features)
+    identity = datasets.core.dataset_info.DatasetIdentity(
+        name="odd",
+        version=datasets.core.Version("1.0.0"),
+        data_dir=str(data_dir / "odd" / "1.0.0"),
+        module_name="",
+    )
+    info = datasets.core.DatasetInfo(
+        builder=identity, features=features, supervised_keys=supervised
+    )
+    pathlib.Path(identity.data_dir).mkdir(parents=True)
+    writer = datasets.core.SequentialWriter(info, max_examples_per_shard=100)
+    writer.initialize_splits(["train", "test"])
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, np.iinfo(dtype).max + 1, (50, 6, 5, channels)).astype(dtype)
+    for i, each in enumerate(pixels):
+        encoded = io.BytesIO(tf.io.encode_png(each).numpy())
+        row = {"img": encoded, **more} | {key: each[i % 2] for key, each in labels.items()}
+        writer.add_examples({"train" if i < 40 else "test": [row]})
+    writer.close_all()
+    return pixels
+
+
+def _test_images(data):
+    return np.concatenate([x for x, _ in data.test]), np.concatenate([y for _, y in data.test])
+
+
+@pytest.mark.parametrize(
+    ("feature", "values", "names"),
+    [
+        (NAMED, [0, 1], ["a", "b"]),
+        (F.ClassLabel(num_classes=2), [0, 1], ["0", "1"]),
+        (F.Text(), ["owl", "fox"], ["fox", "owl"]),
+        (F.Scalar("int32"), [7, 12], ["7", "12"]),
+    ],
+)
+@pytest.mark.parametrize("held", [True, False])
+def test_image_and_label_are_found_by_their_kinds(
+    tmp_path, monkeypatch, feature, values, names, held
+):
+    monkeypatch.setattr(images, "_CACHE_BYTES", images._CACHE_BYTES if held else 0)
+    pixels = _write(tmp_path, {"target": feature}, {"target": values})
+    data = load_images("odd", 8, data_dir=tmp_path)
+    assert data.class_names == names and data.sizes == {"train": 36, "validation": 4, "test": 10}
+    found, labels = _test_images(data)
+    np.testing.assert_allclose(found, pixels[40:] / 255, atol=1e-6)
+    right = [values[i % 2] for i in range(10)]
+    assert [data.class_names[y] for y in labels] == [
+        feature.names[y] if isinstance(feature, F.ClassLabel) else str(y) for y in right
+    ]
+    trained = np.concatenate([y for _, y in data.train_from(0).take(5)])
+    assert set(trained) == {0, 1}
+
+
+def test_what_else_it_has_is_said(tmp_path):
+    _write(tmp_path, {"y": NAMED, "note": F.Text()}, {"y": [0, 1]}, note="x")
+    data = load_images("odd", 8, data_dir=tmp_path)
+    assert data.notes.lines == ["dataset: of 'odd', 'img' and 'y' are read, not ['note']."]
+
+
+def test_of_16_bits_the_upper_8_are_read_as_of_a_file(tmp_path):
+    pixels = _write(tmp_path, {"y": NAMED}, {"y": [0, 1]}, ("img", "y"), 1, "uint16")
+    data = load_images("odd", 8, data_dir=tmp_path)
+    as_file = [tf.io.decode_image(tf.io.encode_png(each)).numpy() / 255 for each in pixels[40:]]
+    np.testing.assert_allclose(_test_images(data)[0], as_file, atol=1e-6)
+    assert data.notes.lines == [
+        "dataset: 'odd' has 16 bits a channel, of which the upper 8 are read."
+    ]
+
+
+@pytest.mark.parametrize("labels", [{"a": NAMED, "b": NAMED}, {"a": F.Text(), "b": F.Text()}, {}])
+def test_several_labels_or_none_are_refused(tmp_path, labels):
+    values = {key: [0, 1] if each is NAMED else ["x", "y"] for key, each in labels.items()}
+    _write(tmp_path, labels, values)
+    with pytest.raises(ValueError, match="is not images with one class label each, but"):
+        load_images("odd", 8, data_dir=tmp_path)
