@@ -281,8 +281,6 @@ def _source(name, data_dir, word_folder, skip_bad_files, notes):
 
 def _cut(source, name, split, notes):
     """`{split: recordings}`, the same whatever the seed; a recording that comes twice is in one."""
-    if isinstance(source, dict):
-        source = _completed(source, name, notes)
     given = source if isinstance(source, dict) else {"all": source}
     everything = [each for recordings in given.values() for each in recordings]
     if (total := sum(len(each.samples) for each in everything)) > _MAX_SAMPLES:
@@ -306,7 +304,7 @@ def _cut(source, name, split, notes):
     elif split != "random":
         raise ValueError(f"data.split: {split!r}, expected random or {_SPEAKER}NAME")
     elif isinstance(source, dict):
-        found = source
+        found = _completed(source, name, notes)
     else:
         if len(everything) < 10:
             raise ValueError(

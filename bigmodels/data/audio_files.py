@@ -225,7 +225,7 @@ def _of_table(table, root, missing):
     inner = [folder for folder in ("wavs", "clips") if (root / folder).is_dir()] + [""]
     for number, name, said, split, speaker in rows:
         where = f"audio: {str(table)!r}, line {number}"
-        name = name.strip()
+        name = name.strip().replace("\\", "/")  # As Windows divides folders.
         key = name.removesuffix(".wav")
         if key in seen:
             raise ValueError(f"{where}: {name!r} comes again, after line {seen[key]}")

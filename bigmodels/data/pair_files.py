@@ -32,7 +32,8 @@ _SIDES = (
 _GENERIC = """
     source src target tgt trg input output text texts sentence sentences segment phrase original
     translation translated reference ref id ids no nr index score similarity quality lang language
-    label domain context attribution comment user date title key value pair column
+    label domain context attribution comment user date title key value pair column question answer
+    prompt response query
     原文 译文 源文 目标 源语言 目标语言 源 序号 编号 翻译 句子 quelle ziel satz
     übersetzung origen destino cible phrase traduction
 """
