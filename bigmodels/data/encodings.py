@@ -103,7 +103,7 @@ def likely(raw, place=0):
         wide = max(shares, key=shares.get)
         if shares[wide] > 0.5 and (b"\0" in raw or shares[wide] > 0.95):
             return wide
-    if b"\0" in raw or _is_damaged(sample):
+    if b"\0" in raw:
         return ""
     own, ascii_too = (sum(map(test, sample)) for test in (lambda b: b > 127, _is_letter))
     shares = {
@@ -151,10 +151,3 @@ def _share(raw, encoding, letters, beyond_ascii=True):
 
 def _is_letter(byte):
     return chr(byte).isascii() and chr(byte).isalpha()
-
-
-def _is_damaged(sample):
-    """Whether most of what is not ASCII is UTF-8 all the same."""
-    text = sample.decode("utf-8", "replace")
-    bad = text.count("\N{REPLACEMENT CHARACTER}")
-    return sum(character > "\x7f" for character in text) > 2 * bad
