@@ -27,7 +27,8 @@ class SeriesData:
     `bigmodels.data.gaps.Known`. A value that was never measured is never a target: batches are then
     `(window, what follows, sample_weight)`, with a weight for each value that follows. It is 0
     where nothing was measured, and else the same number throughout a split, such that the mean
-    weight of the split is 1.
+    weight of the split is 1. To pass over the rest in a metric too, `compile` is given it as one of
+    `weighted_metrics`.
 
     Attributes:
         name: What was loaded.
