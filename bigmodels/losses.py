@@ -29,10 +29,21 @@ class SparseCategoricalCrossentropy(keras.losses.SparseCategoricalCrossentropy):
             or y_pred.dtype != tf.float32
             or kernels.has_gpu()
             or kernels.in_xla()
+            or None in (y_true.shape.rank, y_pred.shape.rank)
         ):
             return super().call(y_true, y_pred)
         if y_true.shape.rank == y_pred.shape.rank and y_true.shape[-1] == 1:
             y_true = y_true[..., 0]
+        if y_pred.shape[-1] in (1, None) or not y_true.shape.is_compatible_with(y_pred.shape[:-1]):
+            return super().call(y_true, y_pred)  # An error, most of the time.
+        if not (y_true.shape.is_fully_defined() and y_pred.shape[:-1].is_fully_defined()):
+            fit = tf.debugging.assert_equal(
+                tf.shape(y_true),
+                tf.shape(y_pred)[:-1],
+                "y_true: its shape is not that of y_pred without the last axis",
+            )
+            with tf.control_dependencies([fit] if fit is not None else []):
+                y_true = tf.identity(y_true)
         logits = tf.reshape(y_pred, (-1, y_pred.shape[-1]))
         labels = tf.reshape(tf.cast(y_true, tf.int32), [-1])
         return tf.reshape(_cross_entropy(labels, logits), tf.shape(y_true))

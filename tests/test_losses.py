@@ -63,6 +63,73 @@ def test_numbers_that_go_bad_are_not_hidden(bad):
     assert not np.isfinite(theirs)
 
 
+def outcome(run, *args):
+    """The result, or the kind of error."""
+    try:
+        return np.asarray(run(*args))
+    except (ValueError, tf.errors.InvalidArgumentError) as error:
+        return type(error)
+
+
+def assert_same(ours, theirs):
+    if isinstance(theirs, type):
+        assert ours is theirs
+    else:
+        np.testing.assert_allclose(ours, theirs, rtol=2e-6, atol=1e-7)
+        assert ours.shape == theirs.shape
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize(
+    ("labels", "logits"),
+    [
+        ((4,), (4, 3)),
+        ((4, 1), (4, 3)),
+        ((4, 3, 1), (4, 3, 5)),
+        ((3,), (4, 3)),
+        ((1,), (4, 3)),
+        ((12,), (4, 3, 5)),
+        ((3, 4), (4, 3, 5)),
+        ((1, 12), (4, 3, 5)),
+        ((4, 3), (4, 3)),
+        ((4, 3, 1, 1), (4, 3, 5)),
+        ((), (3,)),
+        ((4,), (4, 1)),
+        ((4, 3), (4, 3, 1)),
+        ((0,), (0, 3)),
+    ],
+)
+def test_labels_fit_or_not_as_in_keras(rng, labels, logits, known):
+    y_true = rng.integers(0, logits[-1], labels).astype("float32")
+    y_pred = rng.normal(size=logits).astype("float32")
+    for classes in (logits[-1],) if known else (logits[-1], None):
+        found = []
+        for module in (losses, keras.losses):
+            run = module.SparseCategoricalCrossentropy(from_logits=True, reduction="none")
+            if not known:
+                column = labels[-1:] if len(labels) == len(logits) else ()
+                specs = [
+                    tf.TensorSpec([*[None] * (len(labels) - len(column)), *column]),
+                    tf.TensorSpec([*[None] * (len(logits) - 1), classes]),
+                ]
+                run = tf.function(run, input_signature=specs)
+            found.append(outcome(run, y_true, y_pred))
+        assert_same(*found)
+
+
+@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "sum", "mean_with_sample_weight"])
+@pytest.mark.parametrize("weight", [(), (4,), (4, 1), (4, 3), (1, 3), (3,), (4, 3, 1), (2, 3)])
+def test_weights_fit_or_not_as_in_keras(rng, weight, reduction):
+    weight = rng.uniform(size=weight).astype("float32")
+    for labels, logits in (((4,), (4, 3)), ((4, 3), (4, 3, 5))):
+        y_true, y_pred = rng.integers(0, 3, labels), rng.normal(size=logits).astype("float32")
+        found = []
+        for module in (losses, keras.losses):
+            loss = module.SparseCategoricalCrossentropy(from_logits=True, reduction=reduction)
+            found.append(outcome(loss, y_true, y_pred, weight))
+        assert_same(*found)
+
+
 def test_a_label_out_of_range_is_an_error():
     loss = losses.SparseCategoricalCrossentropy(from_logits=True)
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"3 is not in \[0, 3\)"):
