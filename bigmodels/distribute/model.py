@@ -228,6 +228,12 @@ class Model(keras.Model):
         with checks.readable_errors():
             return super().predict(**arguments)
 
+    def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, return_dict=False):
+        """As in Keras, but in sequences `class_weight` weighs each element by its class."""
+        arguments = {"x": x, "y": y, "sample_weight": sample_weight, "class_weight": class_weight}
+        arguments = self._with_class_weights(arguments)
+        return super().train_on_batch(**arguments, return_dict=return_dict)
+
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """As in Keras, but a row's weight is for the whole row, and nothing is broadcast.
 

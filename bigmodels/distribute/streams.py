@@ -27,7 +27,7 @@ class CheckedStream(data_adapter.DataAdapter):
         x: What `is_stream`.
         name: What to call it in messages.
         specs: As for `bigmodels.checks.guard`.
-        weigh: A function from a batch `(x, y)` to one with sample weights, or `None`.
+        weigh: A function that gives a data set of batches `(x, y)` sample weights, or `None`.
         **kwargs: As `fit` was given them: `y`, `sample_weight`, `shuffle` and so on.
     """
 
@@ -38,7 +38,7 @@ class CheckedStream(data_adapter.DataAdapter):
     def get_tf_dataset(self):
         dataset = self._adapter.get_tf_dataset()
         if self._weigh is not None:
-            dataset = dataset.map(self._weigh)
+            dataset = self._weigh(dataset)
         return checks.watch(dataset, self._name, self._specs)
 
     def on_epoch_begin(self):

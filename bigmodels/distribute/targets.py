@@ -239,7 +239,10 @@ def _fitted(name, loss, y_true, y_pred, weight):
         size in (value, 1, None) or value is None for size, value in zip(sizes, values, strict=True)
     )
     if not fits:
-        raise ValueError(f"{name}: shape {weight.shape}, but the loss has shape {tuple(values)}")
+        raise ValueError(
+            f"{name}: shape {weight.shape}, which may come from class_weight, but the loss has "
+            f"shape {tuple(values)}"
+        )
     for _ in range(missing):
         weight = weight[..., None]
     if missing and loss.reduction == "mean_with_sample_weight":

@@ -292,3 +292,269 @@ def test_generalised_cross_entropy_of_a_column_is_broadcast():
         model.evaluate(X, y[:, None], verbose=0)
     # What is refused: eight losses a row.
     assert loss.call(tf.constant(y)[:, None], tf.ones((N, 3)) / 3).shape == (N, N)
+
+
+# Weights. Losses differ a lot from step to step, or an error along time would not show.
+
+CLASSES, ROW_WEIGHTS = 4, np.array([0, 1, 0.5, 2, 0, 1, 3, 0.25], "float32")
+CLASS_WEIGHTS = {0: 0.0, 1: 2.0, 3: 0.5}  # The others count 1.
+SQUARE = np.random.default_rng(2).normal(size=(N, N, 3)).astype("float32")
+SQUARE_Y = np.random.default_rng(3).integers(0, CLASSES, (N, N))
+MASKED = SQUARE.copy()
+for _row, _length in enumerate([8, 3, 5, 1, 8, 2, 7, 4]):
+    MASKED[_row, _length:] = 0
+
+
+class OneBatch(keras.utils.PyDataset):
+    def __init__(self, *parts):
+        super().__init__()
+        self.parts = parts
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, i):
+        return self.parts
+
+
+def _tagger(masked, loss=None, cls=bigmodels.Model, **arguments):
+    keras.utils.set_random_seed(5)
+    inputs = keras.Input((N, 3))
+    x = layers.Masking()(inputs) if masked else inputs
+    sharp = keras.initializers.RandomNormal(stddev=2.0)
+    model = cls(inputs, layers.Dense(CLASSES, kernel_initializer=sharp)(x))
+    metric = keras.metrics.SparseCategoricalCrossentropy(from_logits=True, name="ce")
+    loss = losses.SparseCategoricalCrossentropy(from_logits=True) if loss is None else loss
+    metrics = [metric] if isinstance(loss, losses.SparseCategoricalCrossentropy) else None
+    model.compile(keras.optimizers.SGD(0.0), loss, weighted_metrics=metrics, **arguments)
+    return model
+
+
+def _expected(x, weights, masked):
+    """Loss and metric of the model by the definition."""
+    logits = _tagger(False).predict(x, verbose=0).astype("float64")
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    nats = -np.take_along_axis(log_p, SQUARE_Y[..., None], -1)[..., 0]
+    mask = (x != 0).any(-1) if masked else np.ones((N, N), bool)
+    weights = np.broadcast_to(weights, (N, N)) * mask
+    return (nats * weights).sum() / mask.sum(), (nats * weights).sum() / weights.sum()
+
+
+def _one(*parts):
+    return tf.data.Dataset.from_tensors(parts)
+
+
+TOKEN_WEIGHTS = np.vectorize(lambda c: CLASS_WEIGHTS.get(c, 1.0))(SQUARE_Y)
+ALL_WEIGHTS = np.random.default_rng(4).random((N, N)).astype("float32")
+WEIGHED = {
+    "rows": (ROW_WEIGHTS[:, None], lambda m, x, y: m.fit(x, y, sample_weight=ROW_WEIGHTS)),
+    "rows, column": (
+        ROW_WEIGHTS[:, None],
+        lambda m, x, y: m.fit(x, y, sample_weight=ROW_WEIGHTS[:, None]),
+    ),
+    "rows, tf.data": (ROW_WEIGHTS[:, None], lambda m, x, y: m.fit(_one(x, y, ROW_WEIGHTS))),
+    "rows, generator": (
+        ROW_WEIGHTS[:, None],
+        lambda m, x, y: m.fit(batch for batch in [(x, y, ROW_WEIGHTS)]),
+    ),
+    "rows, PyDataset": (ROW_WEIGHTS[:, None], lambda m, x, y: m.fit(OneBatch(x, y, ROW_WEIGHTS))),
+    "rows, evaluate": (
+        ROW_WEIGHTS[:, None],
+        lambda m, x, y: m.evaluate(x, y, sample_weight=ROW_WEIGHTS, return_dict=True),
+    ),
+    "rows, validation": (
+        ROW_WEIGHTS[:, None],
+        lambda m, x, y: m.fit(x, y, validation_data=(x, y, ROW_WEIGHTS)),
+    ),
+    "rows, one batch": (
+        ROW_WEIGHTS[:, None],
+        lambda m, x, y: m.train_on_batch(x, y, ROW_WEIGHTS, return_dict=True),
+    ),
+    "elements": (ALL_WEIGHTS, lambda m, x, y: m.fit(x, y, sample_weight=ALL_WEIGHTS)),
+    "elements, tf.data": (ALL_WEIGHTS, lambda m, x, y: m.fit(_one(x, y, ALL_WEIGHTS))),
+    "classes": (TOKEN_WEIGHTS, lambda m, x, y: m.fit(x, y, class_weight=CLASS_WEIGHTS)),
+    "classes, tf.data": (
+        TOKEN_WEIGHTS,
+        lambda m, x, y: m.fit(_one(x, y), class_weight=CLASS_WEIGHTS),
+    ),
+    "classes, PyDataset": (
+        TOKEN_WEIGHTS,
+        lambda m, x, y: m.fit(OneBatch(x, y), class_weight=CLASS_WEIGHTS),
+    ),
+    "classes, one batch": (
+        TOKEN_WEIGHTS,
+        lambda m, x, y: m.train_on_batch(x, y, class_weight=CLASS_WEIGHTS, return_dict=True),
+    ),
+}
+
+
+QUICK = ("rows", "classes, tf.data")
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+@pytest.mark.parametrize("masked", [False, True], ids=["whole", "masked"])
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.thorough) for n in WEIGHED]
+)
+def test_weights_of_sequences(name, masked):
+    """Rows and steps are equally many, so that weights along time would pass."""
+    weights, run = WEIGHED[name]
+    x = MASKED if masked else SQUARE
+    keras.config.disable_interactive_logging()
+    try:
+        logs = run(_tagger(masked), x, SQUARE_Y)
+    finally:
+        keras.config.enable_interactive_logging()
+    logs = {key: np.ravel(value)[-1] for key, value in getattr(logs, "history", logs).items()}
+    prefix = "val_" if "validation" in name else ""
+    found = logs[f"{prefix}loss"], logs[f"{prefix}ce"]
+    np.testing.assert_allclose(found, _expected(x, weights, masked), rtol=1e-4)
+
+
+def test_weights_of_sequences_on_replicas():
+    for weights, given in (
+        (ROW_WEIGHTS[:, None], {"sample_weight": ROW_WEIGHTS}),
+        (TOKEN_WEIGHTS, {"class_weight": CLASS_WEIGHTS}),
+    ):
+        with _mirrored(2).scope():
+            model = _tagger(True)
+        history = model.fit(MASKED, SQUARE_Y, **given, verbose=0).history
+        expected = _expected(MASKED, weights, True)
+        np.testing.assert_allclose([history["loss"][0], history["ce"][0]], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda y, p: tf.square(y[..., None] - p),  # (n, t, classes)
+        lambda y, p: tf.reduce_mean(tf.square(y[..., None] - p), (1, 2)),  # (n,)
+        losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight"),
+    ],
+    ids=["a loss each value", "a loss each row", "divided by the weights"],
+)
+def test_weights_of_rows_are_for_whatever_the_loss_has_of_a_row(loss):
+    given = _tagger(False, loss).evaluate(SQUARE, SQUARE_Y, sample_weight=ROW_WEIGHTS, verbose=0)
+    alone = [
+        np.ravel(_tagger(False, loss).evaluate(SQUARE[i : i + 1], SQUARE_Y[i : i + 1], verbose=0))[
+            0
+        ]
+        for i in range(N)
+    ]
+    by = ROW_WEIGHTS.sum() if isinstance(loss, losses.Loss) else N
+    np.testing.assert_allclose(np.ravel(given)[0], np.dot(alone, ROW_WEIGHTS) / by, rtol=1e-4)
+
+
+def test_weights_of_images_and_of_several_outputs():
+    """Also where only one output is a sequence, and the weights are given once for all."""
+    x = np.random.default_rng(6).normal(size=(N, N, N, 2)).astype("float32")
+    y = {"map": x[..., 0], "row": x[:, 0, 0, :1]}
+
+    def model(cls=bigmodels.Model):
+        keras.utils.set_random_seed(7)
+        inputs = keras.Input((N, N, 2))
+        row = layers.Dense(1, name="row")(layers.GlobalAveragePooling2D()(inputs))
+        model = cls(inputs, {"map": layers.Dense(1, name="map")(inputs), "row": row})
+        model.compile("sgd", {"map": "mse", "row": "mae"})
+        return model
+
+    predicted = model().predict(x, verbose=0)
+    per_map = np.square(predicted["map"][..., 0] - y["map"]).mean((1, 2))
+    per_row = np.abs(predicted["row"] - y["row"])[:, 0]
+    expected = ((per_map + per_row) * ROW_WEIGHTS).mean()
+    each = {"map": ROW_WEIGHTS, "row": ROW_WEIGHTS}
+    for data, weights in (
+        ((x, y), ROW_WEIGHTS),
+        ((x, y), each),
+        ((_one(x, y, ROW_WEIGHTS),), None),
+    ):
+        found = model().evaluate(*data, sample_weight=weights, verbose=0)
+        np.testing.assert_allclose(found[0], expected, rtol=1e-5)
+
+
+def test_weights_that_fit_nothing_are_refused():
+    model = _model(lambda x: _flat(x, N), "mse")  # One loss a row.
+    with pytest.raises(
+        ValueError, match=r"sample_weight: shape \(\w+, 8\), .*but the loss has shape"
+    ):
+        model.fit(X, np.zeros((N, N)), sample_weight=np.ones((N, N)), verbose=0)
+    with pytest.raises(
+        ValueError, match=r"sample_weight: shape \(\w+, 3\), .*but the loss has shape"
+    ):
+        _tagger(False).fit(SQUARE, SQUARE_Y, sample_weight=np.ones((N, 3)), verbose=0)
+
+
+ONE_HOT = np.eye(CLASSES, dtype="float32")[SQUARE_Y]
+BITS = (SQUARE_Y > 1).astype("float32")
+TARGETS = {
+    "one-hot sequences": (ONE_HOT, "categorical_crossentropy", CLASSES, TOKEN_WEIGHTS),
+    "a column of steps": (SQUARE_Y[..., None], None, CLASSES, TOKEN_WEIGHTS),
+    "bits with an axis": (BITS[..., None], "binary_crossentropy", 1, np.where(BITS > 0, 2.0, 0.0)),
+}
+
+
+class Tagger(bigmodels.Model):
+    """Not built before it is trained, and of no known shape."""
+
+    def __init__(self, units):
+        super().__init__()
+        self.dense = layers.Dense(units)
+
+    def call(self, x):
+        return self.dense(x)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("functional", [True, False], ids=["functional", "subclassed"])
+@pytest.mark.parametrize("name", TARGETS)
+def test_class_weights_of_other_sequences(name, functional):
+    y, loss, units, weights = TARGETS[name]
+    if loss is None:
+        loss = losses.SparseCategoricalCrossentropy(from_logits=True)
+    else:
+        loss = losses.get("".join(part.capitalize() for part in loss.split("_")))
+        loss._fn_kwargs["from_logits"] = True
+
+    def model():
+        keras.utils.set_random_seed(5)
+        inputs = keras.Input((N, 3))
+        made = bigmodels.Model(inputs, layers.Dense(units)(inputs)) if functional else Tagger(units)
+        made.compile(keras.optimizers.SGD(0.0), loss)
+        return made
+
+    expected = model().fit(SQUARE, y, sample_weight=weights, shuffle=False, verbose=0).history
+    for data in ((SQUARE, y), (_one(SQUARE, y),)):
+        found = model().fit(*data, class_weight=CLASS_WEIGHTS, verbose=0).history
+        np.testing.assert_allclose(found["loss"], expected["loss"], rtol=1e-5)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_class_weights_of_rows_are_keras_own(one_hot):
+    labels = np.arange(N) % CLASSES
+    y = np.eye(CLASSES)[labels] if one_hot else labels
+    loss = losses.CategoricalCrossentropy if one_hot else losses.SparseCategoricalCrossentropy
+    found = []
+    for cls in (keras.Model, bigmodels.Model):
+        for data in ((X, y), (_one(X, y),)):
+            model = _model(lambda x: _flat(x, CLASSES), loss(from_logits=True), cls)
+            arguments = {"validation_split": 0.25} if len(data) == 2 else {}
+            history = model.fit(*data, class_weight=CLASS_WEIGHTS, shuffle=False, verbose=0,
+                                **arguments).history  # fmt: skip
+            found.append(history)
+    assert found[:2] == found[2:]
+
+
+def test_class_weights_where_they_are_not_to_be_told():
+    model = bigmodels.Model(i := keras.Input((N, 3)), layers.Dense(1)(i))
+    model.compile("sgd", losses.BinaryCrossentropy(from_logits=True))
+    # Keras takes the mean over the steps here: there is no loss of a step to be weighed.
+    with pytest.raises(ValueError, match=r"which may come from class_weight, but the loss has sh"):
+        model.fit(SQUARE, BITS, class_weight=CLASS_WEIGHTS, verbose=0)
+    with pytest.raises(ValueError, match="class_weight: the batches of x have sample weights"):
+        _tagger(False).fit(_one(SQUARE, SQUARE_Y, ROW_WEIGHTS), class_weight={0: 1.0}, verbose=0)
+    with pytest.raises(ValueError, match=r"`class_weight` is not supported for Python generator"):
+        batches = (batch for batch in [(SQUARE, SQUARE_Y)])
+        _tagger(False).fit(batches, class_weight={0: 1.0}, verbose=0)
+    with pytest.raises(ValueError, match=r"cannot .*`class_weight` and `sample_weight`"):
+        weights = {"class_weight": {0: 1.0}, "sample_weight": ROW_WEIGHTS}
+        _tagger(False).fit(SQUARE, SQUARE_Y, **weights, verbose=0)
