@@ -1,4 +1,4 @@
-"""`bigmodels.Model` is a `keras.Model` in every respect."""
+"""`bigmodels.Model` is a `keras.Model`: its forms, its class, its files."""
 
 import copy
 import pickle

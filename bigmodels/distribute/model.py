@@ -45,11 +45,18 @@ def _unpickled(cls, file):
 class Model(keras.Model):
     """The base class of every model here, and of any model a user wants to train anywhere.
 
-    It is a `keras.Model` in every respect; subclass it, or call it as `Model(inputs, outputs)`.
+    It is a `keras.Model`; subclass it, or call it as `Model(inputs, outputs)`. It trains what
+    `keras.Model` trains, to the same numbers, with these exceptions. Refused with a `ValueError`
+    are values that are not finite, in inputs, targets and weights alike; masked arrays; targets
+    that one of Keras' own element-wise losses would broadcast; weights that fit neither rows nor
+    the losses; empty sets and more `steps_per_epoch` than batches; and, where `gives_logits`,
+    Keras' losses of probabilities. Weights of rows are for the whole row, and `class_weight` is for
+    each element of a sequence, where Keras multiplies along time. Over several replicas, what
+    cannot be exact is refused as well, and so is a data set that was distributed already.
 
     `fit`, `evaluate` and `predict` first look at what they are given: dtype and shape at once,
-    values in memory at once, values in a `tf.data.Dataset` as they stream by, before the batch
-    reaches the weights. What one batch must be is said by `data_specs`.
+    values in memory at once, values of a `tf.data.Dataset`, a generator or a `PyDataset` as they
+    stream by, before the batch reaches the weights. What one batch must be is said by `data_specs`.
 
     Made in the scope of a `tf.distribute` strategy with several replicas, it trains as it would on
     one device: every worker iterates over the same global batches, each replica takes its rows, and
@@ -130,17 +137,20 @@ class Model(keras.Model):
         earlier training in its directory was stopped.
 
         Args:
-            x: Inputs, or a `tf.data.Dataset` of batches.
-            y: Targets, unless `x` is a data set.
+            x: Inputs, or what yields batches of all: a `tf.data.Dataset`, a generator or a
+                `keras.utils.PyDataset`.
+            y: Targets, unless `x` yields batches.
             *args: As for `keras.Model.fit`.
-            **kwargs: As for `keras.Model.fit`.
+            **kwargs: As for `keras.Model.fit`. `sample_weight` of `(batch,)` weighs whole rows,
+                also of sequences; `class_weight` weighs each element of a sequence by its class.
 
         Returns:
             A `keras.callbacks.History`.
 
         Raises:
             ValueError: naming the argument and the element that does not fit, or an empty set, or
-                more steps than there are batches.
+                more steps than there are batches, or shapes that the loss would broadcast, or a
+                loss of probabilities where the model gives logits.
         """
         self._assert_compile_called("fit")
         self._check_loss()
