@@ -180,8 +180,7 @@ class GlobalMean(keras.losses.Loss):
             whole = loss(*given)
         if whole.shape.rank != 0:
             raise ValueError(f"{name} gives shape {whole.shape}, which is no one number")
-        # Each replica's share is that of its rows, of the gradient too: what flows back to an
-        # output is summed over the replicas.
+        # Each replica's share is that of its rows.
         return whole * replicas.rows().weight(whole.dtype)
 
 
@@ -211,7 +210,7 @@ def _gathered(name, values, every_row=True, again=True):
     masks = [getattr(v, "_keras_mask", None) for v in rows]
     wanted = {id(v): v for v in [*rows, *masks] if v is not None and (again or id(v) not in kept)}
     try:
-        found = replicas.all_gather(list(wanted.values()), every_row) if wanted else []
+        found = replicas.gather_alike(list(wanted.values()), every_row) if wanted else []
     except ValueError as error:
         raise ValueError(f"{name} takes the rows of all replicas, but {error}") from error
     # The tensors are kept as well, so that none takes over the identity of another.
@@ -322,7 +321,7 @@ def _regularize(layer, plain, output):
     (output,) = _gathered(name, (output,))
     with replicas.as_one_device():
         whole = plain(output)
-    # Keras divides by the replica's rows, and `Model` adds it up as a mean over them.
+    # Keras divides by the replica's rows, and `Model` takes their share of it.
     return whole * replicas.rows().weight(whole.dtype)
 
 

@@ -62,12 +62,35 @@ class Model(keras.Model):
     one device: every worker iterates over the same global batches, each replica takes its rows, and
     loss, batch statistics, clipping, metrics and the optimizer's step are those of the whole batch
     (`bigmodels.distribute.exact`). Nothing in Keras is patched. With one replica Keras' own code
-    runs. A `train_step` or `test_step` of one's own must add up over the replicas; that is said by
-    `steps_add_up = True` in the class.
+    runs. Losses and metrics that may look across rows are computed from the rows of all replicas.
+
+    Attributes:
+        steps_add_up: `True` in a class says that its own `train_step`, `test_step`, `compute_loss`,
+            `compute_metrics` and the metrics that it updates itself are right under several
+            replicas: losses come from `compile`, `add_loss` or `bigmodels.distribute.share`,
+            gradients go to `optimizer.apply`, and metrics count what can be added up.
+
+            What a layer does with its rows cannot be seen from outside: a replica gives it some of
+            them. One that looks at all rows (a mean over the batch, a counter of rows, running
+            statistics) must ask the other replicas. With `bigmodels.distribute.all_sum` it gives
+            the numbers of one device, also where a replica has fewer rows or none::
+
+                class Centre(keras.layers.Layer):
+                    def build(self, shape):
+                        self.seen = self.add_weight(
+                            shape=(), initializer="zeros", trainable=False
+                        )
+
+                    def call(self, x, training=False):
+                        rows = keras.ops.cast(keras.ops.shape(x)[0], x.dtype)
+                        total, rows = all_sum([keras.ops.sum(x, axis=0), rows])
+                        if training:
+                            self.seen.assign_add(rows)  # The same on every replica.
+                        return x - total / rows
+
+            `bigmodels.distribute.all_gather(x)` gives the rows themselves.
     """
 
-    # Whether this class's own `train_step` and `test_step` are right under several replicas: losses
-    # come from `compute_loss` or `bigmodels.distribute.share`, gradients go to `optimizer.apply`.
     steps_add_up = False
 
     # Whether the output is logits: a loss that takes it for probabilities learns nothing, silently.

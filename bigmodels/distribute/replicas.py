@@ -138,8 +138,28 @@ def all_gather(value, every_row=False):
         ValueError: if there is no first axis, the first axes differ or are not the batch's, or a
             tensor is ragged, sparse or of strings; where shapes are unknown, at run time.
     """
-    if not in_replica():
-        return value
+    return _gather(value, every_row, reduce_sum) if in_replica() else value
+
+
+def gather_alike(value, every_row=False):
+    """`all_gather` for what every replica computes alike, and then takes its weight's part of.
+
+    Each knows the whole gradient, so that none has to be sent.
+    """
+
+    def local(*own):
+        def gradient(*upstream):
+            return [
+                tf.math.divide_no_nan(g, rows().weight(g.dtype)) if g.dtype.is_floating else None
+                for g in upstream
+            ]
+
+        return reduce_sum(list(own)), gradient
+
+    return _gather(value, every_row, lambda own: tf.custom_gradient(local)(*own))
+
+
+def _gather(value, every_row, add_up):
     for each in tf.nest.flatten(value):
         if isinstance(each, tf.RaggedTensor | tf.SparseTensor):
             raise ValueError(f"gather: {each}, expected a dense tensor")
@@ -152,7 +172,7 @@ def all_gather(value, every_row=False):
     own = [_as_sent(each)[:number] for each in flat]
     after = total - begin - number
     own = [tf.pad(each, [[begin, after], *[[0, 0]] * (each.shape.rank - 1)]) for each in own]
-    sums = [tf.cast(each, old.dtype) for each, old in zip(reduce_sum(own), flat, strict=True)]
+    sums = [tf.cast(each, old.dtype) for each, old in zip(add_up(own), flat, strict=True)]
     for each, old in zip(sums, flat, strict=True):
         each.set_shape((tf.get_static_value(total), *old.shape[1:]))
     return tf.nest.pack_sequence_as(value, sums)

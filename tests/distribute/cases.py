@@ -310,7 +310,7 @@ def _metrics():
         keras.metrics.R2Score(),
         keras.metrics.ConcordanceCorrelation(axis=0),
         keras.metrics.AUC(name="auc"),
-        keras.metrics.F1Score(threshold=0.5),
+        keras.metrics.F1Score("macro", threshold=0.5),
         keras.metrics.RootMeanSquaredError(),
         keras.metrics.Hinge(),
     ]

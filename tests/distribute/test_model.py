@@ -488,3 +488,28 @@ def test_metrics_made_outside_the_scope_are_refused():
     auc = keras.metrics.AUC(name="area")
     with pytest.raises(ValueError, match="metrics: 'area' was made outside the strategy's scope"):
         _model(_mirrored(2), metrics=lambda: [auc]).fit(*DATA, verbose=0)
+
+
+def test_a_loss_and_a_metric_of_all_rows_cost_one_message(monkeypatch):
+    """Rows x (outputs + targets) x 4 bytes, as the README says; its gradient costs nothing."""
+    sent, plain = [], tf.distribute.ReplicaContext.all_reduce
+
+    def all_reduce(self, op, value, options=None):
+        sent.append(sum(v.dtype.size * v.shape.num_elements() for v in tf.nest.flatten(value)))
+        return plain(self, op, value, options)
+
+    monkeypatch.setattr(tf.distribute.ReplicaContext, "all_reduce", all_reduce)
+
+    def largest(y_true, y_pred):
+        return keras.ops.max(keras.ops.abs(y_true - y_pred))
+
+    def messages(loss, metric):
+        sent.clear()
+        data = tf.data.Dataset.from_tensors((np.ones((64, 4), "float32"), np.ones((64, 3), "f4")))
+        _model(_mirrored(2), loss=loss, metrics=lambda: [metric]).fit(data, verbose=0)
+        return sent[::2]  # Each replica's part.
+
+    gradients, logs = messages("mse", "mae")
+    assert messages(keras.losses.Dice(axis=0), "mae") == [64 * 6 * 4, gradients, logs]
+    found = messages(keras.losses.Dice(axis=0), largest)
+    assert found == [64 * 6 * 4, gradients, 2 * 4, logs]
