@@ -6,11 +6,14 @@ import pathlib
 import shutil
 
 import numpy as np
+import tensorflow as tf
 
 from bigmodels import atomic, untrusted
 
 # The name in a checkpoint of what is no array.
 _ABOUT = "about"
+# In it: the dtypes of arrays that are stored as integers.
+_KINDS = "kinds"
 
 
 class Checkpoints:
@@ -38,7 +41,15 @@ class Checkpoints:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with atomic.whole(self.path / f"{epoch:06d}-{step:08d}.npz") as temporary:
-            np.savez(temporary, **{_ABOUT: np.array(json.dumps(about))}, **arrays)
+            kinds, native = {}, {}
+            for name, array in arrays.items():
+                array = np.asarray(array)
+                if array.dtype.kind == "V":  # bfloat16 and such, which NumPy forgets.
+                    kinds[name] = array.dtype.name
+                    array = array.view(f"uint{8 * array.dtype.itemsize}")
+                native[name] = array
+            about = about | {_KINDS: kinds}
+            np.savez(temporary, **{_ABOUT: np.array(json.dumps(about))}, **native)
         for old in self._files()[: -self.max_to_keep]:
             old.unlink()
 
@@ -79,7 +90,10 @@ class Checkpoints:
         """
         with np.load(io.BytesIO(content)) as stored:
             arrays = {name: stored[name] for name in stored.files}
-        return arrays, json.loads(str(arrays.pop(_ABOUT)))
+        about = json.loads(str(arrays.pop(_ABOUT)))
+        for name, kind in about.pop(_KINDS, {}).items():
+            arrays[name] = arrays[name].view(tf.as_dtype(kind).as_numpy_dtype)
+        return arrays, about
 
     def clear(self):
         """Remove all checkpoints."""

@@ -381,7 +381,7 @@ class RunDirectory:
         Raises:
             ValueError: naming what is needed and what is free.
         """
-        state = sum(v.value.dtype.size * math.prod(v.shape) for v in training_state(model))
+        state = sum(v.dtype.size * math.prod(v.shape) for v in training_state(model))
         needed = state * (self.checkpoints.max_to_keep + 3) + _ROOM  # With the best, one begun,
         free = shutil.disk_usage(self.path).free  # and the model.
         if free < needed:

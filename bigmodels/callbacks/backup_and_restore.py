@@ -1,6 +1,7 @@
 """A training that was stopped or killed goes on as if nothing had happened."""
 
 import contextlib
+import importlib.metadata
 import math
 import os
 import select
@@ -9,17 +10,19 @@ import sys
 import threading
 import time
 
-import numpy as np
+import keras
+import tensorflow as tf
 from tqdm import tqdm
 
 from bigmodels import distribute
+from bigmodels.callbacks.state import Kept, key_of, packed, unpacked
 from bigmodels.checkpoint import Checkpoints
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # Over several workers to agree on a step costs a message, so it is not done after each.
 _STEPS_TO_AGREE = 10
-# Of Keras' own, whose sign they turn once in every process.
-_TURNED = "min_delta"
+# Of what is written; the first form named no variables.
+_FORMAT = 2
 
 
 class BackupAndRestore(distribute.Resumable):
@@ -27,12 +30,29 @@ class BackupAndRestore(distribute.Resumable):
 
     Like `keras.callbacks.BackupAndRestore`, but the continued training is the uninterrupted one, to
     the bit on one device: what every step changes is put back (weights, all optimizers, loss scale,
-    averaged weights, random states, metrics in progress), what the other callbacks have counted
-    (`EarlyStopping`, `ReduceLROnPlateau`, `ModelCheckpoint`, ...), the history, and the data at the
-    next batch. For `bigmodels.Model`, in every strategy; only the chief reads and writes.
+    averaged weights, random states, metrics in progress), what the other callbacks have counted,
+    the history, and the data at the next batch. A training that had ended, or was ended early by a
+    callback, is not trained on: `fit` gives its history again. For `bigmodels.Model`, in every
+    strategy; only the chief reads and writes.
 
-    The data must come in the same order in every process: a `tf.data.Dataset` with a seed in each
-    `shuffle`, or arrays with `shuffle=False`; with `steps_per_epoch` an endless one.
+    **Data.** Arrays are shuffled in an order that follows from `keras.utils.set_random_seed`, or
+    from a seed drawn and kept in the checkpoint. A `tf.data.Dataset` needs a seed in each
+    `shuffle`, and with `steps_per_epoch` has to be endless. Data with a state of their own (a
+    Keras layer or a `tf.random.Generator` in `map`, `from_generator`, `tf.py_function`) are drawn
+    again from the beginning, and refused if the first batch of a pass is not the one it was;
+    `tf.random.stateless_*` and `tf.numpy_function(..., stateful=False)` do without. Other iterables
+    are refused.
+
+    **Callbacks.** Keras' own go on where they were, `CSVLogger`'s file included; only
+    `TensorBoard` logs anew the steps that are made again. Of others, every attribute that has
+    changed since `on_train_begin` is taken along if it is a number, a string, an array, or a list,
+    tuple, set, deque or dict of them; others are named in a warning when `fit` begins. A callback
+    with `get_state()` and `set_state(state)` decides itself; `get_state` gives such a value.
+
+    **Refused** are checkpoints of another model (variables that are missing, unexpected, or of
+    another shape or dtype are named), another batch size, other data (batches an epoch, shapes,
+    dtypes, and a digest of the arrays or the data set's operations; not of files that it reads),
+    and other versions of bigmodels, Keras or TensorFlow, which may compute other numbers.
 
     On SIGTERM and SIGINT the step at hand is finished, a checkpoint written, and the signal passed
     on to whom it was for: by default the process ends, or `KeyboardInterrupt` is raised. With
@@ -43,8 +63,10 @@ class BackupAndRestore(distribute.Resumable):
         backup_dir: Directory of the checkpoints.
         save_freq: "epoch", or after how many steps a checkpoint is written; one is written at the
             end of every epoch all the same. Data of unknown length are kept at epochs' ends only.
-        max_to_keep: How many checkpoints stay.
+        double_checkpoint: As in Keras: whether the checkpoint before the newest is kept, for the
+            newest may be damaged. That is so anyway unless `max_to_keep` is 1.
         delete_checkpoint: Whether they are removed when the training has ended.
+        max_to_keep: How many checkpoints stay.
         monitor: A logged metric; the checkpoint of the epoch in which it was lowest is kept beside
             the newest ones, as `best.npz`. `None` keeps none.
         grace: Seconds from a signal after which the process ends without a new checkpoint, should
@@ -52,28 +74,40 @@ class BackupAndRestore(distribute.Resumable):
         verbose: Whether to say on stderr what happens.
 
     Raises:
-        ValueError: if an argument does not fit, or, when `fit` begins, the checkpoints are of
-            another model.
+        ValueError: if an argument does not fit, or, when `fit` begins, a checkpoint does not.
     """
 
     def __init__(
         self,
         backup_dir,
         save_freq="epoch",
-        max_to_keep=2,
+        double_checkpoint=False,
         delete_checkpoint=True,
+        max_to_keep=2,
         monitor=None,
         grace=None,
         verbose=1,
     ):
         super().__init__()
+        if not backup_dir:
+            raise ValueError(
+                f"backup_dir: {backup_dir!r}, expected a directory. Empty `backup_dir` argument "
+                "passed"
+            )
         if save_freq != "epoch" and not (isinstance(save_freq, int) and save_freq > 0):
             raise ValueError(f"save_freq: {save_freq!r}, expected 'epoch' or a number of steps")
+        for name, value in {
+            "double_checkpoint": double_checkpoint,
+            "delete_checkpoint": delete_checkpoint,
+        }.items():
+            if not isinstance(value, bool):
+                raise ValueError(f"{name}: {value!r}, expected True or False")
         if max_to_keep < 1:
             raise ValueError(f"max_to_keep: {max_to_keep!r}, expected a positive integer")
         if grace is not None and not grace > 0:
             raise ValueError(f"grace: {grace!r}, expected a positive number of seconds")
-        self.checkpoints = Checkpoints(backup_dir, max_to_keep)
+        self.backup_dir, self.double_checkpoint = backup_dir, double_checkpoint
+        self.checkpoints = Checkpoints(backup_dir, max(max_to_keep, 1 + double_checkpoint))
         self.save_freq, self.delete_checkpoint = save_freq, delete_checkpoint
         self.monitor, self.grace, self.verbose = monitor, grace, verbose
         self._stored, self._before, self._alarm = None, {}, None
@@ -87,20 +121,45 @@ class BackupAndRestore(distribute.Resumable):
 
         Returns:
             `(epoch, step)`; `(0, 0)` if there is none.
+
+        Raises:
+            ValueError: if it was written in another form, or by other versions.
         """
         strategy = model.distribute_strategy
         self._chief = distribute.writes(strategy)
         stored = self.checkpoints.newest(self._say) if self._chief else None
         stored = distribute.bytes_from_chief(strategy, stored or b"")
         self._stored = self.checkpoints.unpack(stored) if stored else None
-        about = self._stored[1] if stored else {"epoch": 0, "step": 0}
-        self.position, self._looked = (about["epoch"], about["step"]), True
-        if stored:
-            after = f", step {about['step']}" if about["step"] else ""
-            self._say(
-                f"Continuing {self.checkpoints.path.parent} after epoch {about['epoch']}{after}."
+        self.position, self.begun, self.over = (0, 0), 0, False
+        self.seed, self.expected, self._looked = None, (), True
+        if self._stored is None:
+            return self.position
+        about = self._stored[1]
+        if about.get("format") != _FORMAT:
+            raise ValueError(
+                f"{self._where()} in the form of another version of bigmodels, which this one "
+                "does not read; end the training with that version, or remove the directory"
             )
+        for name, version in _versions().items():
+            if about["versions"][name] != version:
+                raise ValueError(
+                    f"{self._where()} by {name} {about['versions'][name]}, and this is {version}, "
+                    "which may compute other numbers; install that version, or begin in another "
+                    "directory"
+                )
+        self.position = about["epoch"], about["step"]
+        self.begun, self.over, self.seed = about["begun"], about["over"], about["seed"]
+        self.expected = about["digests"]
+        after = f", step {about['step']}" if about["step"] else ""
+        nothing = "; it had been ended there, nothing is left to train" if self.over else ""
+        self._say(
+            f"Continuing {self.checkpoints.path.parent} after epoch {about['epoch']}{after}"
+            f"{nothing}."
+        )
         return self.position
+
+    def _where(self):
+        return f"backup_dir: {str(self.checkpoints.path)!r} holds checkpoints that were written"
 
     def restore(self, model):
         """Put the weights, optimizers and random states back that `look` has found, without `fit`.
@@ -111,34 +170,61 @@ class BackupAndRestore(distribute.Resumable):
         if self._stored is not None:
             distribute.set_state(model, self._state_for(model), None)
 
-    def find(self, model, others):
-        self._others = others
-        self._fresh = [_counted(callback) for callback in others]
+    def find(self, model, others, initial_epoch, data):
         if not self._looked:
             self.look(model)
         self._looked = False
+        self._others, self._data = others, data
+        if self._stored is None:
+            self.position, self.begun = (initial_epoch, 0), initial_epoch
+        elif self.position < (initial_epoch, 0):
+            raise ValueError(
+                f"initial_epoch: {initial_epoch}, but {str(self.checkpoints.path)!r} holds a "
+                f"checkpoint after epoch {self.position[0]}; begin in another directory"
+            )
+        elif data is not None and self._stored[1]["data"] is not None:
+            self._check_data(self._stored[1]["data"], data)
+        if self.seed is None:
+            seed = distribute.from_chief(model.distribute_strategy, [distribute.new_seed()])
+            self.seed = int(seed[0])
+
+    def _check_data(self, before, data):
+        says = {
+            "batch_size": "batch_size: {}, and it was {}",
+            "batches": "x: {} batches an epoch, and it was {}",
+            "elements": "x: elements of {}, and they were {}",
+            "shuffle": "shuffle: {}, and it was {}",
+            "content": "x: other data than before (digest {}, and it was {})",
+        }
+        for name, words in says.items():
+            now, was = data.get(name), before.get(name)
+            if now != was and (name not in ("batch_size", "content") or None not in (now, was)):
+                raise ValueError(
+                    f"{words.format(now, was)} when the checkpoints in "
+                    f"{str(self.checkpoints.path)!r} were written; begin in another directory"
+                )
 
     def on_train_begin(self, logs=None):
-        self._begun, self._rows, self._epochs = False, [], []
+        self._kept = {
+            key_of(callback, self._others[:i]): Kept(callback, self.model)
+            for i, callback in enumerate(self._others)
+        }
         if self._stored is not None:
-            self._rows, self._epochs = (list(self._stored[1][name]) for name in ("rows", "epochs"))
             self._put_back()
-        self._signal = None
+            dropped = [key for key in self._stored[1]["callbacks"] if key not in self._kept]
+            if dropped:
+                names = ", ".join(key.partition("#")[0] for key in dropped)
+                self._say(f"Not among the callbacks any more, with what they had counted: {names}.")
+        self._signal, self._ended = None, False
         self._take_signals()
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
-        if not self._begun:  # Keras' own record begins anew after all `on_train_begin`.
-            history = self.model.history
-            history.epoch = list(self._epochs)
-            names = dict.fromkeys(name for row in self._rows for name in row)
-            history.history = {n: [row[n] for row in self._rows if n in row] for n in names}
 
-    def on_train_batch_begin(self, batch, logs=None):
-        if not self._begun and self._stored is not None and self.position[1]:
+    def on_first_batch(self):
+        if self._stored is not None and self.position[1]:
             # Keras has reset the metrics, and other callbacks may have set a learning rate.
             self._put_back()
-        self._begun = True
 
     def on_train_batch_end(self, batch, logs=None):
         step, steps = batch + 1, self.params["steps"]
@@ -154,12 +240,12 @@ class BackupAndRestore(distribute.Resumable):
             self._end(number)
 
     def on_epoch_end(self, epoch, logs=None):
-        self._begun = True
-        self._rows.append({name: float(value) for name, value in (logs or {}).items()})
-        self._epochs.append(epoch)
+        if self._ended:  # In its midst, where the checkpoint is.
+            return
         self._save(epoch + 1, 0)
-        values = [row.get(self.monitor, math.nan) for row in self._rows]
-        if self._chief and values[-1] <= min((v for v in values if v == v), default=-math.inf):
+        value = (logs or {}).get(self.monitor)
+        values = [v for v in self.model.history.history.get(self.monitor, ()) if v == v]
+        if self._chief and value is not None and value <= min(values, default=-math.inf):
             self.checkpoints.keep_best()
         if number := self._agreed_signal():
             self._end(number)
@@ -176,42 +262,82 @@ class BackupAndRestore(distribute.Resumable):
         state, counts = distribute.get_state(self.model)  # Takes all workers.
         if not self._chief:
             return
-        arrays = {f"state/{i}": value for i, value in enumerate(state)}
+        names = distribute.named_variables(self.model)
+        arrays = {f"state/{name}": value for name, value in zip(names, state, strict=True)}
         arrays |= {f"counts/{i}": value for i, value in enumerate(counts)}
-        callbacks = []
-        for i, (callback, fresh) in enumerate(zip(self._others, self._fresh, strict=True)):
-            plain = {}
-            for name, value in _counted(callback).items():
-                if name in fresh and _same(value, fresh[name]):
-                    continue
-                if isinstance(value, list):  # Weights that it keeps.
-                    arrays |= {f"callbacks/{i}/{name}/{j}": v for j, v in enumerate(value)}
-                else:
-                    plain[name] = value
-            callbacks.append({"class": type(callback).__name__, "values": plain})
-        about = {"epoch": epoch, "step": step, "rows": self._rows, "epochs": self._epochs}
-        self.checkpoints.save(epoch, step, arrays, about | {"callbacks": callbacks})
+        callbacks = {}
+        for key, kept in self._kept.items():
+            try:
+                callbacks[key], held = packed(kept.state())
+            except TypeError as error:
+                raise ValueError(
+                    f"callbacks: get_state() of {key.partition('#')[0]} gives a {error}, which a "
+                    "checkpoint cannot hold"
+                ) from None
+            arrays |= {f"callbacks/{key}/{i}": value for i, value in enumerate(held)}
+        about = {
+            "format": _FORMAT,
+            "versions": _versions(),
+            "epoch": epoch,
+            "step": step,
+            "begun": self.begun,
+            "over": bool(self.model.stop_training),
+            "seed": self.seed,
+            "digests": list(self.digests),
+            "data": self._data,
+            "metrics": [metric.name for metric in self.model.metrics],
+            "callbacks": callbacks,
+        }
+        self.checkpoints.save(epoch, step, arrays, about)
 
     def _state_for(self, model):
-        state = _numbered(self._stored[0], "state")
-        now = distribute.training_state(model)
-        if [v.shape for v in state] != [tuple(v.shape) for v in now]:
-            raise ValueError(
-                f"backup_dir: {str(self.checkpoints.path)!r} holds checkpoints of another model"
+        stored = {
+            name.removeprefix("state/"): value
+            for name, value in self._stored[0].items()
+            if name.startswith("state/")
+        }
+        now = {
+            name: (tuple(variable.shape), distribute.dtype_of(variable))
+            for name, variable in distribute.named_variables(model).items()
+        }
+        was = {name: (value.shape, value.dtype.name) for name, value in stored.items()}
+        other = [
+            f"{name} is {was[name][1]}{list(was[name][0])} there and "
+            f"{now[name][1]}{list(now[name][0])} here"
+            for name in now.keys() & was.keys()
+            if now[name] != was[name]
+        ]
+        said = [
+            _counted(*each)
+            for each in (
+                ("no", [n for n in now if n not in was]),
+                ("unexpected", [n for n in was if n not in now]),
+                ("", sorted(other)),
             )
-        return state
+            if each[1]
+        ]
+        if said:
+            raise ValueError(
+                f"backup_dir: {str(self.checkpoints.path)!r} holds checkpoints of another model: "
+                f"{'; '.join(said)}"
+            )
+        return [stored[name] for name in now]
 
     def _put_back(self):
         arrays, about = self._stored
-        state, counts = self._state_for(self.model), _numbered(arrays, "counts")
-        distribute.set_state(self.model, state, counts)
-        for i, (callback, stored) in enumerate(zip(self._others, about["callbacks"], strict=False)):
-            if type(callback).__name__ != stored["class"]:
-                continue  # Another one than before: it begins anew.
-            kept = {key.split("/")[2] for key in arrays if key.startswith(f"callbacks/{i}/")}
-            values = {name: _numbered(arrays, f"callbacks/{i}/{name}") for name in kept}
-            for name, value in (stored["values"] | values).items():
-                setattr(callback, name, value)
+        counts = _numbered(arrays, "counts")
+        metrics = [metric.name for metric in self.model.metrics]
+        shapes = [tuple(v.shape) for v in self.model.metrics_variables]
+        if metrics != about["metrics"] or [c.shape[1:] for c in counts] != shapes:
+            raise ValueError(
+                f"metrics: {', '.join(metrics)}, but the checkpoints in "
+                f"{str(self.checkpoints.path)!r} were written with {', '.join(about['metrics'])}"
+            )
+        distribute.set_state(self.model, self._state_for(self.model), counts)
+        for key, content in about["callbacks"].items():
+            if key in self._kept:
+                held = _numbered(arrays, f"callbacks/{key}")
+                self._kept[key].put_back(unpacked(content, held))
 
     def _take_signals(self):
         self._before = {}
@@ -283,7 +409,7 @@ class BackupAndRestore(distribute.Resumable):
         self._give_back_signals()
         signal.raise_signal(number)
         # Whoever had the signal before might only have taken note of it.
-        self.model.stop_training = True
+        self.model.stop_training = self._ended = True
 
     def _say(self, line):
         if self.verbose and self._chief:
@@ -297,24 +423,11 @@ def _numbered(arrays, name):
     return found
 
 
-def _counted(callback):
-    """What a callback may have counted: numbers, words, and lists of arrays.
-
-    Not what its attribute `not_counted` names: times of this process, for example.
-    """
-    found = {}
-    for name, value in vars(callback).items():
-        if name in (_TURNED, *getattr(callback, "not_counted", ())):
-            continue
-        if isinstance(value, np.generic):
-            value = value.item()
-        arrays = isinstance(value, list) and value
-        if arrays and all(isinstance(each, np.ndarray) for each in value):
-            found[name] = value
-        elif value is None or isinstance(value, bool | int | float | str):
-            found[name] = value
-    return found
+def _counted(what, names):
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"{what} {names[0]}{more}".strip()
 
 
-def _same(a, b):
-    return type(a) is type(b) and not isinstance(a, list) and (a == b or (a != a and b != b))
+def _versions():
+    installed = importlib.metadata.version("bigmodels")
+    return {"bigmodels": installed, "keras": keras.__version__, "tensorflow": tf.__version__}

@@ -51,6 +51,14 @@ class FiniteValues(keras.callbacks.Callback):
         if getattr(model, "optimizers", ()):
             distribute.Watch(model, self.skip)
 
+    def get_state(self):
+        """How many steps were left out."""
+        return self.left_out
+
+    def set_state(self, state):
+        """Go on from `get_state`'s number."""
+        self.left_out = state
+
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
 

@@ -26,8 +26,6 @@ class Keeper(keras.callbacks.Callback):
         stepping: Seconds of its other steps.
     """
 
-    not_counted = ("_began", "first_step", "stepping", "waiting", "_first_wait")
-
     def __init__(self, run, task, data, config, strategy, epoch, waiting):
         super().__init__()
         self.run, self.strategy, self.waiting = run, strategy, waiting
@@ -36,6 +34,14 @@ class Keeper(keras.callbacks.Callback):
         self.rows = run.history()[:epoch]
         run.write_history(self.rows)
         self.seconds, self.first_step, self.stepping = 0.0, None, 0.0
+
+    def get_state(self):
+        """The seconds of the epoch at hand; the rest is in the run's files."""
+        return self.seconds
+
+    def set_state(self, state):
+        """Go on from `get_state`'s seconds."""
+        self.seconds = state
 
     def on_epoch_begin(self, epoch, logs=None):
         self._began = time.perf_counter()
@@ -103,6 +109,12 @@ class TensorBoardLog(keras.callbacks.Callback):
         super().__init__()
         self.directory, self.rows = directory, rows
 
+    def get_state(self):
+        """Nothing: it begins anew in every process."""
+
+    def set_state(self, state):
+        """Nothing."""
+
     def on_train_begin(self, logs=None):
         shutil.rmtree(self.directory, ignore_errors=True)
         with tf.device("CPU:0"):
@@ -142,6 +154,12 @@ class Progress(keras.callbacks.Callback):
         self.bar = tqdm(total=total, initial=first, unit="step", disable=None, file=sys.stderr)
         self.epochs = epochs
 
+    def get_state(self):
+        """Nothing: it begins anew in every process."""
+
+    def set_state(self, state):
+        """Nothing."""
+
     def on_train_batch_end(self, batch, logs=None):
         self.bar.set_postfix({k: f"{v:.4f}" for k, v in (logs or {}).items()}, refresh=False)
         self.bar.update()
@@ -173,6 +191,12 @@ class Profile(keras.callbacks.Callback):
             raise ValueError(f"profile: {start}:{stop}, expected START:STOP, from 1 on")
         self.directory, self.start, self.stop = directory, start, stop
         self._steps, self._runs = 0, False
+
+    def get_state(self):
+        """Nothing: it begins anew in every process."""
+
+    def set_state(self, state):
+        """Nothing."""
 
     def on_train_batch_begin(self, batch, logs=None):
         if self._steps < self.start <= self._steps + self.model.steps_per_execution:

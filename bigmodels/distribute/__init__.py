@@ -3,6 +3,7 @@
 from bigmodels.distribute.exact import row_by_row, share
 from bigmodels.distribute.finite import Watch
 from bigmodels.distribute.model import Model
+from bigmodels.distribute.repeatable import new_seed
 from bigmodels.distribute.replicas import (
     SharedSeedGenerator,
     all_gather,
@@ -23,7 +24,7 @@ from bigmodels.distribute.strategies import (
     strategy,
     writes,
 )
-from bigmodels.distribute.variables import named_variables
+from bigmodels.distribute.variables import dtype_of, named_variables
 
 __all__ = [
     "STRATEGIES",
@@ -34,6 +35,7 @@ __all__ = [
     "all_gather",
     "all_sum",
     "bytes_from_chief",
+    "dtype_of",
     "from_any_worker",
     "from_chief",
     "get_state",
@@ -41,6 +43,7 @@ __all__ = [
     "make_cpu_devices",
     "members",
     "named_variables",
+    "new_seed",
     "of_batch",
     "resolve",
     "row_by_row",

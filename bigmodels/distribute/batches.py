@@ -10,7 +10,7 @@ from bigmodels.distribute import replicas
 _PRIME = 16777619
 
 
-class _Everywhere(tf.distribute.DistributedDataset):
+class Everywhere(tf.distribute.DistributedDataset):
     """A data set that counts as distributed already: the step itself divides each batch.
 
     Dividing it by `experimental_distribute_dataset` needs as many batches on every worker, rows for
@@ -46,7 +46,7 @@ class GlobalBatches(data_adapter.DataAdapter):
                 "x: is distributed already; give the data set of global batches, fit divides it"
             )
         self._adapter = get_data_adapter(x=x, **kwargs)
-        self._dataset = _Everywhere(self._adapter.get_tf_dataset())
+        self._dataset = Everywhere(self._adapter.get_tf_dataset())
 
     def get_tf_dataset(self):
         return self._dataset
@@ -56,6 +56,11 @@ class GlobalBatches(data_adapter.DataAdapter):
 
     def on_epoch_end(self):
         self._adapter.on_epoch_end()
+
+    @property
+    def of_epoch(self):
+        """As `repeatable.ShuffledArrays.of_epoch`, where the data are such."""
+        return getattr(self._adapter, "of_epoch", None)
 
     @property
     def num_batches(self):

@@ -193,7 +193,7 @@ class Model(keras.Model):
             isinstance(x, types.GeneratorType)
             or (isinstance(x, tf.data.Dataset) and x.cardinality() == tf.data.UNKNOWN_CARDINALITY)
         )
-        resumable, arguments = self._with_resumable_last(arguments)
+        resumable, arguments = resume.resumed(self, arguments)
         self._resumable = resumable
         shuffle = arguments.get("shuffle", True)
         arguments = self._with_checked_streams(arguments, specs, shuffle)
@@ -208,26 +208,6 @@ class Model(keras.Model):
         if history.epoch and not any(history.history.values()):
             raise ValueError("x: the data set is empty.")
         return history
-
-    def _with_resumable_last(self, arguments):
-        """The callback that says where to begin, and arguments of `fit` that do as it says."""
-        callbacks = arguments.get("callbacks") or ()
-        if isinstance(callbacks, keras.callbacks.Callback):
-            callbacks = [callbacks]
-        if isinstance(callbacks, keras.callbacks.CallbackList):
-            return None, arguments
-        found = [c for c in callbacks if isinstance(c, resume.Resumable)]
-        if not found:
-            return None, arguments
-        if len(found) > 1:
-            raise ValueError(f"callbacks: {len(found)} of them say where to begin, expected one")
-        if found[0].replay:
-            resume.check_repeatable(arguments.get("x"), arguments.get("shuffle", True))
-        others = [c for c in callbacks if c is not found[0]]
-        found[0].find(self, others)
-        # The last one, as it writes down what the others have made of a step.
-        changed = {"callbacks": [*others, found[0]], "initial_epoch": found[0].position[0]}
-        return found[0], arguments | changed
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """`keras.Model.evaluate`, on checked input; arguments and errors as for `fit`."""
@@ -357,7 +337,7 @@ class Model(keras.Model):
                 data_batch=symbolic(iterator.data_adapter.get_tf_dataset().element_spec)
             )
         if resumable is not None:
-            resume.epochs_from(iterator, *resumable.position, resumable.replay)
+            resume.epochs_from(iterator, resumable, self.distribute_strategy)
 
     def _make_function(self, step_function):
         # Keras reduces scalars over a batch axis (keras#20585), and takes means of means.

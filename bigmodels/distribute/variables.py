@@ -17,6 +17,11 @@ def plain(variable):
     return variable.value if isinstance(variable, keras.Variable) else variable
 
 
+def dtype_of(variable):
+    """The name of a variable's dtype."""
+    return plain(variable).dtype.name
+
+
 def on_replica(variable):
     """A replica's own copy of a variable."""
     variable = plain(variable)
