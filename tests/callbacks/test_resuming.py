@@ -47,6 +47,12 @@ class _KillAt(callbacks.Callback):
             raise _Killed
 
 
+def _cases(cases, cheap):
+    """The names of cases, all but a few of them only for the thorough tests."""
+    mark = pytest.mark.thorough
+    return [pytest.param(name, marks=[] if name in cheap else mark) for name in cases]
+
+
 def _rows():
     rng = np.random.default_rng(0)
     return rng.normal(size=(ROWS, 3)).astype("float32"), rng.normal(size=(ROWS, 1))
@@ -114,7 +120,7 @@ ARRAYS = {
 }
 
 
-@pytest.mark.parametrize("name", ARRAYS)
+@pytest.mark.parametrize("name", _cases(ARRAYS, ["as fit does by default"]))
 def test_arrays_come_in_the_same_order_again(name, tmp_path):
     arguments = {"batch_size": BATCH} | ARRAYS[name]
     x, y = arguments.pop("make", lambda x, y: (x, y))(*_rows())
@@ -126,6 +132,7 @@ def test_arrays_come_in_the_same_order_again(name, tmp_path):
     _assert_same(_through(tmp_path / "killed", fit, KILLS[1:]), wanted)
 
 
+@pytest.mark.thorough
 def test_nested_arrays_come_in_the_same_order_again(tmp_path):
     x, y = _sequences(*_rows())
 
@@ -157,6 +164,7 @@ def test_each_epoch_has_an_order_of_its_own_that_follows_from_the_seed():
     assert [sorted(b) for b in order(5, 1, shuffle="batch")] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
+@pytest.mark.thorough
 def test_without_a_seed_one_is_drawn_and_kept(tmp_path, monkeypatch):
     drawn = iter([7, 8, 9, 10])
     monkeypatch.setattr(distribute, "new_seed", lambda: next(drawn))
@@ -169,6 +177,7 @@ def test_without_a_seed_one_is_drawn_and_kept(tmp_path, monkeypatch):
     _assert_same(_through(tmp_path / "killed", fit, KILLS[1:]), wanted)
 
 
+@pytest.mark.thorough
 def test_over_replicas_arrays_come_in_the_same_order_again(tmp_path):
     def fit(directory, kill):
         strategy = tf.distribute.MirroredStrategy(
@@ -310,7 +319,7 @@ def test_every_callback_of_keras_is_looked_at():
     assert known == {name.partition(",")[0] for name in KERAS} | _NOT_HERE
 
 
-@pytest.mark.parametrize("name", KERAS)
+@pytest.mark.parametrize("name", _cases(KERAS, ["CSVLogger"]))
 def test_keras_own_go_on(name, tmp_path):
     made = []
 
@@ -411,6 +420,7 @@ def test_initial_epoch_counts(tmp_path):
         _fit(tmp_path / "killed", initial_epoch=9, epochs=10)
 
 
+@pytest.mark.thorough
 def test_a_signal_that_is_only_noted_ends_no_epoch(tmp_path):
     """Keras calls `on_epoch_end` all the same; the checkpoint in the midst is the last."""
     import signal
@@ -495,7 +505,7 @@ STATES = {
 
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
-@pytest.mark.parametrize("name", STATES)
+@pytest.mark.parametrize("name", _cases(STATES, ["a Keras layer"]))
 def test_data_with_a_state_are_what_they_were(name, tmp_path):
     make, kills = STATES[name]
 
@@ -696,7 +706,7 @@ class Kinds(layers.Layer):
         return inputs + tf.cast(self.random.normal(tf.shape(inputs)), inputs.dtype) * 0.1
 
 
-@pytest.mark.parametrize("policy", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("policy", _cases(["float32", "bfloat16", "float16"], ["bfloat16"]))
 def test_every_dtype_and_every_kind_of_variable_goes_on(policy, tmp_path):
     def fit(directory, kill):
         keras.config.set_dtype_policy(policy)
@@ -756,6 +766,7 @@ for directory, where in json.loads(sys.argv[1]):
 """
 
 
+@pytest.mark.thorough
 def test_killed_in_the_midst_of_a_plain_fit(tmp_path):
     parts = [("a", (9, 9)), ("b", (0, 2)), ("b", (1, 1)), ("b", (9, 9))]
     parts = [(str(tmp_path / directory), where) for directory, where in parts]
