@@ -138,18 +138,15 @@ def _classes(name, builder, image, label, notes):
 
 def _picked(image, label, classes):
     """Function from a row to `(image uint8, label int64)`."""
-    table = classes and tf.lookup.StaticHashTable(
-        tf.lookup.KeyValueTensorInitializer(classes, tf.range(len(classes), dtype="int64")), -1
-    )
 
     @tf.autograph.experimental.do_not_convert
     def pick(row):
         pixels, number = row[image], row[label]
         if pixels.dtype == tf.uint16:  # As TensorFlow reads a file of 16 bits.
             pixels = tf.cast(tf.bitwise.right_shift(pixels, tf.constant(8, "uint16")), "uint8")
-        if table:
+        if classes:
             text = number if number.dtype == tf.string else tf.strings.as_string(number)
-            number = table.lookup(text)
+            number = tf.argmax(tf.cast(tf.constant(classes) == text, "int32"))
         return pixels, tf.cast(number, "int64")
 
     return pick

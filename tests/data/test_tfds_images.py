@@ -16,7 +16,7 @@ NAMED = F.ClassLabel(names=["a", "b"])
 
 def _write(data_dir, features, labels, supervised=None, channels=3, dtype="uint8", **more):
     """A prepared set `odd` of 40 images for training and 10 for testing."""
-    image = F.Image(shape=(6, 5, channels), dtype=dtype, encoding_format="png")
+    image = F.Image(shape=(6, 5, channels), dtype=np.dtype(dtype).type, encoding_format="png")
     features = F.FeaturesDict({"img": image} | features)
     identity = datasets.core.dataset_info.DatasetIdentity(
         name="odd",
@@ -50,7 +50,7 @@ def _test_images(data):
         (NAMED, [0, 1], ["a", "b"]),
         (F.ClassLabel(num_classes=2), [0, 1], ["0", "1"]),
         (F.Text(), ["owl", "fox"], ["fox", "owl"]),
-        (F.Scalar("int32"), [7, 12], ["7", "12"]),
+        (F.Scalar(np.int32), [7, 12], ["7", "12"]),
     ],
 )
 @pytest.mark.parametrize("held", [True, False])
