@@ -54,6 +54,7 @@ def test_figures_are_of_what_was_measured(run):
     assert found["coverage"] == pytest.approx(held.mean(), abs=2e-3)
     last = (x[:, -1:] - y)[known]
     assert found["mse_last_value"] == pytest.approx(np.square(last).mean())
+    assert found["mae_last_value"] == pytest.approx(np.abs(last).mean())
     naive = np.nanmean(np.abs(np.diff(truth[:350], axis=0)), 0)
     scaled = (np.abs(bounds["forecast"] - y) / naive)[known]
     assert found["mase"] == pytest.approx(scaled.mean(), rel=1e-4)
