@@ -79,6 +79,10 @@ class LSTM(keras.layers.LSTM):
             return super().inner_loop(sequences, initial_state, mask, training)
         if isinstance(mask, (list, tuple)):
             mask = mask[0]
+        # Keras' products turn integers into floats.
+        sequences, *initial_state = (
+            tf.cast(each, tf.float32) for each in (sequences, *initial_state)
+        )
         if 0 < self.dropout < 1:  # One mask for all steps, as in Keras: (batch, 1, features).
             sequences = sequences * self.cell.get_dropout_mask(sequences[:, 0])[:, None]
         x = tf.transpose(sequences, (1, 0, 2))  # (length, batch, features)
@@ -156,6 +160,8 @@ def _lstm(x, h, c, kernel, recurrent_kernel, bias, mask):
             lambda step, *_: step < length, body, (0, *state), parallel_iterations=1
         )[1:]
 
+    eager = tf.executing_eagerly()
+
     @tf.custom_gradient
     def run(x, h, c, kernel, recurrent_kernel, bias):
         weights = tf.concat([recurrent_kernel, kernel, bias[None]], 0)
@@ -186,12 +192,18 @@ def _lstm(x, h, c, kernel, recurrent_kernel, bias, mask):
         states = states.stack()  # (length + 1, batch, units)
 
         def gradient(d_states, d_h, d_c):
+            # Of a loop over the outputs, as in a Jacobian, the shapes are not known.
+            d_h, d_c = tf.ensure_shape(d_h, h.shape), tf.ensure_shape(d_c, h.shape)
+            steps = kept
+            if eager and not tf.executing_eagerly():
+                # A Jacobian of what ran eagerly is a graph, where such an array cannot be read.
+                steps = [_array(length).unstack(array.stack()) for array in kept]
             transposed = tf.transpose(recurrent_kernel)  # (4 * units, units), once for all steps
             no_input, no_peephole = tf.zeros((batch, 0)), tf.zeros(units)
 
             def backward(step, d_h, d_c, d_z):
                 at = length - 1 - step
-                i, g, f, o, tanh_c, c = (array.read(at) for array in kept)
+                i, g, f, o, tanh_c, c = (array.read(at) for array in steps)
                 d_h = d_h + d_states[at]
                 if mask is not None:  # What a masked step hands on as it is.
                     real = tf.cast(mask[at], tf.float32)
@@ -221,6 +233,8 @@ def _lstm(x, h, c, kernel, recurrent_kernel, bias, mask):
                 d_h = tf.matmul(d_step, transposed)
                 if mask is not None:
                     d_h, d_c = d_h + past_h, d_c + past_c
+                d_h.set_shape(h.shape)
+                d_c.set_shape(h.shape)
                 return step + 1, d_h, d_c, d_z.write(at, d_step)
 
             d_h, d_c, d_z = loop(backward, d_h, d_c, _array(length))

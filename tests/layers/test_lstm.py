@@ -236,6 +236,30 @@ def test_in_xla_it_is_keras_loop(rng):
     assert_equal(plain, expected)
 
 
+@pytest.mark.parametrize("pfor", [True, False])
+@pytest.mark.parametrize("graph", [False, True])
+def test_jacobians_are_those_of_keras(rng, graph, pfor):
+    ours, theirs = pair(rng)
+    x = tf.convert_to_tensor(some(rng, 2, 3, FEATURES))
+
+    def jacobian(x, layer):
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(x)
+            y = layer(x, training=True)
+        return tape.jacobian(y, x, experimental_use_pfor=pfor)
+
+    run = tf.function(jacobian) if graph else jacobian
+    assert_equal([run(x, ours)], [run(x, theirs)])
+
+
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "bool"])
+def test_integers_are_taken_as_by_keras(rng, dtype):
+    ours, theirs = pair(rng)
+    x = rng.integers(0, 3, (BATCH, LENGTH, FEATURES)).astype(dtype)
+    for training in (True, False):
+        assert_equal([ours(x, training=training)], [theirs(x, training=training)])
+
+
 def test_second_derivatives_are_refused(rng):
     """Rather than wrong."""
     ours, _ = pair(rng)
