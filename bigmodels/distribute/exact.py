@@ -22,7 +22,6 @@ from keras.src.optimizers.base_optimizer import BaseOptimizer
 from keras.src.trainers.compile_utils import CompileMetrics, get_loss
 
 from bigmodels.distribute import replicas
-from bigmodels.distribute.strategies import writes
 
 # Keras' functions that give each row its own number, whatever the others are. Not among them, as
 # they look at all rows: `circle`, and `hinge` and `squared_hinge`, which first look whether any
@@ -297,8 +296,8 @@ def _update(metric, plain, y_true, y_pred, sample_weight=None):
     """What stands in for a metric's `update_state`.
 
     A replica's variables are its part of a sum (`steps.step_function`, `resume.get_state`): the
-    first replica holds what one device would, the others hold zeros. What is not to be summed is
-    held alike by all.
+    first replica holds what one device would, the others hold zeros; after Keras has reset it, each
+    holds its part of the value. What is not to be summed is held alike by all.
     """
     summed = [v for v in metric.variables if v.aggregation == "sum"]
     if len(summed) == len(metric.variables) and is_row_by_row(metric, y_pred):
@@ -326,9 +325,7 @@ def _regularize(layer, plain, output):
 
 
 def check_metrics(model):
-    """Refuse metrics that are updated within the model, from a replica's rows, and may not add up.
-
-    Those that `compile` was given are made ready for `whole_updates`.
+    """Refuse metrics made outside the scope, and those within the model that may not add up.
 
     Args:
         model: A `bigmodels.Model` in its strategy's scope.
@@ -360,17 +357,6 @@ def check_metrics(model):
                     f"metrics: {metric.name!r} was made outside the strategy's scope, so that its "
                     "variables are on one device; make it inside"
                 )
-        if type(metric) not in CLASSES and metric not in _SETTLED:
-            # Every replica has the initial value, which would be counted several times.
-            for variable in metric.variables:
-                own = model.distribute_strategy.experimental_local_results(variable.value)
-                others = own[1:] if writes(model.distribute_strategy) else own
-                for each in others if variable.aggregation == "sum" else ():
-                    each.assign(tf.zeros_like(each))
-            _SETTLED.add(metric)
-
-
-_SETTLED = weakref.WeakSet()
 
 
 def _moments(layer, inputs, mask):
