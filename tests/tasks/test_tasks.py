@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bigmodels import forecasts, tasks
+from bigmodels import distribute, forecasts, tasks
+from bigmodels.callbacks import FiniteValues
 from bigmodels.checkpoint import Checkpoints
 from bigmodels.detections import Components
 from bigmodels.evaluate import evaluate
@@ -728,16 +729,28 @@ def test_dense_kind_is_the_articles(sets, tmp_path):
         assert float(model.d_optimizer.learning_rate) == pytest.approx(rate)
 
 
-def test_a_loss_that_is_no_number_stops_and_leaves_no_model(sets, tmp_path):
+def test_a_loss_that_is_no_number_stops_and_leaves_no_model(sets, tmp_path, monkeypatch):
+    before = {}
+
+    class Seen(FiniteValues):
+        def on_train_batch_begin(self, batch, logs=None):
+            named = distribute.named_variables(self.model)
+            before.update({name: (v, np.array(v)) for name, v in named.items()})
+
+    monkeypatch.setattr("bigmodels.train.FiniteValues", Seen)
     settings = TINY["image_classification"] | {
         "dataset": sets["image_classification"],
         "optimizer.name": "sgd",
         "optimizer.learning_rate": 1e9,
         "model.batch_normalization": False,  # It would bring the weights back to scale.
         "optimizer.clip_norm": 0,
+        "strategy": "one_device",
     }
     with pytest.raises(FloatingPointError, match=r"epoch 1, step \d: the loss and the gradients"):
         train("image_classification", tmp_path / "run", settings, verbose=0)
+    assert "optimizer/iteration" in before
+    for name, (variable, value) in before.items():
+        np.testing.assert_array_equal(variable, value, err_msg=name)
     assert not (tmp_path / "run" / "model.keras").exists()
     batch = np.load(tmp_path / "run" / "bad_batch.npz")
     assert batch["part_0"].shape == (16, 12, 12, 1) and batch["part_1"].shape == (16,)
