@@ -2,7 +2,6 @@
 
 import csv
 import io
-import pathlib
 import re
 
 from bigmodels.checks import shown
@@ -44,7 +43,8 @@ class Sheet:
 
     def __init__(self, path, argument, encoding, notes):
         self.name, self.notes = f"{argument}: {str(path)!r}", notes
-        lines = io.StringIO(_text(path, argument, encoding), newline="").readlines()
+        text = text_file(path, argument, encoding or None, setting=True)
+        lines = io.StringIO(text, newline="").readlines()
         named = re.fullmatch(r'"?sep=(.)"?\s*', lines[0])  # Excel's.
         comments = {number: line for number, line in enumerate(lines, 1) if _COMMENT.match(line)}
         for number in [1, *comments] if named else comments:
@@ -131,25 +131,6 @@ def is_number(text):
     except ValueError:
         return False
     return True
-
-
-def _text(path, argument, encoding):
-    if not encoding:
-        return text_file(path, argument)
-    name = f"{argument}: {str(path)!r}"
-    try:
-        if not pathlib.Path(path).is_file():
-            raise ValueError(f"{name} is not a file")
-        text = pathlib.Path(path).read_bytes().decode(encoding)
-    except LookupError:
-        raise ValueError(f"data.encoding: Python knows no encoding {shown(encoding)}") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{name} is not in data.encoding={encoding}: {error}") from None
-    except OSError as error:
-        raise ValueError(f"{name} cannot be read: {error.strerror}") from None
-    if "\0" in text or not text.strip():
-        raise ValueError(f"{name} holds no text in data.encoding={encoding}")
-    return text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")
 
 
 def _delimiter(lines):

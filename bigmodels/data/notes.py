@@ -46,7 +46,9 @@ class Notes:
         ]
         more = f", and {len(items) - _NAMED:,} more" if len(items) > _NAMED else ""
         self.left_out[what] = self.left_out.get(what, 0) + len(items)
-        self.say(f"{argument}: left out {len(items):,} {what}: {'; '.join(named)}{more}.")
+        # `what` is a plural, which "1" does not go with.
+        counted = f"{len(items):,} {what}" if len(items) > 1 else f"{what} (1)"
+        self.say(f"{argument}: left out {counted}: {'; '.join(named)}{more}.")
 
 
 def noted(data):

@@ -282,7 +282,7 @@ def _only(stored, name, **more):
                 {"id": 8, "name": "car", "supercategory": "head"},
             ),
             ["face", "car"],
-            "left out 1 categories that have no box and are above others: 'head'",
+            "left out categories that have no box and are above others (1): 'head'",
         ),
     ],
 )
@@ -399,7 +399,7 @@ def test_boxes_without_an_area_are_left_out_and_counted(folder, capsys):
     _change(folder, _row("annotations", bbox=[1, 2, 3, 0]))
     after = [picture.objects for picture in read_coco(folder)[0]["train"]]
     assert sum(map(len, after)) == sum(map(len, before)) - 1
-    assert "instances.json': left out 1 boxes of no width or no height" in capsys.readouterr().err
+    assert "instances.json': left out boxes of no width or no height (1)" in capsys.readouterr().err
 
 
 def test_what_is_no_regular_file_is_named(folder):

@@ -357,7 +357,7 @@ def test_index_columns_separators_comments_and_units(tmp_path, delimiter):
         table, notes = read(tmp_path, lines([header, "date", "a"], *rows))
         assert table.variables == ("a",) and table.values[:, 0].tolist() == [1, 4, 9, 16]
         assert notes == [
-            "FILE: left out 1 columns without a name of their own that number the rows: "
+            "FILE: left out columns without a name of their own that number the rows (1): "
             f"{header!r}."
         ]
     table, notes = read(tmp_path, lines(["", "a"], *days))
@@ -370,10 +370,10 @@ def test_index_columns_separators_comments_and_units(tmp_path, delimiter):
     table, notes = read(tmp_path, text)
     assert table.values[:, 0].tolist() == [1, 4, 9, 16] and notes == [
         "FILE: left out 2 lines of comments: 1; 4.",
-        "FILE: left out 1 lines below the header that are taken for units: 3 ['', 'deg C'].",
+        "FILE: left out lines below the header that are taken for units (1): 3 ['', 'deg C'].",
     ]
     table, notes = read(tmp_path, "# of X\n# " + lines(["date", "a"], *days))
-    assert table.variables == ("a",) and notes == ["FILE: left out 1 lines of comments: 1."]
+    assert table.variables == ("a",) and notes == ["FILE: left out lines of comments (1): 1."]
     table, _ = read(tmp_path, f"sep={delimiter}\n" + lines(["date", "a"], *days))
     assert table.variables == ("a",)
 
@@ -384,7 +384,7 @@ def test_columns_that_say_nothing_are_named(tmp_path):
     assert table.variables == ("id", "a") and notes == [
         "FILE: column 'id' numbers the rows, and is taken for a variable; data.targets chooses "
         "variables.",
-        "FILE: left out 1 columns without any value: 'b'.",
+        "FILE: left out columns without any value (1): 'b'.",
     ]
     table, notes = read(tmp_path, text, targets=("a",))
     assert notes == ["FILE: left out 2 columns that are not asked for: 'id'; 'b'."]
@@ -480,7 +480,7 @@ def test_another_encoding_is_refused_or_set(tmp_path):
     with pytest.raises(ValueError, match="line 1: byte 0x"):
         read(tmp_path, text.encode("latin-1"))
     for encoding, message in (
-        ("utf-8", "is not in data.encoding=utf-8"),
+        ("utf-8", "line 1: byte 0xf6 is not utf-8"),
         ("klingon", "data.encoding: Python knows no encoding 'klingon'"),
         ("hex", "data.encoding: Python knows no encoding 'hex'"),
     ):
@@ -604,7 +604,7 @@ def test_the_last_window_of_a_file(file, tmp_path, capsys):
     window, *_ = last_window(wide, ("b", "a"), 4, "1:00:00", **options)
     np.testing.assert_array_equal(window, [[-i / 2, i] for i in range(96, 100)])
     said = capsys.readouterr().err
-    assert f"input: {str(wide)!r}: left out 1 columns that are not asked for: '0'." in said
+    assert f"input: {str(wide)!r}: left out columns that are not asked for (1): '0'." in said
     for change, message in (
         ({"variables": ("c", "a", "d")}, r"fit the model: 'c', 'd' are no variables of \['a', 'b'"),
         ({"spacing": "1 day"}, "has a step of 1:00:00, but the model was trained on 1 day"),

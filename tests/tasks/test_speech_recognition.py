@@ -62,4 +62,4 @@ def test_what_is_not_read_as_it_is_is_said(few, folder, tmp_path, monkeypatch, c
     said = capsys.readouterr().err
     assert "input: 1 recordings have two channels, of which the mean is taken" in said
     assert "has 16,000 samples a second and is brought to the model's 8,000." in said
-    assert "input: left out 1 files that are no recordings by their names: " in said
+    assert "input: left out files that are no recordings by their names (1): " in said

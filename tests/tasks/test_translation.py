@@ -37,7 +37,7 @@ def test_what_is_left_out_of_texts_is_said(few, tmp_path, capsys):
     (tmp_path / "lines.txt").write_bytes("word 1\r\n\r\nwörd 2 好\n".encode())
     assert len(list(translation.predict(model, config, input=str(tmp_path / "lines.txt")))) == 2
     said = capsys.readouterr().err
-    assert "input: left out 1 empty lines: 2." in said
+    assert "input: left out empty lines (1): 2." in said
     assert "input: 2 of 14 characters are in no training text" in said and "'ö', '好'" in said
     list(translation.predict(model, config, prompt="word"))
     assert capsys.readouterr().err == ""
