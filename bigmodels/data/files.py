@@ -27,9 +27,12 @@ _JUNK = {
 }
 _MAX_IMAGE_BYTES = 1 << 30
 _OPAQUE = 255
-# TIFF, PNM, GIF, and PNG of grey or colours of which one stands for transparency.
+# TensorFlow writes the frames of such a file behind the memory that it has for one.
+_ANIMATED_WEBP = r"(?s)RIFF\C{4}WEBP\C*ANMF\C*"
+# TIFF, PNM, GIF, animated WebP, and PNG of grey or colours of which one stands for transparency.
 _FOR_PILLOW = (
-    r"(?s)(?:II\*\x00|MM\x00\*|P[1-6]\s|GIF8|\CPNG\r\n\x1a\n\C{4}IHDR\C{9}[\x00\x02]\C*tRNS)\C*"
+    r"(?s)(?:II\*\x00|MM\x00\*|P[1-6]\s|GIF8|RIFF\C{4}WEBP\C*ANMF|"
+    r"\CPNG\r\n\x1a\n\C{4}IHDR\C{9}[\x00\x02]\C*tRNS)\C*"
 )
 # What an `ImageReader` says of files that it has read.
 _REMARKS = (
@@ -253,8 +256,8 @@ def decode_image(contents, channels, background=255):
     """The pixels of an encoded image, upright as its EXIF orientation says; also in a graph.
 
     Args:
-        contents: PNG, JPEG, BMP, WebP or GIF (of an animation the first frame), a scalar string.
-            What TensorFlow cannot read, `readable` turns into such.
+        contents: PNG, JPEG, BMP, WebP without animation, or GIF (of which the first frame), a
+            scalar string. What TensorFlow cannot read, `readable` turns into such.
         channels: How many are wanted: 1 for grey, 3 for colour, 4 for colour and opacity. For 1 and
             3, what is transparent is laid on the background.
         background: Its brightness, 255 for white.
@@ -291,7 +294,8 @@ def _with_channels(image, channels, background):
 
 def _decode(contents):
     """An image as it is stored, turned upright, `(height, width, 1 to 4)`."""
-    image = tf.io.decode_image(contents, expand_animations=False)
+    animated = tf.strings.regex_full_match(contents, _ANIMATED_WEBP)
+    image = tf.io.decode_image(tf.where(animated, "", contents), expand_animations=False)
     image = tf.ensure_shape(image, (None, None, None))
     # Of a BMP the fourth byte means nothing.
     is_bmp = tf.strings.regex_full_match(contents, r"(?s)BM\C*")
