@@ -118,6 +118,7 @@ def text_folder(directory, encoding=None, skip_bad_files=False, notes=None):
 def _text(path, kind, encoding, notes, setting):
     path = pathlib.Path(path)
     where = f"{kind}: {str(path)!r}"
+    encodings.check_encoding(encoding)
     raw = _contents(path, where)
     text = _decoded(raw, where, path, encoding, setting)
     text = text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")  # As a byte order mark.

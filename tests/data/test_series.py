@@ -481,13 +481,22 @@ def test_another_encoding_is_refused_or_set(tmp_path):
         read(tmp_path, text.encode("latin-1"))
     for encoding, message in (
         ("utf-8", "line 1: byte 0xf6 is not utf-8"),
-        ("klingon", "data.encoding: Python knows no encoding 'klingon'"),
-        ("hex", "data.encoding: Python knows no encoding 'hex'"),
+        ("klingon", "data.encoding: 'klingon' is no text encoding"),
+        ("hex", "data.encoding: 'hex' is no text encoding"),
     ):
         with pytest.raises(ValueError, match=message):
             read(tmp_path, text.encode("latin-1"), encoding=encoding)
     with pytest.raises(ValueError, match="is not a file"):
         read_csv(tmp_path, encoding="latin-1")
+
+
+def test_quoted_thousands_and_headers_with_another_separator_are_read(tmp_path):
+    rows = "".join(f'2020-01-0{i + 1},"{v}"\n' for i, v in enumerate(("1,000", "2,345", "3,456")))
+    table, _ = read(tmp_path, f"time,a\n{rows}")
+    assert table.values[:, 0].tolist() == [1000, 2345, 3456]
+    rows = "".join(f"2020-01-0{i + 1};{v}\n" for i, v in enumerate(("1,5", "2,25", "3,5")))
+    table, _ = read(tmp_path, f"Date;Temp, C\n{rows}")
+    assert table.values[:, 0].tolist() == [1.5, 2.25, 3.5] and table.variables == ("Temp, C",)
 
 
 @pytest.mark.parametrize("field", ["1 234", "12 %", "12%", "3 m/s", "12 °C", "$5", "0x10"])
