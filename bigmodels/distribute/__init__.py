@@ -1,8 +1,9 @@
 """Where a model trains: strategies by name, and the `Model` that is the same under each."""
 
-from bigmodels.distribute.exact import row_by_row, share
 from bigmodels.distribute.finite import Watch
+from bigmodels.distribute.global_batch import share
 from bigmodels.distribute.model import Model
+from bigmodels.distribute.recognition import row_by_row
 from bigmodels.distribute.repeatable import new_seed
 from bigmodels.distribute.replicas import (
     SharedSeedGenerator,

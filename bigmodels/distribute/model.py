@@ -14,7 +14,7 @@ from keras.src.trainers import data_adapters
 from keras.src.trainers.data_adapters import array_slicing
 
 from bigmodels import checks
-from bigmodels.distribute import exact, replicas, resume, steps, streams, targets
+from bigmodels.distribute import exact, global_batch, replicas, resume, steps, streams, targets
 from bigmodels.distribute.batches import GlobalBatches, symbolic
 from bigmodels.distribute.strategies import writes
 
@@ -327,7 +327,7 @@ class Model(keras.Model):
         # (keras#19246) and on several workers (keras#20585), and costs a reshuffled data set its
         # first order: one more than without a strategy. The shapes are enough.
         if self._replicas > 1 and self._compile_loss is not None:
-            exact.share_losses(self._compile_loss)
+            global_batch.share_losses(self._compile_loss)
         # `fit` asks first, its validation later.
         resumable, self._resumable = self._resumable, None
         if iterator is None or (self._distribute_strategy is None and resumable is None):
@@ -391,7 +391,7 @@ class Model(keras.Model):
                     "bigmodels.distribute.share, give gradients to optimizer.apply, then set "
                     "steps_add_up = True in the class"
                 )
-        exact.check_metrics(self)
+        global_batch.check_metrics(self)
         for layer in self._flatten_layers():
             if getattr(layer, "stateful", False):
                 raise ValueError(

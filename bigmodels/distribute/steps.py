@@ -8,7 +8,7 @@ import functools
 import keras
 import tensorflow as tf
 
-from bigmodels.distribute import exact, replicas
+from bigmodels.distribute import exact, global_batch, replicas
 from bigmodels.distribute.batches import check_same_on_workers, digest, own_digest
 
 
@@ -53,7 +53,7 @@ def step_function(model, step):
         with (
             exact.batch_statistics(model),
             exact.added_losses(model),
-            exact.whole_updates(model),
+            global_batch.whole_updates(model),
         ):
             outputs = strategy.run(replica_step, args=(data,))
         return {name: strategy.reduce("MEAN", v, axis=None) for name, v in outputs.items()}

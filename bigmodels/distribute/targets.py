@@ -15,7 +15,7 @@ from keras.src.losses.losses import LossFunctionWrapper
 from keras.src.trainers.compile_utils import CompileLoss, get_loss
 
 from bigmodels import checks
-from bigmodels.distribute.exact import GlobalMean
+from bigmodels.distribute.global_batch import GlobalMean
 
 # Those that take probabilities, unless they have a `from_logits` that says otherwise.
 _OF_PROBABILITIES = (

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import bigmodels
 from bigmodels import distribute
-from bigmodels.distribute import exact
+from bigmodels.distribute import recognition
 from tests.distribute.test_exactness import _mirrored
 
 
@@ -167,7 +167,7 @@ def test_what_is_not_known_to_be_row_by_row_is_gathered():
     """By identity: neither a name nor a base class will do, nor Keras' own over the rows."""
     losses, metrics = keras.losses, keras.metrics
     output = tf.zeros((4, 3))
-    wrap = exact.LossFunctionWrapper
+    wrap = recognition.LossFunctionWrapper
 
     def mean_squared_error(y_true, y_pred):
         return y_pred
@@ -201,10 +201,10 @@ def test_what_is_not_known_to_be_row_by_row_is_gathered():
         metrics.MeanMetricWrapper(losses.MeanSquaredError()),
         Largest(),
     ]
-    assert [exact.is_row_by_row(each, output) for each in rows] == [True] * len(rows)
-    assert [exact.is_row_by_row(each, output) for each in across] == [False] * len(across)
+    assert [recognition.is_row_by_row(each, output) for each in rows] == [True] * len(rows)
+    assert [recognition.is_row_by_row(each, output) for each in across] == [False] * len(across)
     # Keras' means over the last axis are over the rows where it is the only one.
-    assert not exact.is_row_by_row(losses.MeanSquaredError(), tf.zeros(4))
+    assert not recognition.is_row_by_row(losses.MeanSquaredError(), tf.zeros(4))
 
 
 def test_every_loss_and_metric_of_keras_has_been_thought_of():
@@ -214,7 +214,7 @@ def test_every_loss_and_metric_of_keras_has_been_thought_of():
     for module in (keras.losses, keras.metrics):
         for name, each in vars(module).items():
             if callable(each):
-                known = each in exact.FUNCTIONS | exact.CLASSES
+                known = each in recognition.FUNCTIONS | recognition.CLASSES
                 assert known != (name in gathered), name
 
 

@@ -228,7 +228,7 @@ OF_PROBABILITIES = [
 ]
 
 
-@pytest.mark.parametrize("loss", OF_PROBABILITIES, ids=str)
+@pytest.mark.parametrize("loss", OF_PROBABILITIES, ids=range(len(OF_PROBABILITIES)))
 def test_losses_of_probabilities_are_refused_for_logits(loss):
     model = CNN(3, (2,), dense_units=4)
     model.compile("sgd", loss)

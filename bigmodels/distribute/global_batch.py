@@ -1,0 +1,268 @@
+"""Losses and metrics of the whole batch, computed by several replicas.
+
+What is known to look at each row by itself adds up over the replicas. All else is computed of the
+rows of all of them, by each.
+"""
+
+import contextlib
+import functools
+
+import keras
+import tensorflow as tf
+from keras import ops
+from keras.src.backend import set_keras_mask
+from keras.src.losses.loss import apply_mask, squeeze_or_expand_to_same_rank
+from keras.src.trainers.compile_utils import CompileMetrics, get_loss
+
+from bigmodels.distribute import replicas
+from bigmodels.distribute.recognition import CLASSES, DECLARED, is_row_by_row
+
+_SUMS = keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2
+
+
+class GlobalMean(keras.losses.Loss):
+    """A loss of which every replica computes its share: the shares add up to the loss of the batch.
+
+    Keras divides by the elements of a replica and by the number of replicas, which is a mean of
+    means: wrong wherever replicas hold different numbers of rows or of unmasked tokens. What is not
+    known to be computed row by row (see `row_by_row`) every replica computes of all rows.
+
+    Args:
+        loss: What Keras takes for a loss.
+        every_row: Whether it is given all rows of the batch, or each equally often, so that the
+            batch's size follows from the replica's without asking the others.
+
+    Raises:
+        ValueError: when called, if the loss is no one number, or its rows cannot be gathered.
+    """
+
+    def __init__(self, loss, every_row=False):
+        self.loss, self.every_row = loss, every_row
+        name = loss if isinstance(loss, str) else getattr(loss, "name", None)
+        super().__init__(name=name or getattr(loss, "__name__", "loss"))
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        loss = get_loss(self.loss, y_true, y_pred)
+        if getattr(loss, "reduction", None) in (None, "none") and _keras_calls(loss):
+            raise ValueError(f"loss: {loss.name!r} has reduction='none', which is no one number")
+        if not replicas.in_replica():
+            return loss(y_true, y_pred, sample_weight)
+        if not (_keras_calls(loss) and is_row_by_row(loss, y_pred)):
+            return self._of_all_rows(loss, y_true, y_pred, sample_weight)
+        # As `keras.losses.Loss.__call__`, up to what the sum is divided by.
+        in_mask = getattr(y_pred, "_keras_mask", None)
+        to_tensor = functools.partial(ops.convert_to_tensor, dtype=loss.dtype)
+        with keras.name_scope(loss.name):
+            values = loss.call(
+                tf.nest.map_structure(to_tensor, y_true), tf.nest.map_structure(to_tensor, y_pred)
+            )
+            if values.shape.rank == 0:
+                raise ValueError(f"loss: {loss.name!r} is not row by row: it gives one number")
+            out_mask = getattr(values, "_keras_mask", None)
+            masks = [tf.cast(mask, "bool") for mask in (in_mask, out_mask) if mask is not None]
+            mask = functools.reduce(tf.logical_and, masks) if masks else None
+            divisor = tf.cast(tf.size(values), values.dtype)
+            if mask is not None:
+                valid = tf.reduce_sum(tf.cast(mask, values.dtype))
+                per_entry = tf.cast(tf.size(mask), values.dtype)
+                divisor = tf.math.divide_no_nan(divisor * valid, per_entry)
+            known = self.every_row and mask is None
+            if sample_weight is not None:
+                sample_weight = to_tensor(sample_weight)
+            weight = apply_mask(sample_weight, mask, values.dtype, "sum")
+            if weight is not None:
+                weight = tf.cast(weight, values.dtype)
+                values, weight = squeeze_or_expand_to_same_rank(values, weight)
+                values = values * weight
+                if loss.reduction == "mean_with_sample_weight":
+                    divisor, known = tf.reduce_sum(weight), False
+            real = replicas.real(values.dtype)
+            total = tf.reduce_sum(values) * real
+            if loss.reduction == "sum":
+                return total
+            if known:
+                return total * replicas.rows().weight(total.dtype) / divisor
+            return tf.math.divide_no_nan(total, replicas.all_sum(divisor * real))
+
+    def _of_all_rows(self, loss, y_true, y_pred, sample_weight):
+        name = f"loss: {loss.name!r}"
+        given = _gathered(name, (y_true, y_pred, sample_weight), self.every_row)
+        with replicas.as_one_device():
+            whole = loss(*given)
+        if whole.shape.rank != 0:
+            raise ValueError(f"{name} gives shape {whole.shape}, which is no one number")
+        # Each replica's share is that of its rows.
+        return whole * replicas.rows().weight(whole.dtype)
+
+
+def _keras_calls(loss):
+    """Whether it is `keras.losses.Loss` that makes one number of what `call` gives."""
+    return type(loss).__call__ is keras.losses.Loss.__call__
+
+
+def _gathered(name, values, every_row=True, again=True):
+    """What a replica holds of some tensors, from all replicas; with their masks.
+
+    Args:
+        name: What it is for, in words.
+        values: Nested tensors; `None` and scalars stay.
+        every_row: As for `replicas.all_gather`.
+        again: Whether to gather anew what was gathered in this step. A gradient may not flow
+            through that.
+
+    Returns:
+        The same structure.
+
+    Raises:
+        ValueError: if they are no rows.
+    """
+    kept = replicas.gathered()
+    rows = [v for v in tf.nest.flatten(values) if hasattr(v, "shape") and v.shape.rank != 0]
+    masks = [getattr(v, "_keras_mask", None) for v in rows]
+    wanted = {id(v): v for v in [*rows, *masks] if v is not None and (again or id(v) not in kept)}
+    try:
+        found = replicas.gather_alike(list(wanted.values()), every_row) if wanted else []
+    except ValueError as error:
+        raise ValueError(f"{name} takes the rows of all replicas, but {error}") from error
+    # The tensors are kept as well, so that none takes over the identity of another.
+    kept.update((key, pair) for key, *pair in zip(wanted, wanted.values(), found, strict=True))
+    for each, mask in zip(rows, masks, strict=True):
+        if mask is not None:
+            set_keras_mask(kept[id(each)][1], kept[id(mask)][1])
+    return tf.nest.map_structure(lambda v: kept[id(v)][1] if id(v) in kept else v, values)
+
+
+def share(loss, y_true, y_pred, sample_weight=None, every_row=False):
+    """A replica's share of a loss over the global batch, for a `train_step` of one's own.
+
+    Args:
+        loss: A `keras.losses.Loss` or what `keras.losses.get` takes.
+        y_true: Targets of the replica's rows.
+        y_pred: The model's outputs for them.
+        sample_weight: Their weights.
+        every_row: Whether these are all rows of the batch, or each equally often; saves a message
+            between the replicas.
+
+    Returns:
+        A scalar; the sum over all replicas is the loss. With one replica, the loss itself.
+
+    Raises:
+        ValueError: as `GlobalMean`.
+    """
+    return GlobalMean(loss, every_row)(y_true, y_pred, sample_weight)
+
+
+def share_losses(compile_loss):
+    """Turn the losses that `compile` was given into shares; may be called again.
+
+    Args:
+        compile_loss: Keras' container of them. `model.loss`, which is saved, stays what it was.
+    """
+
+    def shared(loss):
+        known = loss is None or isinstance(loss, GlobalMean)
+        return loss if known else GlobalMean(loss, every_row=True)
+
+    compile_loss._user_loss = tf.nest.map_structure(shared, compile_loss._user_loss)
+    if compile_loss.built:
+        compile_loss._flat_losses = [
+            each._replace(loss=shared(each.loss)) for each in compile_loss._flat_losses
+        ]
+
+
+@contextlib.contextmanager
+def whole_updates(model):
+    """While a step is traced, update from all rows what may not add up over the replicas.
+
+    That is every metric that `compile` was given but those known to count row by row, and activity
+    regularizers of one's own.
+    """
+    changed = [(metric, "update_state", _update) for metric in _compiled_metrics(model)]
+    changed += [
+        (layer, "activity_regularizer", _regularize)
+        for layer in model._flatten_layers()
+        if type(layer.activity_regularizer) not in (type(None), *_SUMS)
+    ]
+    before = [vars(each).get(name) for each, name, _ in changed]
+    for each, name, instead in changed:
+        vars(each)[name] = functools.partial(instead, each, getattr(each, name))
+    try:
+        yield
+    finally:
+        for (each, name, _), old in zip(changed, before, strict=True):
+            if old is None:
+                del vars(each)[name]
+            else:
+                vars(each)[name] = old
+
+
+def _compiled_metrics(model):
+    container = getattr(model, "_compile_metrics", None)
+    return [] if container is None else list({id(m): m for m in container.metrics}.values())
+
+
+def _update(metric, plain, y_true, y_pred, sample_weight=None):
+    """What stands in for a metric's `update_state`.
+
+    A replica's variables are its part of a sum (`steps.step_function`, `resume.get_state`): the
+    first replica holds what one device would, the others hold zeros; after Keras has reset it, each
+    holds its part of the value. What is not to be summed is held alike by all.
+    """
+    summed = [v for v in metric.variables if v.aggregation == "sum"]
+    if len(summed) == len(metric.variables) and is_row_by_row(metric, y_pred):
+        return plain(y_true, y_pred, sample_weight=sample_weight)
+    given = (y_true, y_pred, sample_weight)
+    y_true, y_pred, sample_weight = _gathered(f"metrics: {metric.name!r}", given, again=False)
+    states = replicas.reduce_sum([v.value + 0 for v in summed])
+    for variable, state in zip(summed, states, strict=True):
+        variable.assign(state)
+    with replicas.as_one_device():
+        plain(y_true, y_pred, sample_weight=sample_weight)
+    for variable in summed:
+        variable.assign(replicas.of_first(variable.value + 0))
+    replicas.note_whole(metric.variables)
+
+
+def _regularize(layer, plain, output):
+    """What stands in for an activity regularizer that may look across rows."""
+    name = f"activity_regularizer: of layer {layer.name!r}"
+    (output,) = _gathered(name, (output,))
+    with replicas.as_one_device():
+        whole = plain(output)
+    # Keras divides by the replica's rows, and `Model` takes their share of it.
+    return whole * replicas.rows().weight(whole.dtype)
+
+
+def check_metrics(model):
+    """Refuse metrics made outside the scope, and those within the model that may not add up.
+
+    Args:
+        model: A `bigmodels.Model` in its strategy's scope.
+
+    Raises:
+        ValueError: naming the metric.
+    """
+    compiled = _compiled_metrics(model)
+    theirs = {id(v) for metric in compiled for v in metric.variables}
+    for variable in model.metrics_variables:
+        if variable.aggregation != "sum" and id(variable) not in theirs:
+            raise ValueError(
+                f"metrics: {variable.path} has aggregation={variable.aggregation!r}; a metric "
+                "over several replicas counts what can be added up, unless compile is given it"
+            )
+    for metric in model.metrics:
+        kind = type(metric)
+        known = kind in CLASSES or kind in DECLARED or kind is CompileMetrics
+        if not (known or model.steps_add_up or metric in compiled):
+            raise ValueError(
+                f"metrics: {metric.name!r} is updated within the model, from some rows on each "
+                f"replica, and {kind.__name__} may not add up. Give it to compile; or, if it does, "
+                "mark the class with bigmodels.distribute.row_by_row"
+            )
+    for metric in compiled:
+        for variable in metric.variables:
+            if not isinstance(variable.value, tf.distribute.DistributedValues):
+                raise ValueError(
+                    f"metrics: {metric.name!r} was made outside the strategy's scope, so that its "
+                    "variables are on one device; make it inside"
+                )
