@@ -216,6 +216,9 @@ def _train(task, config, run, name, strategy, chief, say, verbose, stack, profil
             )
         else:
             backup.restore(model)
+        data.notes.leave_out(
+            "skip_bad_batches", "batches at NaN or infinity", list(dict.fromkeys(finite.skipped))
+        )
         if task.calibrate:
             task.calibrate(model, data, config)
         run.save_model(model)

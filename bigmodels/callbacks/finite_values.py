@@ -33,7 +33,7 @@ class FiniteValues(keras.callbacks.Callback):
         verbose: Whether to say on stderr what was left out.
 
     Attributes:
-        left_out: How many steps were.
+        skipped: Which steps were left out, a list of strings; `left_out` is how many.
 
     Raises:
         FloatingPointError: while training, unless `skip`; it names epoch, step and weight.
@@ -43,7 +43,7 @@ class FiniteValues(keras.callbacks.Callback):
         super().__init__()
         self.skip, self.directory, self.batch_at = skip, directory, batch_at
         self.verbose = verbose
-        self.left_out = 0
+        self.skipped = []
 
     def set_model(self, model):
         # Before `fit` traces the step.
@@ -52,12 +52,17 @@ class FiniteValues(keras.callbacks.Callback):
             distribute.Watch(model, self.skip)
 
     def get_state(self):
-        """How many steps were left out."""
-        return self.left_out
+        """Which steps were left out."""
+        return list(self.skipped)
 
     def set_state(self, state):
-        """Go on from `get_state`'s number."""
-        self.left_out = state
+        """Go on from what `get_state` gave."""
+        self.skipped = list(state)
+
+    @property
+    def left_out(self):
+        """How many steps were left out."""
+        return len(self.skipped)
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
@@ -66,10 +71,10 @@ class FiniteValues(keras.callbacks.Callback):
         new = self.model._watch.newly_left_out()
         if not new:
             return
-        self.left_out += new
         where = f"epoch {self._epoch + 1}, step {batch + 1}"
         if self.model.steps_per_execution > 1:
             where += f" or up to {self.model.steps_per_execution - 1} before it"
+        self.skipped += [where] * new
         line = f"{where}: {self.model._watch.what()} became NaN or infinite"
         line += self._write(batch)
         if not self.skip:

@@ -256,6 +256,7 @@ def test_a_skipped_batch_was_never_there(steps_per_execution, capsys):
     guard = FiniteValues(skip=True)
     history = _fit(model, _rows(), guard, epochs=2)
     assert guard.left_out == 2
+    assert [where.partition(",")[0] for where in guard.skipped] == ["epoch 1", "epoch 2"]
     for a, b in zip(model.weights, wanted.weights, strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
     assert history.history == wanted_history.history
