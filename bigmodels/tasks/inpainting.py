@@ -383,7 +383,7 @@ def predict(model, config, input=None, mask=None, box=None, output="filled.png")
     yield {"file": str(output), "pixels": int(hole.sum())}
 
 
-def _hole(size, mask, box, notes):
+def _hole(size, mask, box, notes=None):
     """Where to fill, booleans of the image's size, from one of two arguments."""
     if bool(mask) == bool(box):
         raise ValueError("mask: give an image file as mask, or box as TOP,LEFT,HEIGHT,WIDTH")
@@ -391,7 +391,7 @@ def _hole(size, mask, box, notes):
         # What of a mask is transparent was not painted.
         reader = files.ImageReader("mask", 1, background=0)
         hole = reader.read(pathlib.Path(mask)).numpy()[..., 0] > 127
-        reader.tell(notes)
+        reader.tell(notes or Notes())
         if hole.shape != size:
             raise ValueError(f"mask: {str(mask)!r} is {hole.shape} pixels but the image is {size}")
         if not hole.any() or hole.all():
