@@ -234,7 +234,7 @@ class CachedAttention(layers.MultiHeadAttention):
         if unusual := self._without_steps():
             raise ValueError(f"{self.name}: {unusual}, with which it cannot go on token by token")
         denses = [getattr(self, f"{part}_dense") for part in parts]
-        if not all(map(is_plain, denses)):
+        if not all(map(is_plain, denses)) or self.value_dim != self.key_dim:
 
             def project_each(x):
                 x = norm(x)[:, None]
@@ -244,16 +244,11 @@ class CachedAttention(layers.MultiHeadAttention):
             return project_each
         kernel, bias = self._projection(norm.gamma.shape[0], parts)
         kernel, bias = folded(norm, kernel, bias, self.compute_dtype)
-        dims = [self.value_dim if part == "value" else self.key_dim for part in parts]
-        units = [self.num_heads * dim for dim in dims]
+        shape = (-1, len(parts), self.num_heads, self.key_dim)
 
         def project(x):
             projected = tf.matmul(normalised(x, norm.epsilon), kernel) + bias
-            found = tf.split(projected, units, axis=1)
-            return [
-                tf.reshape(part, (-1, self.num_heads, dim))
-                for part, dim in zip(found, dims, strict=True)
-            ]
+            return tf.unstack(tf.reshape(projected, shape), axis=1)
 
         return project
 

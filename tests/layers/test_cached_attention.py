@@ -284,3 +284,34 @@ def test_flash_attention_is_refused_as_by_keras(rng):
     for layer in pair(rng, flash_attention=True):
         with pytest.raises(ValueError, match="Flash attention is not supported"):
             layer(x, x)
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [{}, {"value_dim": 6}, {"use_bias": False}, {"output_shape": (3, 4)}, {"dropout": 0.5}, "int8"],
+    ids=str,
+)
+def test_token_by_token_it_is_what_a_call_gives(rng, kwargs):
+    quantized = kwargs == "int8"
+    layer, _ = pair(rng, **({} if quantized else kwargs))
+    norm = keras.layers.LayerNormalization()
+    norm.build(SHAPE)
+    norm.gamma.assign(rng.uniform(size=12))
+    if quantized:
+        for dense in (layer.query_dense, layer.key_dense, layer.value_dense, layer.output_dense):
+            dense.quantize("int8")
+    x = tf.constant(rng.normal(size=SHAPE), "float32")
+    wanted = layer(norm(x), norm(x), use_causal_mask=True)
+
+    @tf.function
+    def write():
+        cache, step, found = layer.start(norm(x)[:, :3], 7), layer.stepper(norm), []
+        for slot in range(3, 7):
+            seen = (tf.range(7) <= slot)[None, None]
+            y, cache = step(x[:, slot], layer.places(cache, slot), seen, cache)
+            found.append(y)
+        read = layer.reader(norm)(x[:, 6], tf.ones((1, 1, 7), bool), layer.start(norm(x), 7))
+        return tf.stack(found, 1), read
+
+    found, read = write()
+    equal([found, read], [wanted[:, 3:], wanted[:, 6]])
