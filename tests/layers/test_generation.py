@@ -241,14 +241,13 @@ def test_a_prompt_that_comes_again_goes_on_differently(make):
     assert texts[0] == model.generate("abc", 20, seed=1) and len(set(texts)) == 4
 
 
-@pytest.mark.parametrize("penalty", [0.0, 1.0])
-def test_a_search_from_a_list_finds_what_it_finds_alone(make, penalty):
+@pytest.mark.parametrize(("stop", "penalty"), [((), 0.0), ("bg", 3.0)])
+def test_a_search_from_a_list_finds_what_it_finds_alone(make, stop, penalty):
     model = _sharp(make(vocabulary=LETTERS), 4.0)
-    options = {"length": 12, "num_beams": 3, "length_penalty": penalty, "stop": "bg"}
+    options = {"length": 12, "num_beams": 3, "length_penalty": penalty, "stop": stop}
     prompts = ["cde", "ab", "hgfedcb", "j"]
     alone = [model.generate(prompt, **options) for prompt in prompts]
     assert model.generate(prompts, **options) == alone
-    assert len({len(text) - len(prompt) for text, prompt in zip(alone, prompts, strict=True)}) > 1
 
 
 def test_no_option_is_traced_anew(make):
