@@ -79,8 +79,8 @@ def verdict(history, result, overfits=True):
             "augmentation or data would help."
         )
     if len(curve) < 3:
-        count = counted(len(curve), "epoch")
-        return f"{count} is too little to tell; train longer. {losses}"
+        count = f"{counted(len(curve), 'epoch')} {'is' if len(curve) == 1 else 'are'}"
+        return f"{count} too few to tell; train longer. {losses}"
     still = curve[-1] < 0.95 * curve[-2]
     if still and gap < 1:
         return (

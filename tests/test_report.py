@@ -33,8 +33,8 @@ def test_verdict_says_how_it_knows(curve, train, validation, begins):
 def test_the_gap_is_a_share_of_the_training_loss():
     result = {"train": {"loss": 0.00654}, "validation": {"loss": 0.01645}}
     assert "(+152%)" in report.verdict(_history([0.3, 0.2, 0.01645]), result)
-    assert report.verdict(_history([0.3]), result).startswith("1 epoch is too little to tell")
-    assert report.verdict(_history([0.3, 0.2]), result).startswith("2 epochs is too little")
+    assert report.verdict(_history([0.3]), result).startswith("1 epoch is too few to tell")
+    assert report.verdict(_history([0.3, 0.2]), result).startswith("2 epochs are too few")
 
 
 def test_a_gans_losses_are_not_compared():

@@ -149,7 +149,9 @@ def share(loss, y_true, y_pred, sample_weight=None, every_row=False):
     Raises:
         ValueError: as `GlobalMean`.
     """
-    return GlobalMean(loss, every_row)(y_true, y_pred, sample_weight)
+    # TensorFlow takes no outermost scope that begins with "_", as a function's name may.
+    with keras.name_scope("share"):
+        return GlobalMean(loss, every_row)(y_true, y_pred, sample_weight)
 
 
 def share_losses(compile_loss):
