@@ -21,6 +21,7 @@ from bigmodels.checks import shown
 from bigmodels.data import files
 from bigmodels.data.notes import Notes
 from bigmodels.data.split import SEED, SPLITS, split_named, stratified_split
+from bigmodels.data.text_files import text_file
 
 # Of a split's folder: the one that may hold all others.
 _WRAPPERS = ("images", "image", "imgs", "img", "data", "dataset", "photos", "pictures")
@@ -458,7 +459,7 @@ class _Table:
             ValueError: if it is one, but does not say which column is the label.
         """
         try:
-            lines = files.text_file(path, "images").splitlines()
+            lines = text_file(path, "images").splitlines()
         except ValueError:
             return None
         delimiter = max("\t;,", key=lines[0].count)

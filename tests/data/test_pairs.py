@@ -289,7 +289,7 @@ def test_all_that_is_left_out_or_odd_is_counted(tmp_path):
     said = "\n".join(data.notes.lines)
     assert "left out 2 lines with an empty side: 203; 204." in said
     assert "1 of 204 have the same text on both sides, the first is 'Paris'; they are kept" in said
-    assert "with more than max_length=64 tokens on a side, or none: '1 978 1955" in said
+    assert "with more than max_length=64 tokens on a side, or none (1): '1 978 1955" in said
     assert sum(data.left_out.values()) == 1
     with open(path, "a") as file:
         file.write("\nno tab\n")
