@@ -9,6 +9,7 @@ depend on how many there were. A cache is any structure of tensors whose first a
 import functools
 import math
 import operator
+import types
 
 import tensorflow as tf
 
@@ -30,12 +31,14 @@ class compiled:
         if model is None:
             return self
         weights, kept = model.weights, f"_compiled_{self.method.__name__}"
-        known, function = vars(model).get(kept, ((), None))
-        same = len(known) == len(weights) and all(map(operator.is_, known, weights))
-        if function is None or not same:
+        known = vars(model).get(kept)
+        if known is None or not (
+            len(known.weights) == len(weights) and all(map(operator.is_, known.weights, weights))
+        ):
             function = tf.function(functools.partial(self.method, model), reduce_retracing=True)
-            vars(model)[kept] = weights, function
-        return function
+            # No list or tuple, whose variables would be taken for an attribute of the model.
+            known = vars(model)[kept] = types.SimpleNamespace(weights=weights, function=function)
+        return known.function
 
 
 def continue_tokens(
