@@ -28,7 +28,25 @@ class Everywhere(tf.distribute.DistributedDataset):
         return self._dataset.element_spec
 
 
-class GlobalBatches(data_adapter.DataAdapter):
+class WrappedAdapter(data_adapter.DataAdapter):
+    """An adapter of Keras' in `_adapter`, of which a subclass changes the data set."""
+
+    def on_epoch_begin(self):
+        self._adapter.on_epoch_begin()
+
+    def on_epoch_end(self):
+        self._adapter.on_epoch_end()
+
+    @property
+    def num_batches(self):
+        return self._adapter.num_batches
+
+    @property
+    def batch_size(self):
+        return self._adapter.batch_size
+
+
+class GlobalBatches(WrappedAdapter):
     """What `fit` takes as data, as global batches.
 
     Args:
@@ -51,24 +69,10 @@ class GlobalBatches(data_adapter.DataAdapter):
     def get_tf_dataset(self):
         return self._dataset
 
-    def on_epoch_begin(self):
-        self._adapter.on_epoch_begin()
-
-    def on_epoch_end(self):
-        self._adapter.on_epoch_end()
-
     @property
     def of_epoch(self):
         """As `repeatable.ShuffledArrays.of_epoch`, where the data are such."""
         return getattr(self._adapter, "of_epoch", None)
-
-    @property
-    def num_batches(self):
-        return self._adapter.num_batches
-
-    @property
-    def batch_size(self):
-        return self._adapter.batch_size
 
 
 def digest(data, strategy, before=0):

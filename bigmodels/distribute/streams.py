@@ -7,6 +7,7 @@ from keras.src.trainers import data_adapters
 from keras.src.trainers.data_adapters import data_adapter
 
 from bigmodels import checks
+from bigmodels.distribute.batches import WrappedAdapter
 
 
 def is_stream(x):
@@ -18,7 +19,7 @@ def is_stream(x):
     )
 
 
-class CheckedStream(data_adapter.DataAdapter):
+class CheckedStream(WrappedAdapter):
     """What Keras makes of such data, with the checks of `bigmodels.checks` in it.
 
     As many batches are drawn as Keras draws, in the same order.
@@ -40,17 +41,3 @@ class CheckedStream(data_adapter.DataAdapter):
         if self._weigh is not None:
             dataset = self._weigh(dataset)
         return checks.watch(dataset, self._name, self._specs)
-
-    def on_epoch_begin(self):
-        self._adapter.on_epoch_begin()
-
-    def on_epoch_end(self):
-        self._adapter.on_epoch_end()
-
-    @property
-    def num_batches(self):
-        return self._adapter.num_batches
-
-    @property
-    def batch_size(self):
-        return self._adapter.batch_size
