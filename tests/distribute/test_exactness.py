@@ -8,6 +8,7 @@ clipping per replica or a missed row differs by 1e-3 and more.
 
 import dataclasses
 import functools
+import pathlib
 import sys
 
 import keras
@@ -180,6 +181,7 @@ def test_upstream_still_fails_with_several_workers(tmp_path):
     script = tmp_path / "plain.py"
     script.write_text(
         "import pathlib, sys, keras\n"
+        f"sys.path.insert(0, {str(pathlib.Path.cwd())!r})\n"
         "from tests.distribute import cases\n"
         "cases.distribute.Model = keras.Model\n"
         "strategy = cases.distribute.strategy('multi_worker')\n"
