@@ -95,7 +95,9 @@ class BackupAndRestore(distribute.Resumable):
                 "passed"
             )
         if save_freq != "epoch" and not (isinstance(save_freq, int) and save_freq > 0):
-            raise ValueError(f"save_freq: {save_freq!r}, expected 'epoch' or a number of steps")
+            raise ValueError(
+                f"save_freq: {save_freq!r}, expected 'epoch' or a number of steps. Invalid value"
+            )
         for name, value in {
             "double_checkpoint": double_checkpoint,
             "delete_checkpoint": delete_checkpoint,
@@ -111,7 +113,7 @@ class BackupAndRestore(distribute.Resumable):
         self.save_freq, self.delete_checkpoint = save_freq, delete_checkpoint
         self.monitor, self.grace, self.verbose = monitor, grace, verbose
         self._stored, self._before, self._alarm = None, {}, None
-        self._looked = False
+        self._looked, self._others = False, None
 
     def look(self, model):
         """Read the newest checkpoint, for who wants to know before `fit` where it will begin.
@@ -205,6 +207,11 @@ class BackupAndRestore(distribute.Resumable):
                 )
 
     def on_train_begin(self, logs=None):
+        if self._others is None:
+            raise ValueError(
+                f"callbacks: bigmodels' BackupAndRestore is for a bigmodels.Model, and this is "
+                f"{type(self.model)}; use keras.callbacks.BackupAndRestore"
+            )
         self._kept = {
             key_of(callback, self._others[:i]): Kept(callback, self.model)
             for i, callback in enumerate(self._others)
@@ -252,7 +259,7 @@ class BackupAndRestore(distribute.Resumable):
 
     def leave(self):
         self._give_back_signals()
-        self._stored = None
+        self._stored = self._others = None
 
     def on_train_end(self, logs=None):
         if self.delete_checkpoint and self._chief:

@@ -139,22 +139,33 @@ def checked(compile_loss, y, y_pred, sample_weight):
     """
     if compile_loss is None or y is None:
         return sample_weight
-    weights = {}
+    given, fitted = {}, {}
 
     def visit(path, loss, y_true, y_pred, weight):
-        place = "".join(f"[{key!r}]" for key in path)
+        path, place = tuple(path), "".join(f"[{key!r}]" for key in path)
         _check_targets(f"y{place}", loss, y_true, y_pred)
+        given[path] = weight
+        fitted[path] = _fitted(f"sample_weight{place}", loss, y_true, y_pred, weight)
+
+    _Visit(compile_loss, visit)(y, y_pred, sample_weight)
+    if all(fitted[path] is given[path] for path in given):
+        return sample_weight
+    weights = {}
+    for path, weight in fitted.items():
+        if not path:
+            return weight
+        # A loss of several outputs beside one of them alone; each would need weights of its own.
+        around = [path[:i] for i in range(len(path)) if path[:i] in fitted]
+        if around:
+            raise ValueError(
+                f"sample_weight: a shape for each row, but the losses at {list(around[0])} and "
+                f"{list(path)} take the same output; give weights of the shape of each loss"
+            )
         inner = weights
         for key in path[:-1]:
             inner = inner.setdefault(key, {})
-        inner[path[-1] if path else None] = _fitted(
-            f"sample_weight{place}", loss, y_true, y_pred, weight
-        )
-
-    _Visit(compile_loss, visit)(y, y_pred, sample_weight)
-    if sample_weight is None:
-        return None
-    return weights[None] if None in weights else weights
+        inner[path[-1]] = weight
+    return weights
 
 
 class _Visit(CompileLoss):

@@ -331,3 +331,12 @@ def test_signals_are_given_back_however_the_training_ends(tmp_path):
     with pytest.raises(_Stopped):
         _train(CASES["adam"], tmp_path, stop=(0, 2))
     assert [signal.getsignal(number) for number in numbers] == before
+
+
+def test_other_models_are_refused(tmp_path):
+    model = keras.Sequential([layers.Dense(1)])
+    model.compile("sgd", "mse")
+    backup = BackupAndRestore(tmp_path / "checkpoints")
+    with pytest.raises(ValueError, match=r"is for a bigmodels.Model, and this is .*Sequential"):
+        model.fit(np.ones((4, 3)), np.ones((4, 1)), verbose=0, callbacks=[backup])
+    assert not (tmp_path / "checkpoints").exists()

@@ -471,6 +471,28 @@ def test_weights_of_images_and_of_several_outputs():
         np.testing.assert_allclose(found[0], expected, rtol=1e-5)
 
 
+def _fit_with_a_loss_around(cls, weights=None):
+    """A loss of two outputs together, beside one of the second alone; both are sequences."""
+
+    def together(y, output):
+        return keras.ops.square(y[0] - output[0]) + keras.ops.square(y[1] - output[1])
+
+    keras.utils.set_random_seed(8)
+    inputs = keras.Input((3, 1))
+    a, b = layers.Dense(1)(inputs), layers.Dense(1)(inputs)
+    model = cls(inputs, {"a": [a, b]})
+    model.compile("sgd", {"a": [together, [None, "mse"]]})
+    x, y = np.ones((N, 3, 1), "float32"), np.zeros((N, 3, 1))
+    return model.fit(x, {"a": [y, y]}, sample_weight=weights, verbose=0).history["loss"]
+
+
+def test_a_loss_around_another_is_keras_own():
+    expected = _fit_with_a_loss_around(keras.Model)
+    np.testing.assert_allclose(_fit_with_a_loss_around(bigmodels.Model), expected, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"sample_weight: .* the losses at \['a'\] and \['a', 1\]"):
+        _fit_with_a_loss_around(bigmodels.Model, ROW_WEIGHTS)
+
+
 def test_weights_that_fit_nothing_are_refused():
     model = _model(lambda x: _flat(x, N), "mse")  # One loss a row.
     with pytest.raises(
