@@ -208,12 +208,8 @@ def _plain(runs, names, found):
     rows.append(["training time", *(pages.duration(_seconds(run)[-1]) for run in runs), ""])
     for name, values in found["differing"].items():
         rows.append([name, *map(pages.plain, values), ""])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
-    return "\n".join([*(f"Note: {line}" for line in found["warnings"]), *lines])
+    notes = [f"Note: {line}" for line in found["warnings"]]
+    return "\n".join([*notes, *pages.aligned(rows)])
 
 
 def _seconds(run):

@@ -218,6 +218,15 @@ def counted(count, noun):
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
+def aligned(rows):
+    """Rows of cells as lines of text, in columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
 def with_unit(value, unit=""):
     """A metric and its unit; as for `number`."""
     return f"{number(value, unit)} {unit}".strip()

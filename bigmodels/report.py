@@ -4,6 +4,7 @@ import math
 
 from bigmodels import intervals, plots
 from bigmodels.pages import (
+    aligned,
     between,
     cards,
     contents,
@@ -253,11 +254,15 @@ def _first_figures(task, result, history):
     ]
 
 
-def _measured(task, result):
+def _figures(task, result):
+    """The measured splits, and a row for each metric: its name and unit, then value and interval.
+
+    Each cell is a pair of strings.
+    """
     splits = [split for split in ("test", "validation", "train") if result.get(split)]
-    found = dict.fromkeys(name for split in splits for name in result[split])
-    names = [name for name in task.metrics if name in found]
-    names += [name for name in found if name not in names]
+    measured = dict.fromkeys(name for split in splits for name in result[split])
+    names = [name for name in task.metrics if name in measured]
+    names += [name for name in measured if name not in names]
     given = result.get("intervals", {})
     rows = []
     for name in names:
@@ -267,8 +272,36 @@ def _measured(task, result):
             for s in splits
         ]
         rows.append([(words(name), unit), *cells])
+    return splits, rows
+
+
+def summary(task, result):
+    """A result as a small table for a terminal.
+
+    Args:
+        task: A `Task`.
+        result: The content of `result.json`.
+
+    Returns:
+        Lines of text.
+    """
+    splits, rows = _figures(task, result)
+    table = [["", *splits]]
+    for (name, unit), *cells in rows:
+        shown = [f"{value} ({interval})" if interval else value for value, interval in cells]
+        table.append([f"{name} {unit}".strip(), *shown])
+    trained = (
+        f"{duration(result['seconds'])}, {counted(result['steps'], 'step')}, "
+        f"{counted(result['parameters'], 'parameter')}, seed {result['seed']}"
+    )
+    notes = [f"Note: {note}" for note in result.get("notes", ())]
+    return "\n".join([*aligned(table), f"Trained in {trained}.", *notes])
+
+
+def _measured(task, result):
+    splits, rows = _figures(task, result)
     parts = [grid(["", *splits], rows)]
-    if given.get("test"):
+    if result.get("intervals", {}).get("test"):
         parts.append(f'<p class="soft">{text(about_intervals(result))}</p>')
     return parts
 

@@ -1,7 +1,10 @@
 """The commands as outside scripts call them: real processes, streams, exit status."""
 
+import contextlib
 import json
 import os
+import pathlib
+import pty
 import signal
 import subprocess
 import sys
@@ -9,7 +12,8 @@ import time
 
 import pytest
 
-from bigmodels import tasks
+from bigmodels import cli, tasks
+from bigmodels.cli.main import COMMANDS
 
 TINY = ("--batch_size=50", "--set", "model.filters=2,2", "--set", "model.dense_units=4")
 
@@ -53,6 +57,68 @@ def test_a_mistake_costs_one_line_and_status_2(name, arguments, message, tmp_pat
     assert len(lines) == 1 and lines[0].startswith(f"bigmodels-{name}: error: ")
     assert message in lines[0]
     assert list(tmp_path.iterdir()) == []  # Nothing was written.
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("trian",), "bigmodels: error: 'trian' is not one of train, "),
+        (("train", "--lr=3"), "bigmodels train: error: --lr is called --learning_rate\n"),
+        (
+            ("train", "--task=image_classification", "--workdir=x", "--set=lr=3"),
+            "bigmodels train: error: set: there is no setting 'lr'; did you mean optimizer.learni",
+        ),
+    ],
+)
+def test_one_command_has_all_others(words, message):
+    done = _bigmodels(*words)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith(message) and len(done.stderr.splitlines()) == 1
+
+
+def _bigmodels(*words):
+    command = [sys.executable, "-m", "bigmodels", *words]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_help_of_the_one_command_says_what_the_others_do():
+    lines = _bigmodels("--help").stdout.partition("Commands:\n")[2].splitlines()
+    assert [line.split()[0] for line in lines] == list(COMMANDS)
+    for name, line in COMMANDS.items():
+        source = (pathlib.Path(cli.__file__).parent / f"{name}.py").read_text()
+        assert source.startswith(f'"""bigmodels-{name}: {line}\n')
+    assert _bigmodels("train", "--help").stdout == _command("train", "--help").stdout
+
+
+def test_a_terminal_gets_a_table_and_a_pipe_json(tmp_path):
+    run = f"--workdir={tmp_path / 'run'}"
+    tiny = ("--task=image_classification", "--epochs=1", "--set=steps_per_epoch=2", *TINY)
+    output = _on_a_terminal("train", run, "--learning_rate=0.004", *tiny)
+    table, _, rest = output.partition("Trained in ")
+    head, first, *_ = table[table.index("             test") :].splitlines()
+    assert head.split() == ["test", "validation", "train"]
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert first.split()[:3] == ["accuracy", "%", f"{100 * result['test']['accuracy']:.2f}"]
+    assert f"\nNext:    bigmodels predict {run} --input=photo.png\n" in rest
+    assert "{" not in output
+    config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
+    assert config["optimizer"]["learning_rate"] == 0.004
+    assert json.loads(_on_a_terminal("evaluate", run, "--json").splitlines()[-1])["seed"] == 0
+
+
+def _on_a_terminal(*words):
+    """What `bigmodels` writes to a terminal."""
+    ours, its = pty.openpty()
+    command = [sys.executable, "-m", "bigmodels", *words]
+    process = subprocess.Popen(command, stdin=its, stdout=its, stderr=subprocess.DEVNULL)
+    os.close(its)
+    written = b""
+    with contextlib.suppress(OSError):  # Which Linux raises when the other end is closed.
+        while block := os.read(ours, 1 << 16):
+            written += block
+    os.close(ours)
+    assert process.wait() == 0
+    return written.decode().replace("\r\n", "\n")
 
 
 def test_list_shows_what_there_is():

@@ -1,6 +1,7 @@
 """What the commands share: quiet start, flags, one line for a user's mistake, JSON on stdout."""
 
 import contextlib
+import importlib
 import json
 import os
 import re
@@ -19,11 +20,15 @@ USAGE_ERROR = 2
 # The variable in which bigmodels-launch tells the workers the command that started them all.
 STARTED_AS = "BIGMODELS_STARTED_AS"
 _WIDTH = 88
+_SUBCOMMAND = []
 
 flags.DEFINE_bool("debug", False, "Show the traceback of an error, and TensorFlow's own log.")
 
+# What people type who have used other programs.
+_OTHER_NAMES = {"lr": "learning_rate", "bs": "batch_size", "output_dir": "workdir"}
+
 # `--verbosity` is absl's own.
-_COMMON = {"Messages": ("verbosity", "debug")}
+_COMMON = {"Messages": ("json", "verbosity", "debug")}
 _VERBOSITY_HELP = "From 0 on TensorFlow's own log is shown; -1 by default."
 
 
@@ -46,7 +51,7 @@ def run(main, doc, topics, takes_command=False, takes_words=False):
         takes_command: Whether another command follows the flags, after `--`.
         takes_words: Whether words that are no flags, before, between or after these, are welcome.
     """
-    name = os.path.basename(sys.argv[0])
+    name = shlex.join(_program())
     signal.signal(signal.SIGTERM, _terminate)
     own = sys.argv[1 : sys.argv.index("--")] if "--" in sys.argv else sys.argv[1:]
     try:
@@ -58,20 +63,23 @@ def run(main, doc, topics, takes_command=False, takes_words=False):
             rest = flags.FLAGS(sys.argv)[1:]
         except flags.Error as error:
             where = "; the command goes after --" if takes_command and own == sys.argv[1:] else ""
-            _fail(name, f"{error}{where}")
+            usual = _OTHER_NAMES.get(getattr(error, "flagname", None))
+            if usual in flags.FLAGS:
+                error, where = f"--{error.flagname} is called --{usual}", ""
+            fail(name, f"{error}{where}")
         if takes_command:
             if rest and own == sys.argv[1:]:
-                _fail(name, f"{rest[0]!r} is not a flag; the command goes after --")
+                fail(name, f"{rest[0]!r} is not a flag; the command goes after --")
             return main(print, rest)
         if rest and not takes_words:
-            _fail(name, f"{rest[0]!r} is not a flag; flags look like --name=value")
+            fail(name, f"{rest[0]!r} is not a flag; flags look like --name=value")
         if not flags.FLAGS.debug and absl_logging.get_verbosity() < absl_logging.INFO:
             _hide_tensorflow_log()
         out = sys.stdout
         # Whatever a library prints goes to stderr: stdout carries the answer alone.
         with contextlib.redirect_stdout(sys.stderr):
             arguments = [rest] if takes_words else []
-            main(lambda line: print(line, file=out, flush=True), *arguments)
+            main(Output(out), *arguments)
     except (FloatingPointError, TimeoutError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         sys.exit(1)
@@ -83,11 +91,75 @@ def run(main, doc, topics, takes_command=False, takes_words=False):
     except (ValueError, OSError) as error:
         if flags.FLAGS.is_parsed() and flags.FLAGS.debug:
             raise
-        _fail(name, error)
+        fail(name, error)
     except KeyboardInterrupt:
-        again = os.environ.get(STARTED_AS) or shlex.join([name, *sys.argv[1:]])
+        again = os.environ.get(STARTED_AS) or as_typed()
         print(f"\n{name}: interrupted; this goes on: {again}", file=sys.stderr)
         _end_at_once(128 + signal.SIGINT)
+
+
+def run_subcommand(program, name):
+    """Run another module of this package, as `program name`; its words stand in `sys.argv`.
+
+    Args:
+        program: "bigmodels".
+        name: "train", for example.
+    """
+    _SUBCOMMAND[:] = program, name
+    sys.argv = [program, *sys.argv[2:]]
+    importlib.import_module(f"{__package__}.{name}").run()
+
+
+def _program():
+    """The command's words: `bigmodels-train`, or `bigmodels train`."""
+    return _SUBCOMMAND or [os.path.basename(sys.argv[0])]
+
+
+def as_typed():
+    """This process' command as one line for a shell."""
+    return shlex.join([*_program(), *sys.argv[1:]])
+
+
+def next_command(name, *arguments):
+    """Another command as one line for a shell, in the form in which this one was typed.
+
+    Args:
+        name: "predict", for example.
+        *arguments: Its flags.
+    """
+    words = [*_program()[:-1], name] if len(_program()) > 1 else [f"bigmodels-{name}"]
+    return shlex.join([*words, *arguments])
+
+
+class Output:
+    """A command's answer on stdout.
+
+    Args:
+        stream: The real stdout.
+    """
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    def __call__(self, line):
+        print(line, file=self._stream, flush=True)
+
+    def result(self, content, lines):
+        """Print a result: one line of JSON, or, on a terminal without `--json`, what people read.
+
+        Args:
+            content: What JSON can hold.
+            lines: A function that gives the text.
+        """
+        if self._stream.isatty() and not flags.FLAGS.json:
+            self(lines())
+        else:
+            self(to_json(content))
+
+
+def define_json():
+    """Define the flag `--json` of a command that ends with `Output.result`."""
+    flags.DEFINE_bool("json", False, "Print the result as JSON on a terminal too, as in a pipe.")
 
 
 def _end_at_once(status):
@@ -167,6 +239,8 @@ def training_settings(names):
         if not given[name].value:
             raise ValueError(f"{name}: give --{name}=...")
     values = {n: given[n].value for n in names if given[n].value is not None}
+    if "learning_rate" in given and given.learning_rate is not None:
+        values["optimizer.learning_rate"] = given.learning_rate
     values |= settings(given.set)
     tasks.get(given.task)
     if given.devices:
@@ -180,7 +254,7 @@ def _help(topics):
     lines = []
     for topic, names in (topics | _COMMON).items():
         lines += ["", f"{topic}:"]
-        for name in names:
+        for name in (name for name in names if name in flags.FLAGS):
             lines += _flag_help(flags.FLAGS[name])
     return "\n".join(lines)
 
@@ -198,7 +272,13 @@ def _flag_help(flag):
     return textwrap.wrap(text, _WIDTH, initial_indent=first, subsequent_indent=indent)
 
 
-def _fail(name, error):
+def fail(name, error):
+    """End with one line on stderr.
+
+    Args:
+        name: The command's words.
+        error: An exception, or what is wrong.
+    """
     line = " ".join(str(error).split()) or type(error).__name__
     print(f"{name}: error: {line}", file=sys.stderr)
     sys.exit(USAGE_ERROR)

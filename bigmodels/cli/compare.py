@@ -3,8 +3,8 @@
     bigmodels-compare runs/lstm runs/transformer
     bigmodels-compare runs/a runs/b runs/c --output=abc.html
 
-A table goes to stderr, a page with curves to --output; the last line on stdout is the comparison as
-JSON.
+A table goes to stderr, a page with curves to --output. In a pipe, or with --json, the comparison is
+printed as one line of JSON too.
 """
 
 from absl import flags
@@ -12,6 +12,7 @@ from absl import flags
 from bigmodels.cli import command
 
 flags.DEFINE_string("output", "compare.html", "HTML file to write.")
+command.define_json()
 
 
 def main(write, words):
@@ -20,7 +21,8 @@ def main(write, words):
         raise ValueError(f"workdirs: {len(words)} given, expected two or more run directories")
     from bigmodels.compare import compare
 
-    write(command.to_json(compare(words, flags.FLAGS.output)))
+    output = flags.FLAGS.output
+    write.result(compare(words, output), lambda: f"\nPage: {output}")
 
 
 def run():

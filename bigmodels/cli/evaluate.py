@@ -2,7 +2,8 @@
 
     bigmodels-evaluate --workdir=runs/digits
 
-The last line on stdout is the result as JSON; nothing on disk changes.
+It ends with a table on a terminal; in a pipe, or with --json, with the result as one line of JSON.
+Nothing on disk changes.
 """
 
 from absl import flags
@@ -14,6 +15,7 @@ flags.DEFINE_string("dataset", None, "Measure on this set instead of the run's o
 flags.DEFINE_string("data_dir", None, "Where TFDS finds prepared sets, if not where it was.")
 flags.DEFINE_integer("batch_size", None, "The batch; the run's by default.")
 flags.DEFINE_multi_string("set", [], "NAME=VALUE, any setting that is to differ from the run's.")
+command.define_json()
 
 _TOPICS = {
     "What": ("workdir", "set"),
@@ -28,9 +30,11 @@ def main(write):
         raise ValueError("workdir: give --workdir=...")
     names = ("dataset", "data_dir", "batch_size")
     values = {n: given[n].value for n in names if given[n].value is not None}
+    from bigmodels import report, tasks
     from bigmodels.evaluate import evaluate
 
-    write(command.to_json(evaluate(given.workdir, values | command.settings(given.set))))
+    result = evaluate(given.workdir, values | command.settings(given.set))
+    write.result(result, lambda: report.summary(tasks.get(result["task"]), result))
 
 
 def run():

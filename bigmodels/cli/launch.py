@@ -8,7 +8,6 @@ to stderr with the worker's number in front. The exit status is that of the firs
 """
 
 import os
-import shlex
 import sys
 
 from absl import flags
@@ -41,7 +40,7 @@ def main(write, rest):
 
     given = flags.FLAGS
     devices = [f"--devices={given.devices}"] if given.devices and rest else []
-    os.environ[command.STARTED_AS] = shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])
+    os.environ[command.STARTED_AS] = command.as_typed()
     status = launch([*rest, *devices], given.workers, given.join_timeout, given.max_restarts)
     sys.exit(status)
 

@@ -4,8 +4,11 @@
     bigmodels-train --task=text_generation --dataset=tiny_shakespeare --data_dir=DIR \\
         --workdir=runs/lstm --epochs=12 --set model.rnn_units=512
 
-Run again, it continues an unfinished run. The last line on stdout is the result as JSON.
+Run again, it continues an unfinished run. It ends with a table on a terminal; in a pipe, or with
+--json, with the result as one line of JSON.
 """
+
+import os
 
 from absl import flags
 
@@ -22,6 +25,7 @@ flags.DEFINE_string(
 flags.DEFINE_string("data_dir", None, "Where TFDS finds prepared sets, else TFDS_DATA_DIR.")
 flags.DEFINE_integer("epochs", None, "Passes over the training data; the task's by default.")
 flags.DEFINE_integer("batch_size", None, "The global batch; the task's by default.")
+flags.DEFINE_float("learning_rate", None, "The highest learning rate; the task's by default.")
 flags.DEFINE_integer("seed", None, "Behind everything random; 0 by default.")
 flags.DEFINE_string(
     "strategy", None, "auto, one_device, mirrored, multi_worker or tpu; auto by default."
@@ -69,6 +73,7 @@ flags.DEFINE_bool(
 flags.DEFINE_bool(
     "list", False, "Show all tasks, data sets and models; with --task that task's settings."
 )
+command.define_json()
 
 _CONFIG_FLAGS = (
     "dataset",
@@ -88,7 +93,7 @@ _CONFIG_FLAGS = (
 _TOPICS = {
     "What": ("task", "workdir", "init_from", "set", "list"),
     "Data": ("dataset", "data_dir", "batch_size"),
-    "Training": ("epochs", "seed", "precision", "jit_compile", "skip_bad_batches"),
+    "Training": ("epochs", "learning_rate", "seed", "precision", "jit_compile", "skip_bad_batches"),
     "Stopping and going on": ("save_freq", "grace"),
     "Speed": ("dry_run", "profile"),
     "Devices and machines": ("strategy", "devices", "workers", "worker"),
@@ -114,7 +119,20 @@ def main(write):
         dry_run=given.dry_run,
     )
     if result is not None:  # The chief's.
-        write(command.to_json(result))
+        write.result(result, lambda: _summary(result, given.workdir, given.dry_run))
+
+
+def _summary(result, workdir, dry_run):
+    from bigmodels import pages, report
+
+    if dry_run:
+        return "\n".join(
+            pages.aligned([[pages.words(k), pages.plain(v)] for k, v in result.items()])
+        )
+    task = tasks.get(result["task"])
+    following = command.next_command("predict", f"--workdir={workdir}", *task.predict_flags)
+    lines = {"Report:": os.path.join(workdir, "report.html"), "Next:": following}
+    return "\n".join(["", report.summary(task, result), *pages.aligned(list(lines.items()))])
 
 
 def _steps(profile):

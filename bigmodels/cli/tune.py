@@ -4,9 +4,11 @@
     bigmodels-tune --task=text_generation --workdir=runs/bands --tuner=hyperband --epochs=9
     bigmodels-launch --workers=3 -- bigmodels-tune --task=... --workdir=...   # two run trials
 
-Run again, it continues an unfinished search; with more trials or hours, a finished one. The last
-line on stdout is the result as JSON.
+Run again, it continues an unfinished search; with more trials or hours, a finished one. It ends
+with the best trial on a terminal; in a pipe, or with --json, with the result as one line of JSON.
 """
+
+import os
 
 from absl import flags
 
@@ -67,6 +69,8 @@ flags.DEFINE_float(
     "timeout", 120, "Seconds without a sign of life after which another process counts as lost."
 )
 
+command.define_json()
+
 _CONFIG_FLAGS = (
     "dataset",
     "data_dir",
@@ -107,7 +111,24 @@ def main(write):
     options = {name: given[name].value for name in _SEARCH_FLAGS}
     result = tune(given.task, given.workdir, values, **options)
     if result is not None:  # Not on those who only run trials.
-        write(command.to_json(result))
+        write.result(result, lambda: _summary(result))
+
+
+def _summary(result):
+    from bigmodels import pages
+
+    best = result["best"]
+    settings = [[f"  {name}", pages.plain(value)] for name, value in best["settings"].items()]
+    return "\n".join(
+        [
+            "",
+            f"Best of {pages.counted(len(result['trials']), 'trial')}: {best['trial']}, "
+            f"{result['objective']} {best['score']:.4g}",
+            *pages.aligned(settings),
+            f"Report: {os.path.join(flags.FLAGS.workdir, 'report.html')}",
+            f"Next:   {best['command']}",
+        ]
+    )
 
 
 def run():

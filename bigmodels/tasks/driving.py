@@ -362,6 +362,7 @@ TASK = Task(
     sample=None,
     describe=describe,
     predict=predict,
+    predict_flags=("--input=my_tub",),
     serving=serving,
     examples=examples,
     metrics={

@@ -404,6 +404,7 @@ TASK = Task(
     describe=describe,
     settled=settled,
     predict=predict,
+    predict_flags=("--input=photo.png",),
     serving=serving,
     examples=examples,
     metrics={

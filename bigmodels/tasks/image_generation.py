@@ -330,6 +330,7 @@ TASK = Task(
     describe=describe,
     settled=settled,
     predict=predict,
+    predict_flags=("--count=64", "--output=samples.png"),
     serving=serving,
     overfits=False,
     objective="validation.frechet_distance",

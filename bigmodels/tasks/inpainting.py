@@ -473,6 +473,7 @@ TASK = Task(
     sample=sample,
     describe=describe,
     predict=predict,
+    predict_flags=("--input=photo.png", "--mask=hole.png", "--output=filled.png"),
     serving=serving,
     objective="validation.psnr",
     examples=examples,

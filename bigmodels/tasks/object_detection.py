@@ -410,6 +410,7 @@ TASK = Task(
     sample=sample,
     describe=describe,
     predict=predict,
+    predict_flags=("--input=photo.png", "--output=boxes.png"),
     serving=serving,
     objective="validation.map_50",
     examples=examples,

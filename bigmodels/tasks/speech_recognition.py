@@ -408,6 +408,7 @@ TASK = Task(
     describe=describe,
     settled=settled,
     predict=predict,
+    predict_flags=("--input=recording.wav",),
     serving=serving,
     examples=examples,
     metrics={

@@ -274,6 +274,7 @@ class Task:
         sample: `(model, data, config) -> Figure or str`, now and then while training; or `None`.
         describe: `(data) -> {what: value}`, the data's lines in the report.
         predict: `(model, config, **options) -> iterable`, what `bigmodels-predict` prints.
+        predict_flags: An example of what `bigmodels-predict` is given beside `--workdir`.
         serving: `(model, config) -> (signatures, metadata)` for `bigmodels.export`: a dict of
             `Signature` by name, the first of them the default; and what else a user of the file
             needs, as a dict that JSON can hold.
@@ -301,6 +302,7 @@ class Task:
     sample: Callable | None
     describe: Callable
     predict: Callable
+    predict_flags: tuple[str, ...]
     serving: Callable
     calibrate: Callable | None = None
     overfits: bool = True
@@ -378,7 +380,10 @@ def with_settings(config, settings):
         try:
             config = _with_setting(config, name, name.split("."), value)
         except KeyError:
-            near = difflib.get_close_matches(name, list(flat_settings(config)), cutoff=0.4)
+            known = list(flat_settings(config))
+            field = {"lr": "learning_rate"}.get(name, name)
+            near = [each for each in known if each.rpartition(".")[2] == field]
+            near += difflib.get_close_matches(name, known, cutoff=0.4)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise ValueError(f"set: there is no setting {shown(name)}{hint}") from None
     return config

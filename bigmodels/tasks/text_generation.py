@@ -364,6 +364,7 @@ TASK = Task(
     describe=describe,
     settled=settled,
     predict=predict,
+    predict_flags=("--prompt=The ", "--length=300"),
     serving=serving,
     examples=examples,
     metrics={

@@ -405,6 +405,7 @@ TASK = Task(
     describe=describe,
     settled=settled,
     predict=predict,
+    predict_flags=("--input=FILE.csv",),
     serving=serving,
     examples=examples,
     metrics={

@@ -358,6 +358,7 @@ TASK = Task(
     describe=describe,
     settled=settled,
     predict=predict,
+    predict_flags=("--prompt=...",),
     serving=serving,
     examples=examples,
     metrics={
