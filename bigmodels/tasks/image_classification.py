@@ -308,16 +308,17 @@ def describe(data):
 
 def _counted(data):
     """How many images of each class each split has, or where there are many classes, about."""
-    if len(data.class_names) > _MOST_COUNTED:
-        return "; ".join(
-            f"{split}: {counts.min():,} to {counts.max():,}"
-            for split, counts in data.class_counts.items()
-        )
     return "; ".join(
-        f"{split}: "
-        + ", ".join(f"{count:,} {n}" for n, count in zip(data.class_names, counts, strict=True))
-        for split, counts in data.class_counts.items()
+        f"{split}: {_each(data.class_names, counts)}" for split, counts in data.class_counts.items()
     )
+
+
+def _each(names, counts):
+    if counts.min() == counts.max():
+        return f"{counts.min():,} each"
+    if len(names) > _MOST_COUNTED:
+        return f"{counts.min():,} to {counts.max():,}"
+    return ", ".join(f"{name} {count:,}" for name, count in zip(names, counts, strict=True))
 
 
 def predict(model, config, input=None):
