@@ -173,6 +173,7 @@ def test_stopped_anywhere_it_goes_on_as_if_nothing_had_happened(name, tmp_path):
     _assert_same(_everything(*_train(case, tmp_path / "killed")), wanted)
 
 
+@pytest.mark.thorough
 def test_the_other_callbacks_go_on_too(tmp_path):
     case = CASES["adam"]
     wanted = _everything(*_train(case, tmp_path / "untouched", others=_callbacks()))

@@ -210,6 +210,7 @@ def test_the_steps_before_it_in_one_execution_stay_made():
 
 
 @pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.thorough)])
+@pytest.mark.thorough
 def test_of_two_optimizers_neither_has_stepped(replicas):
     """The discriminator's step is made before the generator's gradients are looked at."""
     images = np.random.default_rng(0).uniform(-1, 1, (12, 12, 12, 1)).astype("float32")
@@ -227,7 +228,7 @@ def test_of_two_optimizers_neither_has_stepped(replicas):
     _assert_same(_everything(model), before.state)
 
 
-@pytest.mark.parametrize("execution", [1, 2])
+@pytest.mark.parametrize("execution", [1, pytest.param(2, marks=pytest.mark.thorough)])
 def test_mirrored_on_one_device_trains_as_one_device_does(execution):
     """Keras' conditions fail there (`merge_call called while defining a new graph`)."""
     found = {}
@@ -263,6 +264,7 @@ def test_a_skipped_batch_was_never_there(steps_per_execution, capsys):
     assert "this step is left out (2 so far)" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_a_skipped_batch_over_replicas_was_never_there_either():
     wanted, model = _counted(strategy=_mirrored()), _counted(strategy=_mirrored())
     wanted_history = _fit(wanted, _without_bad(), epochs=2)
@@ -272,6 +274,7 @@ def test_a_skipped_batch_over_replicas_was_never_there_either():
     _assert_same(_everything(model), _everything(wanted))
 
 
+@pytest.mark.thorough
 def test_the_loss_scale_s_own_overflows_are_no_failure():
     """A scale of 2**100 overflows for dozens of steps, until it is low enough."""
     optimizer = keras.optimizers.LossScaleOptimizer(

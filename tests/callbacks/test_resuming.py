@@ -357,6 +357,7 @@ def _plain(callback):
     }
 
 
+@pytest.mark.thorough
 def test_csv_rows_after_the_last_checkpoint_are_not_doubled(tmp_path):
     """The row of an epoch is written, and then the process ends before the checkpoint is."""
 

@@ -19,6 +19,7 @@ def _shared(box, other):
     return np.prod(np.maximum(sides, 0)) / min(areas)
 
 
+@pytest.mark.thorough
 def test_canvases_hold_digits_in_their_boxes(made):
     splits, names = made
     assert names == [str(i) for i in range(10)]

@@ -91,6 +91,7 @@ def test_the_seed_changes_the_order_and_not_the_split(tub):
     assert not np.array_equal(_all(a.train)[1], _all(b.train)[1])
 
 
+@pytest.mark.thorough
 def test_frames_that_memory_should_not_hold_are_read_in_their_turn(tub, monkeypatch):
     held = load_driving(tub, 8, gap=2, image_size=(6, 8))
     monkeypatch.setattr(driving, "_HELD_BYTES", 1000)
@@ -129,6 +130,7 @@ def test_light_and_place_vary_and_the_angle_stays():
     assert np.max(np.abs(moved)) <= 2 and np.std(moved) > 0.5
 
 
+@pytest.mark.thorough
 def test_the_synthetic_road_is_the_same_every_time_and_steers_by_what_it_shows():
     pixels, angles, drives = synthetic_road()
     assert pixels.shape == (2400, 66, 88, 3) and pixels.dtype == np.uint8

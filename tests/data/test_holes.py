@@ -57,6 +57,7 @@ def _all(batches):
     return [np.concatenate(part) for part in zip(*batches.as_numpy_iterator(), strict=True)]
 
 
+@pytest.mark.thorough
 def test_evaluation_always_has_the_same_holes_and_training_never():
     options = {"scale": (-1.0, 1.0), "holes": Holes()}
     data = load_images("digits", 64, seed=1, **options)

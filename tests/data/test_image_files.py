@@ -22,7 +22,10 @@ def _encoded(image, form, **options):
     return written.getvalue()
 
 
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize(
+    "form",
+    ["JPEG", *(pytest.param(form, marks=pytest.mark.thorough) for form in ("PNG", "WEBP", "TIFF"))],
+)
 def test_every_orientation_is_obeyed(tmp_path, form, rng):
     image = Image.fromarray(np.kron(_pixels(rng), np.ones((8, 8, 1), "uint8")))
     options = {"lossless": True} if form == "WEBP" else {}

@@ -126,6 +126,7 @@ def _epochs(data, first, count):
     return [sum(batches[i : i + 18], []) for i in range(0, 18 * count, 18)]
 
 
+@pytest.mark.thorough
 def test_an_epoch_of_a_streamed_set_holds_every_image_once(small_set, streamed):
     data = load_images("noise", 50, data_dir=small_set)
     assert data.sizes == {"train": 900, "validation": 100, "test": 100}
@@ -135,6 +136,7 @@ def test_an_epoch_of_a_streamed_set_holds_every_image_once(small_set, streamed):
     assert sum(_numbers(data.test), []) == list(range(100))
 
 
+@pytest.mark.thorough
 def test_its_order_is_a_function_of_the_seed_and_the_epochs_number(small_set, streamed):
     data = load_images("noise", 50, data_dir=small_set, seed=1)
     epochs = _epochs(data, 0, 3)
@@ -184,6 +186,7 @@ def test_the_limit_of_the_cache_counts_all_splits(small_set, tmp_path, monkeypat
             _numbers(data.train)
 
 
+@pytest.mark.thorough
 def test_a_folder_too_large_for_the_cache_is_mixed_whole(tmp_path, rng, monkeypatch):
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()

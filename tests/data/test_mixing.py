@@ -100,6 +100,7 @@ def test_balanced_classes_count_alike(folder):
     assert len(data.test.element_spec) == 2
 
 
+@pytest.mark.thorough
 def test_training_alone_is_mixed_and_smoothed(folder):
     mixing = Mixing("mixup", 1.0, 0.1)
     data = load_images(folder, 8, mixing=mixing, balance_classes=True)

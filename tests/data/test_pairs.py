@@ -83,6 +83,7 @@ def test_the_same_pair_counts_once(file):
     assert load(file).texts == once.texts
 
 
+@pytest.mark.thorough
 def test_batches_of_training_hold_alike_pairs_and_each_once(file):
     data = load(file)
     epochs = []
@@ -340,6 +341,7 @@ def test_arguments_are_checked(argument):
         load_pairs("names", **argument)
 
 
+@pytest.mark.thorough
 def test_dates_are_dates_and_no_day_is_in_two_splits():
     data = load_pairs("dates")
     assert data.sizes == {"train": 20_000, "validation": 1_000, "test": 2_000}

@@ -53,7 +53,7 @@ def _test_images(data):
         (F.Scalar(np.int32), [7, 12], ["7", "12"]),
     ],
 )
-@pytest.mark.parametrize("held", [True, False])
+@pytest.mark.parametrize("held", [True, pytest.param(False, marks=pytest.mark.thorough)])
 def test_image_and_label_are_found_by_their_kinds(
     tmp_path, monkeypatch, feature, values, names, held
 ):

@@ -238,6 +238,7 @@ def test_in_xla_it_is_keras_loop(rng):
 
 @pytest.mark.parametrize("pfor", [True, False])
 @pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.thorough
 def test_jacobians_are_those_of_keras(rng, graph, pfor):
     ours, theirs = pair(rng)
     x = tf.convert_to_tensor(some(rng, 2, 3, FEATURES))
@@ -362,6 +363,7 @@ def stack(kind):
     return keras.Model(inputs, keras.layers.Dense(2)(x))
 
 
+@pytest.mark.thorough
 def test_bidirectional_and_stacked_train_as_keras_does(rng):
     """With the gradients of two batches accumulated before each update."""
     tokens = rng.integers(0, 9, (8, LENGTH))

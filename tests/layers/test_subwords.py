@@ -76,6 +76,7 @@ def test_many_texts_are_what_few_are(monkeypatch):
     assert Subwords.fit(TEXTS, 50).pieces == subwords.pieces
 
 
+@pytest.mark.thorough
 def test_another_process_learns_the_same_pieces():
     """A run that goes on reads its data anew."""
     rng = np.random.default_rng(0)

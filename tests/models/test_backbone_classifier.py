@@ -40,6 +40,7 @@ def test_features_are_those_of_the_application_itself(weights, rng):
 
 
 @pytest.mark.parametrize("trained", [False, pytest.param(True, marks=pytest.mark.thorough)])
+@pytest.mark.thorough
 def test_a_frozen_backbone_stays_as_it_is(weights, rng, trained):
     model = _model(train_backbone=trained)
     model.load_backbone(weights[0])

@@ -278,14 +278,10 @@ CASES = {
 }
 
 
-# The article's own; a file of the others is held by the thorough tests.
+# The article's own; all others are left to the thorough tests.
 FIRST = ("CNN", "RNN", "Transformer", "GAN")
-
-
-# What is the same model in another form, or takes long, is left to the thorough tests.
-_LONG = ("BackboneClassifier", "DRNN", "Seq2SeqTransformer")
 _NAMES = [
-    pytest.param(name, marks=pytest.mark.thorough) if "," in name or name in _LONG else name
+    name if name in FIRST else pytest.param(name, marks=pytest.mark.thorough)
     for name in sorted(CASES)
 ]
 

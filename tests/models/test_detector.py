@@ -94,6 +94,7 @@ def test_the_gradient_is_finite_whatever_comes_out(rng):
     assert np.isfinite(loss) and np.isfinite(tape.gradient(loss, outputs)).all()
 
 
+@pytest.mark.thorough
 def test_a_class_that_there_is_not_is_refused(rng):
     x, y = batch(rng, 4)
     y[1, 0, 4] = 2

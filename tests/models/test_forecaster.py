@@ -80,6 +80,7 @@ def test_level_and_size_of_a_window_come_back(rng):
     np.testing.assert_allclose(model(1000 + 50 * x), 1000 + 50 * model(x), rtol=1e-3)
 
 
+@pytest.mark.thorough
 def test_the_lstm_learns_without_the_linear_map(rng):
     model = _forecaster(linear_path=False, rnn_units=16)
     model.compile(keras.optimizers.Adam(1e-2), "mse")
@@ -115,6 +116,7 @@ def _with_gaps(rng, count=43):
     return x, y, weights
 
 
+@pytest.mark.thorough
 def test_a_value_of_weight_0_counts_for_nothing(rng):
     x, y, weights = _with_gaps(rng)
     other = np.where(weights > 0, y, 1e6).astype("float32")
@@ -153,6 +155,7 @@ def test_bounds_rest_on_what_was_measured(rng):
         model.calibrate(tf.data.Dataset.from_tensor_slices((x, y, weights)).batch(64))
 
 
+@pytest.mark.thorough
 def test_weights_of_values_train_the_same_on_two_replicas(rng):
     x, y, weights = _with_gaps(rng)
     found = []

@@ -25,6 +25,7 @@ def test_the_articles_sizes():
     assert gan.latent_dim == 100 and gan.image_shape == (28, 28, 1)
 
 
+@pytest.mark.thorough
 def test_auto_is_xla_on_one_cpu_for_large_dense_networks_alone():
     dense = GAN(Generator(), Discriminator())
     for given in ({}, {"jit_compile": "auto"}, {"jit_compile": True}):
@@ -125,6 +126,7 @@ def test_r1_of_a_linear_discriminator_is_half_the_square_of_its_weights(rng):
 
 
 @pytest.mark.parametrize("normalization", ["none", "spectral"])
+@pytest.mark.thorough
 def test_r1_is_the_mean_over_images_each_taken_alone(rng, normalization):
     x = images(rng, 6)
     options = {"units": (7, 5), "normalization": normalization}
@@ -223,6 +225,7 @@ def test_generate_is_seeded_and_in_range():
     assert not np.array_equal(a, gan.generate(6, seed=4))
 
 
+@pytest.mark.thorough
 def test_training_is_reproducible_from_the_seed(rng):
     x = images(rng)
 

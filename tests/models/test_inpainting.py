@@ -88,6 +88,7 @@ def test_each_step_moves_both_networks_each_by_its_own_optimizer(rng, frozen):
         assert moved == (name != frozen)
 
 
+@pytest.mark.thorough
 def test_a_step_follows_the_reconstruction_and_so_many_times_the_other(rng):
     """The generator's gradient, against one taken by hand before either network has moved."""
     model, (inputs, images) = tiny(0.7), pairs(rng, 8)
@@ -106,6 +107,7 @@ def test_a_step_follows_the_reconstruction_and_so_many_times_the_other(rng):
         np.testing.assert_allclose(old - new, 0.1 * gradient, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_without_a_discriminator_there_is_one_loss_and_one_optimizer(rng):
     model, (inputs, images) = tiny(0.0), pairs(rng)
     model.compile(reconstruction_loss="mean_absolute_error")

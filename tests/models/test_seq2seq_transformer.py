@@ -51,6 +51,7 @@ def test_decoding_with_a_cache_is_decoding_without(model, rng):
     assert len({tuple(row) for row in found}) > 1
 
 
+@pytest.mark.thorough
 def test_beam_search_finds_what_trying_all_does(rng):
     model = Seq2SeqTransformer(6, 4, 1, 8, 0.0, max_length=4)
     model.build(model.natural_input_shape)
@@ -118,6 +119,7 @@ def test_attention_is_shares_of_the_source(model, rng):
     assert (weights[np.broadcast_to((source == 0)[:, None], weights.shape)] < 1e-6).all()
 
 
+@pytest.mark.thorough
 def test_translate_takes_one_text_or_many(model):
     texts = ["a b", "acd", "b", "a bcd a"]
     each = [model.translate(text) for text in texts]

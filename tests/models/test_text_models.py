@@ -115,6 +115,7 @@ def test_sampling_follows_the_seed_and_the_temperature(make):
     assert set(a) <= set(LETTERS)  # Neither padding nor the unknown token.
 
 
+@pytest.mark.thorough
 def test_samples_are_distributed_as_the_model_says(make):
     """One token drawn 20,000 times: within five standard errors of the model's probabilities."""
     model = make(vocabulary=LETTERS)
@@ -128,6 +129,7 @@ def test_samples_are_distributed_as_the_model_says(make):
     assert (np.abs(share - p) <= 5 * np.sqrt(p / len(drawn))).all()
 
 
+@pytest.mark.thorough
 def test_a_trained_model_counts(make, rng):
     model = make()
     model.compile(

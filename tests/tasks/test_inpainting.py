@@ -45,6 +45,7 @@ def _mask(path, hole):
     return str(path)
 
 
+@pytest.mark.thorough
 def test_predict_fills_the_box_and_leaves_the_rest(run, photo, tmp_path):
     path, pixels = photo
     output = tmp_path / "whole.png"
@@ -218,6 +219,7 @@ def test_the_others_see_nothing_of_the_hole(rng):
     assert means[0, 5, 6, 0] == pytest.approx((images[0, 4:8, 5:9].mean() + 1) / 2, abs=1e-6)
 
 
+@pytest.mark.thorough
 def test_a_model_that_knows_the_answer_beats_the_others(rng):
     """The figures of `measure`, with a model that paints the truth."""
     config = with_settings(TASK.config(), {"measured_images": 40, "batch_size": 16})
