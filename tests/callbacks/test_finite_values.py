@@ -301,3 +301,11 @@ def test_the_model_trains_as_before_when_the_watch_is_over():
     for a, b in zip(model.weights, other.weights, strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
     _fit(model, _rows())  # Nobody looks any more.
+
+
+def test_what_was_skipped_is_taken_along():
+    guard, other = FiniteValues(skip=True), FiniteValues(skip=True)
+    guard.skipped = ["epoch 1, step 3"]
+    other.set_state(guard.get_state())
+    other.skipped.append("epoch 2, step 1")
+    assert guard.left_out == 1 and other.left_out == 2

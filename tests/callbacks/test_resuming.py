@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 
 import keras
 import numpy as np
@@ -19,6 +20,7 @@ from keras import callbacks, layers
 
 from bigmodels import distribute
 from bigmodels.callbacks import BackupAndRestore
+from bigmodels.callbacks.state import Kept, packed, unpacked
 
 ROWS, BATCH, EPOCHS = 10, 4, 4  # Three batches an epoch, the last of two rows.
 KILLS = [(1, 0), (1, 2), (3, 1)]  # At the beginning of an epoch, and in its midst.
@@ -164,6 +166,33 @@ def test_each_epoch_has_an_order_of_its_own_that_follows_from_the_seed():
     assert [sorted(b) for b in order(5, 1, shuffle="batch")] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
+def test_without_shuffling_the_order_is_the_given_one(tmp_path):
+    plain = _model()
+    plain.fit(*_rows(), BATCH, EPOCHS, shuffle=False, verbose=0)
+    found = _fit(tmp_path, shuffle=False)[0]
+    for a, b in zip(found, plain.variables, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+DIGESTED = {
+    "array": np.diag,
+    "tensor": lambda v: tf.constant(np.diag(v)),
+    "sparse tensor": lambda v: tf.sparse.from_dense(np.diag(v)),
+    "ragged tensor": lambda v: tf.RaggedTensor.from_row_lengths(np.array(v), [1, 0, 2]),
+    "objects": lambda v: np.array([f"{each}" for each in v], "object"),
+}
+
+
+@pytest.mark.parametrize("kind", DIGESTED)
+def test_arrays_of_every_kind_are_known_by_their_values(kind):
+    def content(values):
+        arrays = {"x": DIGESTED[kind](values), "y": np.zeros(3), "batch_size": 2}
+        return distribute.repeatable.description(arrays)["content"]
+
+    assert content([1.0, 2.0, 0.0]) == content([1.0, 2.0, 0.0])
+    assert len({content(v) for v in ([1.0, 2.0, 0.0], [1.0, 0.0, 2.0], [1.0, 2.5, 0.0])}) == 3
+
+
 @pytest.mark.thorough
 def test_without_a_seed_one_is_drawn_and_kept(tmp_path, monkeypatch):
     drawn = iter([7, 8, 9, 10])
@@ -222,16 +251,16 @@ class _Curve(callbacks.Callback):
 class _Same(_Curve):
     def __init__(self):
         super().__init__()
-        self.own = 0
+        self.own = types.SimpleNamespace(epochs=0)  # No checkpoint takes that by itself.
 
     def on_epoch_end(self, epoch, logs=None):
-        self.own += 1
+        self.own.epochs += 1
 
     def get_state(self):
-        return {"own": self.own, "arrays": [np.arange(2)]}
+        return {"own": self.own.epochs, "arrays": [np.arange(2)]}
 
     def set_state(self, state):
-        self.own = state["own"]
+        self.own.epochs = state["own"]
         np.testing.assert_array_equal(state["arrays"][0], [0, 1])
 
 
@@ -249,7 +278,43 @@ def test_what_a_callback_counts_is_taken_along(tmp_path):
     assert repr(found[0].counted()) == repr(wanted[0].counted())
     assert type(found[0].seen) is collections.Counter
     assert found[0].begun == found[0].batches == 3 * EPOCHS
-    assert found[1].own == EPOCHS
+    assert found[1].own.epochs == EPOCHS
+
+
+def test_every_kind_of_value_comes_back():
+    value = {
+        "plain": [None, True, 1, 0.5, float("inf"), "a", b"\x00\xff"],
+        "of NumPy": (np.float32(0.1), np.arange(3, dtype="int8"), np.array(1.5), np.bool_(True)),
+        "of TensorFlow": [tf.constant(1.5), tf.constant([[1], [2]])],
+        "many": [{3}, frozenset({4}), (5,), collections.deque([6, 7], 2), collections.deque()],
+        (8, "key"): {9: {}, 1.0: []},
+    }
+    content, arrays = packed(value)
+    found = unpacked(json.loads(json.dumps(content)), arrays)
+    assert repr(found) == repr(value)
+    assert found["of NumPy"][1] is not value["of NumPy"][1]
+    for bad in ({"a": [object()]}, np.array([object()]), np.zeros(2, [("a", "f4")])):
+        with pytest.raises(TypeError):
+            packed(bad)
+
+
+def test_what_a_callback_may_change_is_compared_in_kind_too():
+    callback = callbacks.Callback()
+    callback.same, callback.number, callback.array = np.array(np.nan), 1, np.zeros(2, "float32")
+    kept = Kept(callback, None)
+    callback.number, callback.array = 1.0, np.zeros(2)
+    assert kept.state()["attributes"].keys() == {"number", "array"}
+
+
+def test_what_was_taken_along_once_is_so_again():
+    """Though it is what this process began with: the next one may begin otherwise."""
+    first, second = callbacks.Callback(), callbacks.Callback()
+    first.place, second.place = 5, 6
+    kept = Kept(first, None)
+    first.place = 6
+    state, kept = kept.state(), Kept(second, None)
+    kept.put_back(state)
+    assert kept.state()["attributes"] == {"place": 6}
 
 
 def test_what_cannot_be_taken_along_is_named_before_the_training(tmp_path):
@@ -292,7 +357,7 @@ KERAS = {
     "CSVLogger": lambda d: callbacks.CSVLogger(d / "log.csv"),
     "CSVLogger, append": lambda d: callbacks.CSVLogger(d / "log.csv", append=True),
     "EarlyStopping": lambda d: callbacks.EarlyStopping(
-        "loss", patience=9, restore_best_weights=True
+        "loss", min_delta=1e-3, patience=9, restore_best_weights=True
     ),
     "History": lambda d: callbacks.History(),
     "LambdaCallback": lambda d: callbacks.LambdaCallback(on_epoch_end=lambda *_: None, n=3),
@@ -412,13 +477,13 @@ def test_a_finished_training_gives_its_history_again_and_can_be_longer(tmp_path)
 
 def test_initial_epoch_counts(tmp_path):
     def fit(directory, kill):
-        return _fit(directory, kill=kill, initial_epoch=2)
+        return _fit(directory, kill=kill, x=_dataset(), initial_epoch=2)
 
     wanted = fit(tmp_path / "untouched", None)
     assert wanted[1] == [2, 3]
     _assert_same(_through(tmp_path / "killed", fit, [(3, 1)]), wanted)
     with pytest.raises(ValueError, match=r"initial_epoch: 9, but .* a checkpoint after epoch 4"):
-        _fit(tmp_path / "killed", initial_epoch=9, epochs=10)
+        _fit(tmp_path / "killed", x=_dataset(), initial_epoch=9, epochs=10)
 
 
 @pytest.mark.thorough
@@ -444,6 +509,7 @@ def test_a_signal_that_is_only_noted_ends_no_epoch(tmp_path):
     [
         (lambda b: [b, callbacks.BackupAndRestore("x")], "keras.callbacks.BackupAndRestore beside"),
         (lambda b: callbacks.CallbackList([b]), "callbacks: a CallbackList; give"),
+        (lambda b: [b, BackupAndRestore("x")], "callbacks: 2 of them say where to begin"),
     ],
 )
 def test_callbacks_that_do_not_go_together(others, message, tmp_path):
@@ -532,6 +598,13 @@ def test_validation_data_with_a_state_are_refused(tmp_path):
         _fit(tmp_path, x=_dataset(), validation_data=_with_layer())
 
 
+def test_validation_data_in_any_order_are_refused(tmp_path):
+    tf.random.set_seed(None)
+    data = tf.data.Dataset.from_tensor_slices(_rows()).shuffle(ROWS).batch(BATCH)
+    with pytest.raises(ValueError, match="validation_data: shuffle without a seed"):
+        _fit(tmp_path, x=_dataset(), validation_data=data)
+
+
 def test_draws_without_a_seed_are_refused(tmp_path):
     def unseeded():
         return _dataset().map(lambda x, y: (x + tf.random.uniform(tf.shape(x)), y))
@@ -610,6 +683,20 @@ def test_other_versions_are_refused(name, tmp_path):
         _fit(tmp_path)
 
 
+def test_other_metrics_are_refused(tmp_path):
+    _killed_at_once(tmp_path, model=_model(metrics=["mae"]))
+    with pytest.raises(ValueError, match=r"metrics: loss, but .* with loss, compile_metrics"):
+        _fit(tmp_path)
+
+
+def test_callbacks_that_are_missing_are_named(tmp_path, capsys):
+    with pytest.raises(_Killed):
+        _fit(tmp_path, _Curve(), kill=(1, 1))
+    _model().fit(*_rows(), BATCH, 2, verbose=0, callbacks=[BackupAndRestore(tmp_path)])
+    said = "Not among the callbacks any more, with what they had counted: _Curve, _KillAt.\n"
+    assert said in capsys.readouterr().err
+
+
 def test_checkpoints_in_the_form_before_are_refused(tmp_path):
     _killed_at_once(tmp_path)
     _change(tmp_path, lambda about: about.pop("format"))
@@ -618,10 +705,10 @@ def test_checkpoints_in_the_form_before_are_refused(tmp_path):
 
 
 class Named(distribute.Model):
-    def __init__(self, *names, units=2, policy=None):
-        super().__init__(dtype=policy)
+    def __init__(self, *names, units=2, dtype=None):
+        super().__init__()
         for name in names:
-            setattr(self, name, layers.Dense(units, use_bias=False))
+            setattr(self, name, layers.Dense(units, use_bias=False, dtype=dtype))
 
     def call(self, inputs):
         return self.first(inputs) - 2 * self.second(inputs)
@@ -661,15 +748,25 @@ def test_layers_assigned_in_another_order_get_their_own_weights(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("names", "units", "message"),
+    ("names", "changed", "message"),
     [
-        (("first", "second", "third"), 2, "another model: no third/kernel and 2 more"),
-        (("first", "second"), 1, r"first/kernel is float32\[3, 2\] there and float32\[3, 1\] here"),
+        (("first", "second", "third"), {}, "another model: no third/kernel and 2 more"),
+        (("first",), {}, "another model: unexpected second/kernel and 2 more"),
+        (
+            ("first", "second"),
+            {"units": 1},
+            r"first/kernel is float32\[3, 2\] there and float32\[3, 1\] here",
+        ),
+        (
+            ("first", "second"),
+            {"dtype": "bfloat16"},
+            r"first/kernel is float32\[3, 2\] there and bfloat16\[3, 2\] here",
+        ),
     ],
 )
-def test_another_architecture_is_refused_by_name(names, units, message, tmp_path):
-    def model(names, units):
-        made = _named(*names, units=units)
+def test_another_architecture_is_refused_by_name(names, changed, message, tmp_path):
+    def model(names, **changed):
+        made = _named(*names, **changed)
         for name in names:
             getattr(made, name).build((None, 3))
         made.optimizer.build(made.trainable_variables)
@@ -677,9 +774,9 @@ def test_another_architecture_is_refused_by_name(names, units, message, tmp_path
 
     x, y = _rows()
     data = {"x": x, "y": np.concatenate([y, y], 1), "batch_size": BATCH}
-    _killed_at_once(tmp_path, model=model(("first", "second"), 2), **data)
+    _killed_at_once(tmp_path, model=model(("first", "second")), **data)
     backup = BackupAndRestore(tmp_path, verbose=0)
-    other = model(names, units)
+    other = model(names, **changed)
     backup.look(other)
     with pytest.raises(ValueError, match=message):
         backup.restore(other)

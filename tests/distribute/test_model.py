@@ -153,6 +153,44 @@ def test_a_metric_within_the_model_that_may_not_add_up_is_refused():
     assert "seen" in model.fit(*DATA, verbose=0).history
 
 
+class Meant(Largest):
+    def __init__(self):
+        keras.metrics.Metric.__init__(self, name="meant")
+        self.value = self.add_variable((), "zeros", aggregation="mean")
+
+
+def test_a_metric_within_the_model_that_is_no_sum_is_refused():
+    with pytest.raises(ValueError, match=r"metrics: .* has aggregation='mean'"):
+        _model(_mirrored(2), hidden=lambda x: Watched(Meant())(x)).fit(*DATA, verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([tf.ones((2, 1)), tf.ones((3, 1))], "gather: 3 rows of one tensor beside 2 of another"),
+        (tf.constant(1.0), "expected rows of numbers"),
+        (tf.constant(["a"]), "expected rows of numbers"),
+        (tf.sparse.eye(2), "expected a dense tensor"),
+    ],
+    ids=["of two lengths", "scalar", "strings", "sparse"],
+)
+def test_what_cannot_be_gathered_is_refused(value, message):
+    with pytest.raises(ValueError, match=message):
+        _mirrored(2).run(lambda: distribute.all_gather(value))
+
+
+@pytest.mark.parametrize("static", [True, False])
+def test_what_is_not_of_the_batch_s_rows_is_not_gathered_as_such(static):
+    class Odd(keras.layers.Layer):
+        def call(self, x):
+            return x + keras.ops.sum(distribute.all_gather(tf.ones((4, 1)), every_row=True))
+
+    data = tf.data.Dataset.from_tensor_slices(DATA).batch(6, drop_remainder=static)
+    message = "gather: 3 rows of the batch, but a tensor's first axis 4"
+    with pytest.raises(ValueError, match=message):
+        _model(_mirrored(2), hidden=lambda x: Odd()(x)).fit(data, verbose=0)
+
+
 class OwnMetrics(distribute.Model):
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         return super().compute_metrics(x, y, y_pred, sample_weight)
@@ -447,6 +485,9 @@ def test_a_state_of_all_rows_goes_on_with_another_number_of_replicas(aggregation
         def __init__(self):
             keras.metrics.Metric.__init__(self, name="own")
             self.value = self.add_variable((), "ones", aggregation=aggregation)
+
+        def result(self):
+            return self.value + 0  # Not the variable, which a replica has in its own way.
 
     def step(model, rows):
         with model.distribute_strategy.scope():
