@@ -178,6 +178,7 @@ DIGESTED = {
     "array": np.diag,
     "tensor": lambda v: tf.constant(np.diag(v)),
     "sparse tensor": lambda v: tf.sparse.from_dense(np.diag(v)),
+    "of SciPy": lambda v: pytest.importorskip("scipy.sparse").csr_matrix(np.diag(v)),
     "ragged tensor": lambda v: tf.RaggedTensor.from_row_lengths(np.array(v), [1, 0, 2]),
     "objects": lambda v: np.array([f"{each}" for each in v], "object"),
 }
@@ -357,7 +358,7 @@ KERAS = {
     "CSVLogger": lambda d: callbacks.CSVLogger(d / "log.csv"),
     "CSVLogger, append": lambda d: callbacks.CSVLogger(d / "log.csv", append=True),
     "EarlyStopping": lambda d: callbacks.EarlyStopping(
-        "loss", min_delta=1e-3, patience=9, restore_best_weights=True
+        "loss", min_delta=1.0, patience=9, restore_best_weights=True
     ),
     "History": lambda d: callbacks.History(),
     "LambdaCallback": lambda d: callbacks.LambdaCallback(on_epoch_end=lambda *_: None, n=3),
