@@ -174,12 +174,17 @@ def test_without_shuffling_the_order_is_the_given_one(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+def _amid_ones(rows):
+    return np.pad(rows, ((0, 0), (900, 900)), constant_values=1.0)
+
+
 DIGESTED = {
     "array": np.diag,
     "tensor": lambda v: tf.constant(np.diag(v)),
-    "sparse tensor": lambda v: tf.sparse.from_dense(np.diag(v)),
+    # Longer than what their `repr` shows.
+    "sparse tensor": lambda v: tf.sparse.from_dense(_amid_ones(np.diag(v))),
     "of SciPy": lambda v: pytest.importorskip("scipy.sparse").csr_matrix(np.diag(v)),
-    "ragged tensor": lambda v: tf.RaggedTensor.from_row_lengths(np.array(v), [1, 0, 2]),
+    "ragged tensor": lambda v: tf.RaggedTensor.from_row_lengths(_amid_ones([v])[0], [901, 0, 902]),
     "objects": lambda v: np.array([f"{each}" for each in v], "object"),
 }
 
