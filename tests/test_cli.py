@@ -208,3 +208,27 @@ def test_devices_are_made_before_tensorflow_starts(tmp_path):
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True
     )
     assert done.stdout.strip() == "3", done.stderr
+
+
+@pytest.mark.thorough
+def test_steps_at_infinity_are_left_out_and_a_model_of_such_outputs_is_not_measured(tmp_path):
+    """The first step makes weights that float16 cannot hold, so that every later one overflows."""
+    run = tmp_path / "run"
+    done = _command(
+        "train",
+        *TINY,
+        "--task=image_classification",
+        f"--workdir={run}",
+        "--strategy=one_device",
+        "--epochs=1",
+        "--set=steps_per_epoch=8",
+        "--skip_bad_batches",
+        "--precision=mixed_float16",
+        *("--set=optimizer.name=sgd", "--set=optimizer.learning_rate=1e9"),
+        *("--set=optimizer.clip_norm=0", "--set=model.batch_normalization=False"),
+    )
+    assert done.returncode == 1, done.stderr
+    assert "this step is left out (7 so far)." in done.stderr
+    assert "train: the loss of the trained model is nan" in done.stderr.splitlines()[-1]
+    assert (run / "bad_batch.npz").exists() and (run / "model.keras").exists()
+    assert not (run / "result.json").exists()

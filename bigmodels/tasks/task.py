@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import os
 import shlex
 import types
@@ -337,6 +338,9 @@ class Task:
         Returns:
             `(splits, observed, found)`: `{split: {metric: float}}` for train, validation and test;
             `{split: {metric: Observations}}` for what has them; and what `draw` is to be given.
+
+        Raises:
+            FloatingPointError: if a loss is not finite.
         """
         # What is random in measuring (a GAN's noise, its judge) is the same every time.
         keras.utils.set_random_seed(config.seed)
@@ -345,6 +349,12 @@ class Task:
             split: model.evaluate(batches, return_dict=True, verbose=0)
             for split, batches in sets.items()
         }
+        for split, metrics in measured.items():
+            if not math.isfinite(metrics.get("loss", 0)):
+                raise FloatingPointError(
+                    f"{split}: the loss of the trained model is {metrics['loss']}, so its outputs "
+                    "are not finite; a lower learning rate or float32 may help"
+                )
         more, found = self.measure(model, data, config, measured)
         observed = {}
         for split, metrics in more.items():
