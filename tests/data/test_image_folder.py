@@ -73,6 +73,40 @@ def test_splits_may_lie_in_the_class_folders(tmp_path):
     assert "cat' holds ['" in _refused(tmp_path)
 
 
+def test_what_lies_beside_splits_in_class_folders_is_named(tmp_path):
+    _write(tmp_path, *(f"{y}/{s}/{{}}.png" for y in ("cat", "dog") for s in ("train", "val")))
+    _write(tmp_path, "cat/raw/{}.png", "dog/loose.png")
+    _, found, notes = _read(tmp_path)
+    assert len(found["train"]) == len(found["validation"]) == 6
+    assert notes.left_out == {
+        "images in 'raw', which is no split": 3,
+        "images beside the folders that are read": 1,
+    }
+
+
+@pytest.mark.parametrize("inner", ["images", "Train", "train_images"])
+def test_a_split_may_hold_one_folder_that_holds_the_classes(tmp_path, inner):
+    _write(tmp_path, f"train/{inner}/cat/{{}}.png", f"train/{inner}/dog/{{}}.png")
+    names, found, _ = _read(tmp_path)
+    assert names == ["cat", "dog"] and len(found["train"]) == 6
+
+
+def test_what_lies_beside_splits_and_classes_is_named(tmp_path):
+    _write(tmp_path, *(f"{s}/{y}/{{}}.png" for s in ("train", "val") for y in ("cat", "dog")))
+    _write(tmp_path, "more/{}.png", "a.png", "train/b.png", "val/c.png")
+    _, found, notes = _read(tmp_path)
+    assert len(found["train"]) == len(found["validation"]) == 6
+    assert notes.left_out == {
+        "images of 'more', which is no split": 3,
+        "images beside the folders that are read": 3,
+    }
+
+
+def test_a_training_split_of_one_class_is_refused(tmp_path):
+    _write(tmp_path, "train/cat/{}.png", "test/cat/{}.png")
+    assert "train' has 1 folders, expected one per class and at least two" in _refused(tmp_path)
+
+
 def test_a_split_without_class_folders_is_none(tmp_path):
     for unlabelled in ("{}.png", "images/{}.png", "unknown/{}.png"):
         root = tmp_path / unlabelled[:4]
@@ -97,6 +131,15 @@ def test_two_folders_for_one_split_are_refused(tmp_path):
         _write(tmp_path, f"{folder}/cat/{{}}.png", f"{folder}/dog/{{}}.png")
     message = _refused(tmp_path)
     assert "val' and '" in message and "are both for validation" in message
+    _write(tmp_path, "training/cat/{}.png", "training/dog/{}.png")
+    assert "training' are both for train; put them together" in _refused(tmp_path)
+
+
+def test_of_two_folders_for_training_that_with_classes_is_read(tmp_path):
+    _write(tmp_path, "train/{}.png", "training/cat/{}.png", "training/dog/{}.png")
+    _, found, notes = _read(tmp_path)
+    assert {path.partition("/")[0] for path in found["train"]} == {"training"}
+    assert any("images of 'train', which has no class folders" in line for line in notes.lines)
 
 
 def test_classes_of_other_splits_may_be_in_another_case_but_not_others(tmp_path):
@@ -104,6 +147,9 @@ def test_classes_of_other_splits_may_be_in_another_case_but_not_others(tmp_path)
     _, found, notes = _read(tmp_path)
     assert set(found["validation"].values()) == {"cat"}
     assert "val' has no folder for class 'dog'." in notes.lines[0]
+    _write(tmp_path, "val/dog/{}.png")
+    _, found, notes = _read(tmp_path)
+    assert sorted(found["validation"].values()) == ["cat"] * 3 + ["dog"] * 3
     _write(tmp_path, "val/cow/{}.png")
     assert "cow' is no class of the training images" in _refused(tmp_path)
 
@@ -128,12 +174,23 @@ def test_junk_is_passed_over_and_what_is_not_read_is_named(tmp_path):
     assert "film/a.heic', for one, is not read as an image" in _refused(tmp_path)
 
 
+def test_folders_that_begin_differently_are_no_splits(tmp_path):
+    _write(tmp_path, "bullet_train/{}.png", "steam_engine/{}.png")
+    assert _read(tmp_path)[0] == ["bullet_train", "steam_engine"]
+    _write(tmp_path / "more", "soft_test/{}.png", "soft_ball/{}.png")
+    assert _read(tmp_path / "more")[0] == ["soft_ball", "soft_test"]
+
+
 def test_one_folder_that_holds_everything_is_looked_into(tmp_path):
     _write(tmp_path, "archive/data/train/cat/{}.png", "archive/data/train/dog/{}.png")
-    _write(tmp_path, "__MACOSX/{}.png")
+    _write(tmp_path, "__MACOSX/{}.png", "archive/cover.png")
     names, found, notes = _read(tmp_path)
     assert names == ["cat", "dog"] and len(found["train"]) == 6
     assert "has one folder, 'archive': that is read" in notes.lines[0]
+    assert notes.left_out == {
+        "images beside the folders that are read": 1,
+        "hidden and system files or folders": 1,
+    }
 
 
 def test_images_further_down_count_as_the_class_and_it_is_said(tmp_path):
@@ -157,8 +214,17 @@ def test_names_may_begin_with_the_class(tmp_path, form):
     assert notes.left_out == {"images without a label": 1}
 
 
-def test_names_that_begin_with_no_class_are_refused(tmp_path):
-    _write(tmp_path, *(f"{name}_{i}.png" for name in ("IMG", "DSC") for i in range(5)))
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"{name}_{i}.png" for name in ("IMG", "DSC") for i in range(5)],
+        ["cat1.png", "cat2.png", "dog1.png", "dog2.png", *(f"{i}.png" for i in range(5))],
+        ["rose1.png", "tulip1.png", "lily1.png", "lily2.png", "aster7.png"],
+        [f"cat.{i}.png" for i in range(5)],
+    ],
+)
+def test_names_that_begin_with_no_class_are_refused(tmp_path, names):
+    _write(tmp_path, *names)
     assert "nor do the names of its images begin with classes" in _refused(tmp_path)
 
 
@@ -173,6 +239,16 @@ def test_flat_splits(tmp_path):
     }
     what = "images of test, which have no labels, so that it is no split"
     assert notes.left_out == {what: 3}
+    _write(tmp_path, *(f"valid/{y}.{i}.jpg" for y in ("cat", "dog") for i in range(2)))
+    assert "are both for validation" in _refused(tmp_path)
+
+
+def test_a_flat_split_of_other_classes_has_no_labels(tmp_path):
+    _write(tmp_path, *(f"train/{y}.{i}.jpg" for y in ("cat", "dog") for i in range(3)))
+    _write(tmp_path, *(f"test/{y}.{i}.jpg" for y in ("photo_a", "photo_b") for i in range(3)))
+    _, found, notes = _read(tmp_path)
+    assert [*found] == ["train"]
+    assert notes.left_out == {"images of test, which have no labels, so that it is no split": 6}
 
 
 @pytest.mark.parametrize(
@@ -212,6 +288,73 @@ def test_a_table_beside_the_folder_and_made_up_labels(tmp_path):
         assert names == ["cat", "dog"] and [*found] == ["train"] and len(found["train"]) == 4
 
 
+def test_made_up_labels_and_junk_are_no_tables(tmp_path):
+    _write(tmp_path, *(f"images/{y}.{i}.jpg" for y in ("cat", "dog") for i in range(3)))
+    for name in ("sample_submission.csv", "._labels.csv"):
+        (tmp_path / name).write_text("file,label\ncat.0.jpg,a\ncat.1.jpg,b\ndog.2.jpg,b\n")
+    assert _read(tmp_path)[0] == ["cat", "dog"]
+
+
+def test_a_table_tells_images_of_one_name_apart_by_their_folders(tmp_path):
+    _write(tmp_path, *(f"images/{day}/{i}.png" for day in ("mo", "tu") for i in range(3)))
+    rows = "".join(f"{day}/{i}.png,{day}\n" for day in ("mo", "tu") for i in range(3))
+    (tmp_path / "labels.csv").write_text("file,label\n" + rows)
+    _, found, _ = _read(tmp_path)
+    assert found["train"] == {f"images/{d}/{i}.png": d for d in ("mo", "tu") for i in range(3)}
+
+
+def test_numbers_as_classes_are_in_their_own_order(tmp_path):
+    _write(tmp_path, *(f"images/{i}.png" for i in range(3)))
+    (tmp_path / "labels.csv").write_text("file,label\n0.png,10\n1.png,9\n2.png,2\n")
+    assert _read(tmp_path)[0] == ["2", "9", "10"]
+
+
+def test_of_several_columns_the_one_most_like_a_label_is_read(tmp_path):
+    _write(tmp_path, *(f"images/{i}.png" for i in range(5)))
+    (tmp_path / "labels.csv").write_text(
+        ",file,y,set,label\n"
+        "0,0.png,1,red,cat\n"
+        "1, 1.png ,2,blue, dog \n"
+        "2,2.png,1,red,cat\n"
+        "3,3.png,2,blue,\n"
+    )
+    names, found, notes = _read(tmp_path)
+    assert names == ["cat", "dog"] and [*found["train"].values()] == ["cat", "dog", "cat"]
+    assert notes.left_out == {
+        "rows of 'labels.csv' without a label": 1,
+        "images without a label": 2,
+    }
+
+
+def test_an_index_without_a_name_is_no_label(tmp_path):
+    _write(tmp_path, *(f"images/{i}.png" for i in range(4)))
+    rows = "".join(f"{7 + i},{i}.png,{'ab'[i % 2]}\n" for i in range(4))
+    (tmp_path / "all.csv").write_text(",file,kind\n" + rows)
+    assert _read(tmp_path)[0] == ["a", "b"]
+
+
+def test_an_image_of_a_split_must_be_of_a_class_of_the_training_images(tmp_path):
+    _write(tmp_path, *(f"images/{i}.png" for i in range(4)))
+    rows = "0.png,cat,train\n1.png,dog,train\n2.png,cow,test\n3.png,cat,test\n"
+    (tmp_path / "all.csv").write_text("file,label,split\n" + rows)
+    assert "2.png' is of class 'cow', which is no class of the training images" in (
+        _refused(tmp_path)
+    )
+
+
+def test_colour_and_transparency_may_be_in_any_of_the_images(tmp_path):
+    for y in ("cat", "dog"):
+        _write(tmp_path, *(f"{y}/{i}.png" for i in range(11)))
+    grey = tf.io.encode_png(tf.zeros((2, 3, 2), "uint8")).numpy()
+    (tmp_path / "cat" / "0.png").write_bytes(grey)
+    data = load_images(f"images:{tmp_path}", 8)
+    assert data.image_shape == (2, 3, 3)
+    assert data.notes.lines == [
+        "images: 1 image with transparent parts, laid on white; the first is "
+        f"{str(tmp_path / 'cat' / '0.png')!r}."
+    ]
+
+
 def test_a_table_with_splits(tmp_path):
     _write(tmp_path, *(f"images/{i}.jpg" for i in range(9)))
     rows = "".join(f"{i}.jpg,{i % 2},{'train valid test'.split()[i % 3]}\n" for i in range(9))
@@ -246,6 +389,13 @@ def test_what_is_missing_of_the_splits_is_cut_from_train_and_said(tmp_path, caps
     assert data.sizes == {"train": 36, "validation": 22, "test": 4}
     line = "images: there is no folder for test; its images are cut from train."
     assert data.notes.lines == [line] == capsys.readouterr().err.splitlines()
-    # Who takes the first training images sees all classes.
-    labels = [int(y) for _, labels in data.train_sample for y in labels]
-    assert 6 < sum(labels) < 16
+    assert _mixed_classes(data)
+    for y in ("cat", "dog"):
+        _write(tmp_path, *(f"test/{y}/{i}.png" for i in range(2)))
+    data = load_images(f"images:{tmp_path}", 8)
+    assert data.sizes["train"] == 40 and _mixed_classes(data)
+
+
+def _mixed_classes(data):
+    """Whether who takes the first training images sees all classes."""
+    return {int(y) for _, labels in data.train_sample.take(1) for y in labels} == {0, 1}
