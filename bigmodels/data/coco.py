@@ -72,11 +72,9 @@ def read_coco(directory, notes=None, skip_bad_files=False):
     notes, root = notes or Notes(), pathlib.Path(directory)
     if not os.path.isdir(root):
         raise ValueError(f"coco: {str(root)!r} is not a directory")
-    found = _Images(root)
-    read = {
-        split: _File(path, found, notes, skip_bad_files)
-        for split, path in _annotation_files(root, notes).items()
-    }
+    inner, annotated = _annotation_files(root, notes)
+    found = _Images(root, inner)
+    read = {split: _File(path, found, notes, skip_bad_files) for split, path in annotated.items()}
     names = _class_names(read, notes)
     splits, seen = {}, {}
     for split, file in read.items():
@@ -94,7 +92,7 @@ def read_coco(directory, notes=None, skip_bad_files=False):
 
 
 def _annotation_files(root, notes):
-    """The JSON file of each split, that of train first."""
+    """The folder that holds everything, and the JSON file of each split, that of train first."""
     where = lambda folder: [  # noqa: E731
         name for name in files.folders("coco", folder) if not files.is_junk(name)
     ]
@@ -124,7 +122,7 @@ def _annotation_files(root, notes):
         )
     notes.leave_out("coco", "other JSON files", [path for path in found if path not in chosen])
     if len(chosen) == 1:
-        return {"train": chosen[0]}
+        return root, {"train": chosen[0]}
     by_split = {}
     for path in chosen:
         said = [path.stem.lower()]
@@ -142,14 +140,17 @@ def _annotation_files(root, notes):
         by_split[split] = path
     if "train" not in by_split:
         raise ValueError(f"coco: {str(root)!r} has no annotations for train")
-    return {split: by_split[split] for split in _SPLITS.values() if split in by_split}
+    return root, {split: by_split[split] for split in _SPLITS.values() if split in by_split}
 
 
 class _Images:
-    """The image files below a directory, found by whatever a JSON file calls them."""
+    """The image files below a directory, found by whatever a JSON file calls them.
 
-    def __init__(self, root):
-        self.root, self._all, self._named = root, None, None
+    `inner` is the folder in it that holds everything, mostly the directory itself.
+    """
+
+    def __init__(self, root, inner):
+        self.root, self.inner, self._all, self._named = root, inner, None, None
 
     def all(self):
         """All of them, in order."""
@@ -288,7 +289,7 @@ class _File:
     def pictures(self, names):
         """A `Picture` for each image that is there."""
         split = self.path.stem.removeprefix(_PREFIX).lstrip("_")
-        root = self._found.root
+        root = self._found.inner
         folders = [
             *(root / "images", root / "images" / split, root / split, self.path.parent),
             *(self.path.parent / "images", root),

@@ -155,6 +155,10 @@ def _without(what, name, place=3):
         (_row("images", width=0), "images[3]: width: 0, expected a number of pixels"),
         (_row("images", height=10**400), "images[3]: height: 1000"),
         (_row("images", id=True), "images[3]: id: True, expected a number from 0 on"),
+        (_row("images", width=20.5), "images[3]: width: 20.5, expected a number of pixels"),
+        (_row("images", height="1e1"), "images[3]: height: '1e1', expected a number of pixels"),
+        (_row("images", id=2.5), "images[3]: id: 2.5, expected a number from 0 on"),
+        (_row("images", file_name="C:\\"), "images[3]: file_name: 'C:\\\\', expected"),
         (_row("images", id=2), "images[3]: id: 2, which was there before"),
         (_row("images", file_name="/etc/passwd"), "images/etc/passwd', nor one in "),
         (_row("images", file_name=".."), "images[3]: file_name: '..', expected"),
@@ -258,6 +262,84 @@ def test_images_may_lie_anywhere_below_and_the_unlisted_are_named(folder):
     assert notes.left_out == {"images that no annotation file names": 1}
 
 
+def test_junk_and_other_files_are_passed_over(folder):
+    (folder / "annotations" / "._instances.json").write_text("{")
+    (folder / ".trash").mkdir()
+    (folder / ".trash" / "instances_train.json").write_text("{")
+    (folder / "settings").mkdir()
+    (folder / "settings" / "instances_train.json").write_text("{")
+    (folder / "annotations" / "captions.json").write_text("{")
+    notes = Notes()
+    assert len(read_coco(folder, notes)[0]["train"]) == 20
+    assert notes.left_out == {"other JSON files": 1}
+
+
+def test_one_folder_that_holds_everything_is_looked_into(folder):
+    (folder / "archive").mkdir()
+    for name in ("images", "annotations"):
+        (folder / name).rename(folder / "archive" / name)
+    notes = Notes()
+    assert len(read_coco(folder, notes)[0]["train"]) == 20
+    assert notes.lines == [f"coco: {str(folder)!r} has one folder, 'archive': that is read."]
+
+
+def test_images_may_lie_in_a_folder_beside_their_annotations(tmp_path):
+    for first, split in ((0, "train"), (100, "valid")):
+        write_coco(tmp_path / split, 4, first=first)
+        _json(tmp_path / split).rename(tmp_path / split / "labels.json")
+    notes = Notes()
+    splits, _ = read_coco(tmp_path, notes)
+    assert {split: len(rows) for split, rows in splits.items()} == {"train": 4, "validation": 4}
+    assert notes.lines == []
+
+
+def test_images_of_one_name_are_told_apart_by_their_folders(folder):
+    for number in (3, 4):
+        (folder / f"day{number}").mkdir()
+        path = folder / "images" / f"{number}.png"
+        path.rename(folder / f"day{number}" / "a.png")
+    _change(folder, _row("images", 3, file_name="C:\\x\\day3\\a.png"))
+    _change(folder, _row("images", 4, file_name="C:\\x\\day4\\a.png"))
+    splits, _ = read_coco(folder)
+    assert {f"day{n}/a.png" for n in (3, 4)} <= {
+        picture.path.relative_to(folder).as_posix() for picture in splits["train"]
+    }
+    _change(folder, _row("images", 3, file_name="C:\\x\\a.png"))
+    with pytest.raises(ValueError, match="image 3: there is no "):
+        read_coco(folder)
+
+
+def test_classes_are_in_the_order_of_their_numbers(folder):
+    _change(folder, lambda stored: _only(stored, "face", others=[{"id": 10, "name": "ten"}]))
+    assert read_coco(folder)[1] == ["face", "ten"]
+    _change(folder, lambda stored: _only(stored, "face", others=[{"id": "x", "name": "ex"}]))
+    assert read_coco(folder)[1] == ["face", "ex"]
+
+
+def test_what_sticks_out_by_rounding_alone_is_not_said(folder):
+    _change(folder, _row("annotations", 0, bbox=[-1e-4, 3, 20, 5], image_id=0))
+    notes = Notes()
+    splits, _ = read_coco(folder, notes)
+    assert splits["train"][0].objects[:, 0].min() >= 0 and notes.lines == []
+
+
+@pytest.mark.parametrize("box", [None, []])
+def test_an_outline_may_be_one_list_and_stand_beside_an_empty_box(folder, box):
+    before, _ = read_coco(folder)
+
+    def change(stored):
+        row = stored["annotations"][0]
+        left, top, width, height = row.pop("bbox")
+        row["segmentation"] = [left, top, left + width, top, left, top + height]
+        if box is not None:
+            row["bbox"] = box
+
+    _change(folder, change)
+    after, _ = read_coco(folder)
+    for a, b in zip(before["train"], after["train"], strict=True):
+        np.testing.assert_array_equal(a.objects, b.objects)
+
+
 def test_label_studio_s_result_json(folder):
     _json(folder).rename(folder / "result.json")
     assert len(read_coco(folder)[0]["train"]) == 20
@@ -276,6 +358,8 @@ def _only(stored, name, **more):
         ((), ["face"], None),
         (({"id": 0, "name": "face", "supercategory": "none"},), ["face"], "0, 7 are all named"),
         (({"id": 8, "name": "car"},), ["face", "car"], "1 categories have no box, but are"),
+        # One that has boxes is a class, whatever others call it.
+        (({"id": 8, "name": "car", "supercategory": "face"},), ["face", "car"], "have no box, but"),
         (
             (
                 {"id": 0, "name": "head", "supercategory": "none"},
