@@ -20,6 +20,9 @@ def _history(values):
         ([2.0, 1.0, 1.0], 0.4, 1.0, "It fits the training data clearly better"),
         ([2.0, 1.0, 1.0], 0.99, 1.0, "It does not overfit; a larger model"),
         ([2.0, 1.0, 1.0], 0.8, 1.0, "It fits well"),
+        # A gap of 60 % is no clear one yet, whether the loss still falls or not.
+        ([2.0, 1.0, 1.0], 1.0, 1.6, "It fits well"),
+        ([3.0, 2.0, 1.0], 1.0, 1.6, "It underfits"),
         ([2.0, 2e-3, 1e-3], 1e-6, 1e-3, "It fits: validation loss is next to nothing"),
     ],
 )
@@ -102,6 +105,15 @@ def test_everything_a_reader_asks_is_on_the_page():
     assert len(page.images) == 3  # Two curves, and the examples.
 
 
+def test_notes_and_a_single_step_are_on_the_page(monkeypatch):
+    said = "images: left out bad files (1): '<img>' is empty."
+    monkeypatch.setitem(RESULT, "notes", [said])
+    monkeypatch.setitem(RESULT, "steps", 1)
+    page = _page()
+    assert said in Page(page).text and "<img>" not in page
+    assert "1 step" in Page(page).text and "1 steps" not in Page(page).text
+
+
 def test_settings_are_those_that_were_used():
     config = {
         "config": {"precision": "auto", "rate": None, "size": [], "stop": None, "seed": 0},
@@ -123,7 +135,7 @@ def test_one_epoch_has_an_axis_of_whole_epochs():
     low, high = axes.get_xlim()
     assert (low, high) == (0.5, 1.5)
     assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [1]
-    assert axes.get_ylim()[1] <= 101
+    assert 100 < axes.get_ylim()[1] <= 101 and "accuracy (%)" in axes.get_ylabel()
 
 
 def test_calibration_is_drawn_from_bins_of_many_answers():
@@ -138,7 +150,14 @@ def test_calibration_is_drawn_from_bins_of_many_answers():
     share = right[np.argsort(confidence)][:34].mean()
     assert points.get_ydata()[0] == pytest.approx(share)
     (_, low), (_, high) = bars.get_segments()[0]
-    assert low < share < high and caps.get_ydata()[0] == low
+    z, n = 1.959964, 34  # Wilson's interval, by its formula.
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    reach = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
+    assert (low, high) == pytest.approx((middle - reach, middle + reach))
+    assert caps.get_ydata()[0] == low
+    # No more bins than asked for.
+    (drawn,) = plots.reliability(confidence, right, 4).axes[0].containers
+    assert len(drawn.lines[0].get_xdata()) == 4
     # Fewer answers than a bin holds are one bin.
     assert (
         len(plots.reliability(confidence[:9], right[:9], 15).axes[0].containers[0][0].get_xdata())
