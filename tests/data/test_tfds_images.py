@@ -9,6 +9,10 @@ import tensorflow as tf
 import tensorflow_datasets as datasets
 
 from bigmodels.data import images, load_images
+from bigmodels.predict import predict
+from bigmodels.run_directory import RunDirectory
+from bigmodels.train import train
+from tests.tasks.test_tasks import TINY
 
 F = datasets.features
 NAMED = F.ClassLabel(names=["a", "b"])
@@ -85,6 +89,25 @@ def test_of_16_bits_the_upper_8_are_read_as_of_a_file(tmp_path):
     assert data.notes.lines == [
         "dataset: 'odd' has 16 bits a channel, of which the upper 8 are read."
     ]
+
+
+@pytest.mark.thorough
+def test_four_channels_are_trained_on_and_predicted(tmp_path):
+    pixels = _write(tmp_path, {"y": NAMED}, {"y": [0, 1]}, channels=4)
+    config = TINY["image_classification"] | {"dataset": "odd", "data_dir": str(tmp_path)}
+    train("image_classification", tmp_path / "run", config | {"epochs": 1}, verbose=0)
+    folder = tmp_path / "new"
+    folder.mkdir()
+    for i, image in enumerate(pixels[40:44]):
+        (folder / f"{i}.png").write_bytes(tf.io.encode_png(image).numpy())
+    (folder / "opaque.png").write_bytes(tf.io.encode_png(pixels[0, ..., :3]).numpy())
+    rows = list(predict(tmp_path / "run", input=str(folder)))
+    inputs = np.concatenate(
+        [pixels[40:44], np.dstack([pixels[0, ..., :3], np.full((6, 5), 255)])[None]]
+    )
+    model = RunDirectory(tmp_path / "run").load_model()
+    expected = model.predict_proba(inputs / np.float32(255), verbose=0).max(-1)
+    assert [row["probability"] for row in rows] == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("labels", [{"a": NAMED, "b": NAMED}, {"a": F.Text(), "b": F.Text()}, {}])

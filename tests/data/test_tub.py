@@ -1,9 +1,11 @@
 """A tub is read as Donkeycar means it, or one line says which file and line of it cannot be."""
 
 import contextlib
+import html
 import json
 import math
 import os
+import pathlib
 
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ from hypothesis import HealthCheck, given, settings
 
 from bigmodels.data import load_driving
 from bigmodels.data.tub import read_tub
+from bigmodels.predict import predict
 from bigmodels.train import train
+from tests.tasks.test_tasks import TINY
 from tests.test_fuzz import Refused, ask, mutated
 from tests.tubs import write_tub
 
@@ -169,6 +173,65 @@ def test_a_training_sees_a_bad_frame_before_it_writes_anything(tub, tmp_path):
     with pytest.raises(ValueError, match=r"tub: .*7_cam_.* cannot be decoded: it ends too early"):
         train("driving", tmp_path / "run", config, verbose=0)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.thorough
+def test_bad_frames_and_lines_are_left_out_when_asked(tub, tmp_path, capsys):
+    empty, catalog = tub / "images" / "7_cam_image_array_.jpg", tub / "catalog_1.catalog"
+    config = TINY["driving"] | {"dataset": f"tub:{tub}", "epochs": 1}
+    empty.write_bytes(b"")
+    assert _refused(tub) == f"tub: {str(empty)!r} cannot be decoded: it is empty"
+    _replace_line(catalog, 3, '{"_index": 32, "cam/')
+    assert _refused(tub).startswith(f"tub: {str(catalog)!r}, line 3: ")
+    with pytest.raises(ValueError, match=r"catalog_1\.catalog', line 3: "):
+        train("driving", tmp_path / "run", config, verbose=0)
+    assert not (tmp_path / "run").exists() and capsys.readouterr().err == ""
+
+    skips = {"data.skip_bad_files": True}
+    result = train("driving", tmp_path / "run", config | skips, verbose=0)
+    assert result["left_out"] == {"damaged lines": 1, "bad files": 1}
+    lines, files = result["notes"]
+    assert lines.startswith("tub: left out damaged lines (1): 'catalog_1.catalog, line 3' ")
+    assert files == f"tub: left out bad files (1): {str(empty)!r} cannot be decoded: it is empty."
+    assert capsys.readouterr().err.splitlines()[:2] == [lines, files]
+    assert html.escape(files) in (tmp_path / "run" / "report.html").read_text()
+
+    rows = list(predict(tmp_path / "run", input=str(tub)))
+    assert len(rows) == 58 and str(empty) not in {row["file"] for row in rows}
+    # Of every frame that is left, its own angle.
+    numbers = [int(pathlib.Path(row["file"]).name.partition("_")[0]) for row in rows]
+    assert [row["user_angle"] for row in rows] == pytest.approx(np.sin(np.array(numbers) / 5))
+    assert [line.partition(":")[2] for line in capsys.readouterr().err.splitlines()[-2:]] == [
+        line.partition(":")[2] for line in (lines, files)
+    ]
+
+
+def test_the_angles_stay_with_their_frames_when_some_are_left_out(tub):
+    angle_of = {}
+    for path in (tub / "images").iterdir():
+        frame = tf.cast(tf.io.decode_jpeg(path.read_bytes()), "float32").numpy().tobytes()
+        angle_of[frame] = np.float32(np.sin(int(path.name.partition("_")[0]) / 5))
+    for number in (0, 3, 30):
+        (tub / "images" / f"{number}_cam_image_array_.jpg").write_bytes(b"")
+    data = load_driving(f"tub:{tub}", 8, gap=2, skip_bad_files=True)
+    for frame, angle in _frames(data):
+        assert angle_of[frame.tobytes()] == pytest.approx(float(angle[0]))
+
+
+def _frames(data):
+    for batches in (data.train_sample, data.validation, data.test):
+        for images, angles in batches.as_numpy_iterator():
+            yield from zip(images, angles, strict=True)
+
+
+def test_catalogues_that_cannot_be_read_are_left_out_when_asked(tub):
+    (tub / "catalog_1.catalog").unlink()
+    assert "catalog_1.catalog' cannot be read: No such file" in _refused(tub)
+    data = load_driving(f"tub:{tub}", 8, gap=2, skip_bad_files=True)
+    assert data.notes.left_out == {"catalogues that cannot be read": 1}
+    for path in (tub / "images").iterdir():
+        path.write_bytes(b"")
+    assert _refused(tub, skip_bad_files=True).startswith("tub: no frame is left; '")
 
 
 @pytest.fixture(scope="module")

@@ -398,6 +398,27 @@ def test_predict_images(runs, sets):
         list(predict(run, input=__file__))
 
 
+@pytest.mark.parametrize("name", ["image_classification", "object_detection", "driving"])
+def test_predict_says_what_is_read_otherwise_or_not_at_all(name, runs, tmp_path, capsys):
+    clear = tf.io.encode_png(np.zeros((12, 16, 4), "uint8")).numpy()
+    white = tf.io.encode_png(np.full((12, 16, 3), 255, "uint8")).numpy()
+    (tmp_path / "clear.png").write_bytes(clear)
+    (tmp_path / "white.png").write_bytes(white)
+    (tmp_path / "photo.heic").touch()
+    rows = list(predict(runs(name)[0], input=str(tmp_path)))
+    first, second = ({k: v for k, v in row.items() if k != "file"} for row in rows)
+    assert first == pytest.approx(second) if name != "object_detection" else first == second
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        f"input: left out files that are not read as images (1): {str(tmp_path / 'photo.heic')!r}.",
+        "input: 1 image with transparent parts, laid on white; the first is "
+        f"{str(tmp_path / 'clear.png')!r}.",
+    ]
+    (tmp_path / "empty.png").touch()
+    with pytest.raises(ValueError, match=r"empty\.png' cannot be decoded: it is empty"):
+        list(predict(runs(name)[0], input=str(tmp_path)))
+
+
 def test_predict_text(runs):
     run, _ = runs("text_generation")
     options = {"prompt": "the ", "length": 20, "temperature": 0.7, "seed": 5}
