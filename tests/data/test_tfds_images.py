@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as datasets
 
-from bigmodels.data import images, load_images
+from bigmodels.data import images, load_images, tfds
 from bigmodels.predict import predict
 from bigmodels.run_directory import RunDirectory
 from bigmodels.train import train
@@ -108,6 +108,43 @@ def test_four_channels_are_trained_on_and_predicted(tmp_path):
     model = RunDirectory(tmp_path / "run").load_model()
     expected = model.predict_proba(inputs / np.float32(255), verbose=0).max(-1)
     assert [row["probability"] for row in rows] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("others", "supervised"),
+    [(("a", "b"), ("img", "b")), (("a", "label"), None)],
+)
+def test_of_several_labels_the_supervised_one_or_that_called_so_is_read(
+    tmp_path, others, supervised
+):
+    first, second = others
+    _write(tmp_path, {first: NAMED, second: F.ClassLabel(names=["x", "y"])},
+           {first: [0, 1], second: [1, 0]}, supervised)  # fmt: skip
+    assert load_images("odd", 8, data_dir=tmp_path).class_names == ["x", "y"]
+
+
+def test_an_integer_of_any_name_is_a_label_if_it_is_supervised(tmp_path):
+    _write(tmp_path, {"kind": F.Scalar(np.int32), "y": F.Scalar(np.float32)},
+           {"kind": [3, 5], "y": [0.0, 1.0]}, ("img", "kind"))  # fmt: skip
+    data = load_images("odd", 8, data_dir=tmp_path)
+    assert data.class_names == ["3", "5"]
+    assert "dataset: the 2 values of 'kind' of 'odd' are the classes." in data.notes.lines
+
+
+def test_an_integer_that_nothing_calls_a_label_is_none(tmp_path):
+    _write(tmp_path, {"kind": F.Scalar(np.int32)}, {"kind": [3, 5]})
+    with pytest.raises(ValueError, match="is not images with one class label each, but"):
+        load_images("odd", 8, data_dir=tmp_path)
+
+
+def test_too_few_and_too_many_values_of_a_label_are_refused(tmp_path, monkeypatch):
+    _write(tmp_path / "one", {"y": F.Text()}, {"y": ["a", "a"]})
+    with pytest.raises(ValueError, match="'odd' has 1 classes, expected at least two"):
+        load_images("odd", 8, data_dir=tmp_path / "one")
+    _write(tmp_path / "two", {"y": F.Text()}, {"y": ["a", "b"]})
+    monkeypatch.setattr(tfds, "_MOST_CLASSES", 1)
+    with pytest.raises(ValueError, match="'odd' has more than 1 labels 'y'"):
+        load_images("odd", 8, data_dir=tmp_path / "two")
 
 
 @pytest.mark.parametrize("labels", [{"a": NAMED, "b": NAMED}, {"a": F.Text(), "b": F.Text()}, {}])
