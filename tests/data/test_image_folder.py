@@ -292,15 +292,20 @@ def test_made_up_labels_and_junk_are_no_tables(tmp_path):
     _write(tmp_path, *(f"images/{y}.{i}.jpg" for y in ("cat", "dog") for i in range(3)))
     for name in ("sample_submission.csv", "._labels.csv"):
         (tmp_path / name).write_text("file,label\ncat.0.jpg,a\ncat.1.jpg,b\ndog.2.jpg,b\n")
-    assert _read(tmp_path)[0] == ["cat", "dog"]
+    (tmp_path / "size.csv").write_text("width,height\n")
+    names, _, notes = _read(tmp_path)
+    assert names == ["cat", "dog"] and not any("column" in line for line in notes.lines)
 
 
 def test_a_table_tells_images_of_one_name_apart_by_their_folders(tmp_path):
-    _write(tmp_path, *(f"images/{day}/{i}.png" for day in ("mo", "tu") for i in range(3)))
-    rows = "".join(f"{day}/{i}.png,{day}\n" for day in ("mo", "tu") for i in range(3))
+    _write(tmp_path, *(f"{split}/{i}.png" for split in ("train", "test") for i in range(4)))
+    rows = "".join(f"train/{i}.png,{'ab'[i % 2]}\ntest/{i}.png,{'ba'[i % 2]}\n" for i in range(4))
     (tmp_path / "labels.csv").write_text("file,label\n" + rows)
     _, found, _ = _read(tmp_path)
-    assert found["train"] == {f"images/{d}/{i}.png": d for d in ("mo", "tu") for i in range(3)}
+    assert found == {
+        "train": {f"train/{i}.png": "ab"[i % 2] for i in range(4)},
+        "test": {f"test/{i}.png": "ba"[i % 2] for i in range(4)},
+    }
 
 
 def test_numbers_as_classes_are_in_their_own_order(tmp_path):
