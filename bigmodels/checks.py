@@ -17,7 +17,6 @@ import re
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.trainers.data_adapters import array_slicing, data_adapter_utils
 
 # The fault found inside a graph travels out in TensorFlow's own error text, between these marks.
 _OPEN, _CLOSE = "<bad input: ", " :bad input>"
@@ -169,6 +168,12 @@ def _number(value):
     return "any" if value is None else f"{value:g}"
 
 
+def is_array(value):
+    """Whether Keras takes a value for an array."""
+    tensors = tf.Tensor | tf.SparseTensor | tf.RaggedTensor
+    return isinstance(value, tensors) or hasattr(value, "__array__") or hasattr(value, "tocoo")
+
+
 def check_array(name, value, spec):
     """Check an array in memory, value by value.
 
@@ -183,8 +188,9 @@ def check_array(name, value, spec):
     """
     if hasattr(value, "iloc"):
         value = _of_pandas(name, value)
-    if data_adapter_utils.is_scipy_sparse(value):
-        value = data_adapter_utils.scipy_sparse_to_tf_sparse(value)
+    if hasattr(value, "tocoo"):  # One of SciPy's sparse ones.
+        value = value.tocoo()
+        value = tf.SparseTensor(np.stack([value.row, value.col], 1), value.data, value.shape)
     elif not isinstance(value, np.ndarray | tf.Tensor | tf.SparseTensor | tf.RaggedTensor):
         value = np.asarray(value)
     if not len(value.shape):
@@ -253,7 +259,7 @@ def check_arrays(name, value, spec):
         ValueError: naming the array, the element and its value, or what the dict lacks.
     """
     for _, part_name, part, part_spec in _leaves(name, value, spec):
-        if array_slicing.can_slice_array(part):
+        if is_array(part):
             check_array(part_name, part, part_spec)
 
 

@@ -4,7 +4,8 @@ import contextlib
 
 import keras
 import tensorflow as tf
-from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
+
+from bigmodels.distribute.upstream import GraphOrParentsInXlaContext
 
 
 def has_gpu():

@@ -4,7 +4,8 @@ import uuid
 
 import tensorflow as tf
 from tensorflow.core.framework import summary_pb2
-from tensorflow.python.data.ops.dataset_ops import UnaryUnchangedStructureDataset
+
+from bigmodels.distribute.upstream import UnaryUnchangedStructureDataset
 
 _TAG = "waiting"
 

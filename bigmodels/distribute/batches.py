@@ -2,10 +2,10 @@
 
 import keras
 import tensorflow as tf
-from keras.src.trainers.data_adapters import data_adapter, get_data_adapter
 
 from bigmodels import checks
 from bigmodels.distribute import replicas
+from bigmodels.distribute.upstream import DataAdapter, data_adapters
 
 _PRIME = 16777619
 
@@ -28,7 +28,7 @@ class Everywhere(tf.distribute.DistributedDataset):
         return self._dataset.element_spec
 
 
-class WrappedAdapter(data_adapter.DataAdapter):
+class WrappedAdapter(DataAdapter):
     """An adapter of Keras' in `_adapter`, of which a subclass changes the data set."""
 
     def on_epoch_begin(self):
@@ -63,7 +63,7 @@ class GlobalBatches(WrappedAdapter):
             raise ValueError(
                 "x: is distributed already; give the data set of global batches, fit divides it"
             )
-        self._adapter = get_data_adapter(x=x, **kwargs)
+        self._adapter = data_adapters.get_data_adapter(x=x, **kwargs)
         self._dataset = Everywhere(self._adapter.get_tf_dataset())
 
     def get_tf_dataset(self):

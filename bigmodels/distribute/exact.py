@@ -11,10 +11,9 @@ import types
 
 import keras
 import tensorflow as tf
-from keras.src.backend.tensorflow.optimizer import TFOptimizer
-from keras.src.optimizers.base_optimizer import BaseOptimizer
 
 from bigmodels.distribute import replicas
+from bigmodels.distribute.upstream import BaseOptimizer, TFOptimizer
 
 
 def _moments(layer, inputs, mask):

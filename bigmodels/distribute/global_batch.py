@@ -10,12 +10,17 @@ import functools
 import keras
 import tensorflow as tf
 from keras import ops
-from keras.src.backend import set_keras_mask
-from keras.src.losses.loss import apply_mask, squeeze_or_expand_to_same_rank
-from keras.src.trainers.compile_utils import CompileMetrics, get_loss
 
 from bigmodels.distribute import replicas
 from bigmodels.distribute.recognition import CLASSES, DECLARED, is_row_by_row
+from bigmodels.distribute.upstream import (
+    CompileMetrics,
+    apply_mask,
+    get_keras_mask,
+    get_loss,
+    set_keras_mask,
+    squeeze_or_expand_to_same_rank,
+)
 
 _SUMS = keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2
 
@@ -50,7 +55,7 @@ class GlobalMean(keras.losses.Loss):
         if not (_keras_calls(loss) and is_row_by_row(loss, y_pred)):
             return self._of_all_rows(loss, y_true, y_pred, sample_weight)
         # As `keras.losses.Loss.__call__`, up to what the sum is divided by.
-        in_mask = getattr(y_pred, "_keras_mask", None)
+        in_mask = get_keras_mask(y_pred)
         to_tensor = functools.partial(ops.convert_to_tensor, dtype=loss.dtype)
         with keras.name_scope(loss.name):
             values = loss.call(
@@ -58,7 +63,7 @@ class GlobalMean(keras.losses.Loss):
             )
             if values.shape.rank == 0:
                 raise ValueError(f"loss: {loss.name!r} is not row by row: it gives one number")
-            out_mask = getattr(values, "_keras_mask", None)
+            out_mask = get_keras_mask(values)
             masks = [tf.cast(mask, "bool") for mask in (in_mask, out_mask) if mask is not None]
             mask = functools.reduce(tf.logical_and, masks) if masks else None
             divisor = tf.cast(tf.size(values), values.dtype)
@@ -118,7 +123,7 @@ def _gathered(name, values, every_row=True, again=True):
     """
     kept = replicas.gathered()
     rows = [v for v in tf.nest.flatten(values) if hasattr(v, "shape") and v.shape.rank != 0]
-    masks = [getattr(v, "_keras_mask", None) for v in rows]
+    masks = [get_keras_mask(v) for v in rows]
     wanted = {id(v): v for v in [*rows, *masks] if v is not None and (again or id(v) not in kept)}
     try:
         found = replicas.gather_alike(list(wanted.values()), every_row) if wanted else []

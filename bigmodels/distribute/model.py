@@ -8,15 +8,17 @@ import types
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.backend import compute_output_spec
-from keras.src.models.functional import Functional
-from keras.src.trainers import data_adapters
-from keras.src.trainers.data_adapters import array_slicing
 
 from bigmodels import checks
 from bigmodels.distribute import exact, global_batch, replicas, resume, steps, streams, targets
 from bigmodels.distribute.batches import GlobalBatches, symbolic
 from bigmodels.distribute.strategies import writes
+from bigmodels.distribute.upstream import (
+    Functional,
+    array_slicing,
+    compute_output_spec,
+    data_adapters,
+)
 
 
 @functools.cache

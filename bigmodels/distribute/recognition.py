@@ -5,7 +5,8 @@ import weakref
 
 import keras
 import tensorflow as tf
-from keras.src.losses.losses import LossFunctionWrapper
+
+from bigmodels.distribute.upstream import LossFunctionWrapper
 
 # Keras' functions that give each row its own number, whatever the others are. Not among them, as
 # they look at all rows: `circle`, and `hinge` and `squared_hinge`, which first look whether any

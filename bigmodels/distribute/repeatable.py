@@ -6,8 +6,13 @@ import zlib
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.trainers.data_adapters import array_data_adapter, array_slicing, data_adapter
-from keras.src.utils.rng_utils import get_random_seed
+
+from bigmodels.distribute.upstream import (
+    ArrayDataAdapter,
+    DataAdapter,
+    array_slicing,
+    get_random_seed,
+)
 
 # Operations that depend on what was called before them.
 _PYTHON = ("PyFunc", "EagerPyFunc")
@@ -196,7 +201,7 @@ def new_seed():
     return int(np.random.SeedSequence().entropy % 2**31) if seed is None else int(seed)
 
 
-class ShuffledArrays(data_adapter.DataAdapter):
+class ShuffledArrays(DataAdapter):
     """Arrays in an order that follows from a seed and an epoch.
 
     Keras shuffles arrays with random numbers whose state cannot be had.
@@ -210,7 +215,7 @@ class ShuffledArrays(data_adapter.DataAdapter):
     def __init__(self, arguments, seed):
         self._seed, self._shuffle = seed, arguments.get("shuffle", True)
         names = ("x", "y", "sample_weight", "class_weight", "batch_size")
-        self._plain = array_data_adapter.ArrayDataAdapter(
+        self._plain = ArrayDataAdapter(
             **{name: arguments.get(name) for name in names},
             steps=arguments.get("steps_per_epoch"),
             shuffle=False,

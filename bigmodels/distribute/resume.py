@@ -11,10 +11,10 @@ import types
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.trainers.data_adapters import array_slicing
 
 from bigmodels.distribute import repeatable, replicas
 from bigmodels.distribute.batches import Everywhere
+from bigmodels.distribute.upstream import array_slicing
 from bigmodels.distribute.variables import named_variables, plain
 
 
@@ -241,7 +241,7 @@ def epochs_from(iterator, resumable, strategy):
     its orders: a run that goes on could not tell how many have been used up.
 
     Args:
-        iterator: A `keras.src.trainers.epoch_iterator.EpochIterator` that was not used yet.
+        iterator: An `upstream.TFEpochIterator` that was not used yet.
         resumable: The `Resumable` that says where to begin.
         strategy: The `tf.distribute` strategy.
 

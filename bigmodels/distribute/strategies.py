@@ -9,11 +9,10 @@ import threading
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.distribute import collective_all_reduce_strategy as collective
-from tensorflow.python.distribute import collective_util, distribute_lib
 
 from bigmodels.checks import shown
 from bigmodels.distribute import replicas
+from bigmodels.distribute.upstream import CollectiveAllReduceExtended, Options, Strategy
 
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
 _ADDRESS = re.compile(r"[^\s\0\ud800-\udfff]+:([0-9]{1,5})")
@@ -252,7 +251,7 @@ def make_cpu_devices(count):
         raise ValueError(f"devices: {count}, but TensorFlow has already started") from error
 
 
-class _CpuWorkers(collective.CollectiveAllReduceExtended):
+class _CpuWorkers(CollectiveAllReduceExtended):
     """TensorFlow's, but that a worker without GPUs uses all logical CPU devices, not the first."""
 
     def _initialize_local_devices(self, cluster_resolver, worker_device):
@@ -271,9 +270,9 @@ class _MultiWorker(tf.distribute.MultiWorkerMirroredStrategy):
     """`tf.distribute.MultiWorkerMirroredStrategy` over all devices of each worker."""
 
     def __init__(self, resolver):
-        options = collective_util.Options()
+        options = Options()
         extended = _CpuWorkers(self, cluster_resolver=resolver, communication_options=options)
-        distribute_lib.Strategy.__init__(self, extended)
+        Strategy.__init__(self, extended)
 
 
 def _logical(kind):

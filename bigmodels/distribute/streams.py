@@ -3,17 +3,16 @@
 import types
 
 import keras
-from keras.src.trainers import data_adapters
-from keras.src.trainers.data_adapters import data_adapter
 
 from bigmodels import checks
 from bigmodels.distribute.batches import WrappedAdapter
+from bigmodels.distribute.upstream import DataAdapter, data_adapters
 
 
 def is_stream(x):
     """Whether Keras makes batches of `x` one after another, without holding all of it."""
     return (
-        isinstance(x, types.GeneratorType | keras.utils.PyDataset | data_adapter.DataAdapter)
+        isinstance(x, types.GeneratorType | keras.utils.PyDataset | DataAdapter)
         or data_adapters.is_torch_dataloader(x)
         or data_adapters.is_grain_dataset(x)
     )

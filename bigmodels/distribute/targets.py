@@ -9,13 +9,17 @@ import functools
 import keras
 import tensorflow as tf
 from keras import losses, tree
-from keras.src.backend import compute_output_spec
-from keras.src.losses.loss import squeeze_or_expand_to_same_rank
-from keras.src.losses.losses import LossFunctionWrapper
-from keras.src.trainers.compile_utils import CompileLoss, get_loss
 
 from bigmodels import checks
 from bigmodels.distribute.global_batch import GlobalMean
+from bigmodels.distribute.upstream import (
+    CompileLoss,
+    LossFunctionWrapper,
+    compute_output_spec,
+    get_keras_mask,
+    get_loss,
+    squeeze_or_expand_to_same_rank,
+)
 
 # Those that take probabilities, unless they have a `from_logits` that says otherwise.
 _OF_PROBABILITIES = (
@@ -273,7 +277,7 @@ def metric_weights(sample_weight, y_pred):
     Returns:
         The weights; where an output has a mask over time, those of rows as columns `(batch, 1)`.
     """
-    masks = [getattr(output, "_keras_mask", None) for output in tree.flatten(y_pred)]
+    masks = [get_keras_mask(output) for output in tree.flatten(y_pred)]
     if sample_weight is None or all(mask is None or len(mask.shape) < 2 for mask in masks):
         return sample_weight
     return tree.map_structure(

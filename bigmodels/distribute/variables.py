@@ -6,10 +6,13 @@ import itertools
 
 import keras
 import tensorflow as tf
-from keras.src.backend.common import global_state
-from keras.src.models.functional import Functional
-from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
-from keras.src.utils.naming import to_snake_case
+
+from bigmodels.distribute.upstream import (
+    GLOBAL_SEED_GENERATOR,
+    Functional,
+    global_state,
+    to_snake_case,
+)
 
 
 def plain(variable):

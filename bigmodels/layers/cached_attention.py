@@ -3,7 +3,8 @@
 import keras
 import tensorflow as tf
 from keras import layers, ops
-from keras.src.backend import get_keras_mask, set_keras_mask
+
+from bigmodels.distribute.upstream import get_keras_mask, set_keras_mask
 
 # Methods of `MultiHeadAttention` that a subclass may have its own of: its attention is Keras' then.
 _HOOKS = (

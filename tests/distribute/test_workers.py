@@ -57,6 +57,7 @@ def worker(directory):
     found = {"steps": _ids(strategy, shuffled(5), EPOCHS)}
     found["first_epoch"] = [batch.numpy().tolist() for batch in shuffled(5)]
     number = np.uint32(strategy.cluster_resolver.task_id + 7)
+    found["workers"] = distribute.workers(strategy)
     found["sent"] = int(distribute.from_chief(strategy, [number])[0])
     try:
         # No seed anywhere: each process shuffles in its own way.
@@ -91,6 +92,10 @@ def test_the_workers_rows_make_up_the_global_batches(seen):
 def test_an_unseeded_shuffle_is_refused_on_every_worker(seen):
     for each in seen:
         assert each["error"].startswith("x: the workers see different batches"), each["error"]
+
+
+def test_every_worker_knows_how_many_there_are(seen):
+    assert [each["workers"] for each in seen] == [3, 3, 3]
 
 
 def test_the_chief_s_values_reach_every_worker(seen):
