@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import shutil
+import sys
 
 _LEFT_OVER = re.compile(r"\.\d+\.\S")
 
@@ -54,8 +55,48 @@ def remove_left_over(directory):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+def lock(directory):
+    """Keep other processes out of a directory, as long as they ask as well.
+
+    Args:
+        directory: Where it is.
+
+    Returns:
+        A descriptor; closing it, or the end of the process, gives the directory back.
+
+    Raises:
+        BlockingIOError: if another process has it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows, which opens no directories either.
+        return _lock_file(pathlib.Path(directory) / ".lock")
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _lock_file(path):
+    import msvcrt
+
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+    try:
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    except OSError as error:
+        os.close(descriptor)
+        raise BlockingIOError(*error.args) from error
+    return descriptor
+
+
 def _sync(path):
-    descriptor = os.open(path, os.O_RDONLY)
+    on_windows = sys.platform == "win32"  # It syncs what is open for writing, and no directories.
+    if on_windows and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR if on_windows else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

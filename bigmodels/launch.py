@@ -42,6 +42,11 @@ def launch(command, workers=2, join_timeout=180, max_restarts=0):
     """
     if not command:
         raise ValueError("command: give one after --, for example -- bigmodels-train --task=...")
+    if sys.platform == "win32":
+        raise ValueError(
+            "launch: needs the signals and terminals of Linux or macOS; on Windows start each "
+            "worker with TF_CONFIG"
+        )
     if workers < 1:
         raise ValueError(f"workers: {workers!r}, expected a positive integer")
     if max_restarts < 0:

@@ -178,7 +178,7 @@ def _speed(result):
     for what, name in shares.items():
         if result.get(name) is not None:
             lines[what] = f"{result[name]:.1%}"
-    if "peak_memory" in result:
+    if result.get("peak_memory") is not None:
         lines["peak memory"] = f"{result['peak_memory'] / 1e9:.2f} GB"
     kernels = {f"kernel: {what}": kernel for what, kernel in result.get("kernels", {}).items()}
     if "precision" in result:

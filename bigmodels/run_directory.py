@@ -6,7 +6,6 @@ file or the new one, never half of one.
 
 import contextlib
 import dataclasses
-import fcntl
 import importlib.metadata
 import io
 import json
@@ -358,14 +357,13 @@ class RunDirectory:
         Raises:
             ValueError: if one does.
         """
-        descriptor = os.open(self.path, os.O_RDONLY)
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(
-                    f"workdir: another process is training in {str(self.path)!r}"
-                ) from None
+            descriptor = atomic.lock(self.path)
+        except BlockingIOError:
+            raise ValueError(
+                f"workdir: another process is training in {str(self.path)!r}"
+            ) from None
+        try:
             for directory in (self.path, self.samples, self.checkpoints.path):
                 atomic.remove_left_over(directory)
             yield

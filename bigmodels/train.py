@@ -3,7 +3,6 @@
 import contextlib
 import pathlib
 import re
-import resource
 import sys
 import tempfile
 
@@ -310,10 +309,18 @@ def _share_of_limit(model, data, keeper, result, strategy):
 
 
 def _peak_memory():
-    """The most bytes this process has held: of the first GPU, or, where there is none, at all."""
+    """The most bytes this process has held: of the first GPU, or, where there is none, at all.
+
+    `None` on Windows, whose Python does not know.
+    """
     if kernels.has_gpu():
         return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    try:
+        import resource
+    except ImportError:
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024  # macOS counts bytes, Linux KiB.
 
 
 def _write_report(task, data, config, run, result, drawn, used):

@@ -1,6 +1,5 @@
 """One TensorFlow process for all tests; nothing leaks from one to the next."""
 
-import fcntl
 import os
 import pickle
 import signal
@@ -50,7 +49,10 @@ def made_once(tmp_path_factory, name, make):
         root = root.parent  # Of this run of the tests, and common to its processes.
     kept = root / f"{name}.pickle"
     with (root / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            import fcntl  # Not on Windows, where the tests run in one process.
+
+            fcntl.flock(lock, fcntl.LOCK_EX)
         if not kept.exists():
             directory = root / name
             directory.mkdir()

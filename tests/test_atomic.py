@@ -1,6 +1,5 @@
 """Files are whole or not there."""
 
-import fcntl
 import os
 
 import pytest
@@ -34,6 +33,7 @@ def test_what_a_killed_process_had_begun_is_removed(tmp_path):
 
 
 def test_a_second_process_is_told(tmp_path):
+    fcntl = pytest.importorskip("fcntl")
     holder = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(holder, fcntl.LOCK_EX)
     with (

@@ -22,6 +22,7 @@ SIZES = {
 }
 BASE = {"length": 128, "width": 128, "batch": 16, "vocabulary": 1000}
 STEPS = 6
+_UNIT = 1 if sys.platform == "darwin" else 1024  # Bytes of what the system counts memory in.
 MODELS = ("transformer", "lstm")
 
 
@@ -55,7 +56,7 @@ def measure(model, length, width, batch, vocabulary):
         fit()
         seconds.append((time.perf_counter() - began) / STEPS)
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"seconds": min(seconds), "memory": (after - before) * 1024}
+    return {"seconds": min(seconds), "memory": (after - before) * _UNIT}
 
 
 def main():
