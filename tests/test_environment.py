@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import types
+import zipfile
 
 import pytest
 
@@ -82,6 +83,25 @@ def test_a_named_python_is_the_only_one_asked(make):
     done, found = make({"python3": "3.12.0", "other": "3.14.0"}, PYTHON="other")
     assert (done.returncode, found) == (2, None)
     assert "but other is 3.14.0;" in done.stderr
+
+
+def test_a_checkout_s_parent_does_not_hide_the_package(tmp_path, monkeypatch):
+    build_meta = pytest.importorskip("setuptools.build_meta")
+    checkout, site = tmp_path / "bigmodels", tmp_path / "site"
+    (checkout / "bigmodels").mkdir(parents=True)
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "bigmodels/__init__.py"):
+        shutil.copy(ROOT / name, checkout / name)
+    site.mkdir()
+    monkeypatch.chdir(checkout)
+    wheel = build_meta.build_editable(str(tmp_path))
+    with zipfile.ZipFile(tmp_path / wheel) as content:
+        content.extractall(site)
+    code = f"import site; site.addsitedir({str(site)!r}); "
+    code += "import bigmodels; print(bigmodels.__version__)"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == bigmodels.__version__, done.stderr
 
 
 def test_no_module_needs_one_system():
