@@ -268,7 +268,7 @@ def save_drawn(stem, what):
 
 def _png(figure, where, dpi):
     with warnings.catch_warnings():
-        # A character that no installed font has is drawn as a box; the README says what helps.
+        # A character that no installed font has is drawn as a box; the guide says what helps.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(where, format="png", dpi=dpi)
 

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import functools
 import io
+import itertools
 import json
 import pathlib
 import re
@@ -49,7 +50,7 @@ def _blocks(page, language):
     """The fenced blocks of one language, each with the language and text of the one right after."""
     text = page.read_text(encoding="utf-8")
     found = list(_BLOCK.finditer(text))
-    for block, following in zip(found, [*found[1:], None], strict=True):
+    for block, following in itertools.zip_longest(found, found[1:]):
         if block[1] == language:
             joined = following and not text[block.end() : following.start()].strip()
             yield block[2], following if joined else None

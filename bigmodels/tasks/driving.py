@@ -5,8 +5,9 @@
     bigmodels-predict --workdir=runs/tub --input=my_tub
 
 The default data set is a synthetic road: rendered, not filmed. Measured figures, with seed,
-machine and time, are in the README. They say how near the angles come to the driver's on frames
-that were not trained on; whether a car stays on the road when the model steers is another question.
+machine and time, are in notebooks/guide/results.md. They say how near the angles come to the
+driver's on frames that were not trained on; whether a car stays on the road when the model steers
+is another question.
 """
 
 import dataclasses

@@ -5,7 +5,7 @@
     bigmodels-train --task=image_classification --dataset=images:my_photos --workdir=runs/mine \
         --set data.image_size=96,96 --set model.kind=backbone --set model.weights=imagenet
 
-Measured figures, with seed, machine and time, are in the README.
+Measured figures, with seed, machine and time, are in notebooks/guide/results.md.
 """
 
 import dataclasses

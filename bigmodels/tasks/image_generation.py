@@ -5,7 +5,7 @@
     bigmodels-predict --workdir=runs/gan --count=64 --output=digits.png
 
 `kind=conv` is a small DCGAN, `kind=dense` the article's own networks, corrected.
-Measured figures, with seed, machine and time, are in the README.
+Measured figures, with seed, machine and time, are in notebooks/guide/results.md.
 """
 
 import dataclasses

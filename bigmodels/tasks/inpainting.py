@@ -8,7 +8,7 @@ In training every image gets another hole each time; in validation and test imag
 has the same. All figures but the losses are of the hole alone. PSNR is that of the mean squared
 error over the images' holes (a hole that is filled exactly has none of its own); SSIM the mean of
 the map of similarities over the hole's pixels.
-Measured figures, with seed, machine and time, are in the README.
+Measured figures, with seed, machine and time, are in notebooks/guide/results.md.
 """
 
 import dataclasses

@@ -6,7 +6,7 @@
     bigmodels-predict --workdir=runs/objects --input=photo.png --output=boxes.png
 
 The embedded set is real digits on canvases; digits of the test canvases are on none for training.
-Measured figures, with seed, machine and time, are in the README.
+Measured figures, with seed, machine and time, are in notebooks/guide/results.md.
 """
 
 import dataclasses

@@ -6,7 +6,7 @@
         --set data.split=speaker:theo
     bigmodels-predict --workdir=runs/digits --input=recording.wav
 
-Measured figures, with seed, machine and time, are in the README.
+Measured figures, with seed, machine and time, are in notebooks/guide/results.md.
 """
 
 import collections

@@ -4,7 +4,7 @@
     bigmodels-train --task=text_generation --set model.kind=transformer --workdir=runs/transformer
     bigmodels-predict --workdir=runs/lstm --prompt="ROMEO:" --length=300 --temperature=0.8
 
-Measured figures, with seed, machine and time, are in the README.
+Measured figures, with seed, machine and time, are in notebooks/guide/results.md.
 """
 
 import dataclasses

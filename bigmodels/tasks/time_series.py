@@ -5,7 +5,7 @@
         --set data.length=336 --set data.horizon=96 --set data.split=8640,2880,2880
     bigmodels-predict --workdir=runs/etth1 --input=ETTh1.csv
 
-Measured figures, with seed, machine and time, are in the README.
+Measured figures, with seed, machine and time, are in notebooks/guide/results.md.
 """
 
 import dataclasses

@@ -4,7 +4,7 @@
     bigmodels-train --task=translation --dataset=pairs:spa.txt --workdir=runs/spanish
     bigmodels-predict --workdir=runs/spanish --prompt="Where is the station?" --num_beams=4
 
-Measured figures, with seed, machine and time, are in the README.
+Measured figures, with seed, machine and time, are in notebooks/guide/results.md.
 """
 
 import dataclasses

@@ -532,7 +532,7 @@ def test_metrics_made_outside_the_scope_are_refused():
 
 
 def test_a_loss_and_a_metric_of_all_rows_cost_one_message(monkeypatch):
-    """Rows x (outputs + targets) x 4 bytes, as the README says; its gradient costs nothing."""
+    """Rows x (outputs + targets) x 4 bytes, as the guide says; its gradient costs nothing."""
     sent, plain = [], tf.distribute.ReplicaContext.all_reduce
 
     def all_reduce(self, op, value, options=None):
