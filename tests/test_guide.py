@@ -20,6 +20,8 @@ from bigmodels.catalogue import settings
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "notebooks" / "guide").rglob("*.md"))]
+# They train several models, or export them in several formats.
+THOROUGH = {f"notebooks/guide/{name}.md" for name in ("training", "search", "export")}
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
 _TOLERANCE = 0.05  # Of printed numbers: another machine rounds otherwise.
@@ -83,10 +85,16 @@ def _assert_alike(printed, expected):
         assert a == pytest.approx(b, rel=_TOLERANCE)
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if any(_blocks(page, "python"))], ids=_name
-)
+def _runnable():
+    """The pages with Python; those that take long are held by the thorough tests."""
+    for page in PAGES:
+        if any(_blocks(page, "python")):
+            marks = [pytest.mark.thorough] if _name(page) in THOROUGH else []
+            yield pytest.param(page, marks=marks, id=_name(page))
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("page", _runnable())
 def test_python_of_a_page_runs_and_prints_what_it_says(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     namespace = {"__name__": "__main__"}
