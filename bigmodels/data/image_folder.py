@@ -10,6 +10,7 @@ One folder that holds all of this is looked into. Whatever is not used is named 
 """
 
 import csv
+import itertools
 import os
 import pathlib
 import re
@@ -19,12 +20,16 @@ import tensorflow as tf
 
 from bigmodels.checks import shown
 from bigmodels.data import files
+from bigmodels.data.csv_sheet import MISSING
 from bigmodels.data.notes import Notes
 from bigmodels.data.split import SEED, SPLITS, split_named, stratified_split
 from bigmodels.data.text_files import text_file
 
 # Of a split's folder: the one that may hold all others.
 _WRAPPERS = ("images", "image", "imgs", "img", "data", "dataset", "photos", "pictures")
+# Of folders that lie side by side: the one with the images; and parts of one and the same.
+_IMAGES = ("images", "image", "imgs", "img")
+_PART = re.compile(r".*(part|fold|batch|chunk|shard)[ _.-]?\d+", re.IGNORECASE)
 # Of a file's name: the class, and the number behind it.
 _PREFIX = re.compile(r"(.*[^\W\d_])[ ._()-]*\d+\)?")
 # What cameras and programs begin names with, which is no class.
@@ -37,6 +42,8 @@ _LABELS = (
     *("species", "breed", "diagnosis", "tag", "y"),
 )
 _SPLIT_COLUMNS = ("split", "set", "subset", "data set", "data_set", "dataset", "partition", "fold")
+# Of which the words may be the name of a class.
+_NO_LABELS = MISSING - {"none", "missing"}
 _MOST_TABLE_BYTES = 1 << 28
 
 
@@ -134,15 +141,17 @@ class _Layout:
 
     def read(self):
         """`({split: {path: label}}, class names)`; what is missing of the splits was not given."""
-        where = self._inside(self._root, lambda name: split_named(name) is None)
+        found = self._read_in(self._root)
+        self._tally.tell("images", self._notes)
+        return found
+
+    def _read_in(self, where):
+        where = self._inside(where, lambda name: split_named(name) is None)
         names = self._tally.folders(where)
         splits = _splits_among(names)
         if splits:
-            found = self._in_splits(where, splits, [name for name in names if name not in splits])
-        else:
-            found = self._unsplit(where, names)
-        self._tally.tell("images", self._notes)
-        return found
+            return self._in_splits(where, splits, [name for name in names if name not in splits])
+        return self._unsplit(where, names)
 
     def _inside(self, where, is_wrapper):
         """The folder that holds all the others, if one does."""
@@ -190,6 +199,16 @@ class _Layout:
         if len(names) < 2:
             return self._flat(where, {"train": where})
         inner = {name: _splits_among(_folders_in(where / name)) for name in names}
+        if chosen := _images_among(names):
+            self._notes.say(f"images: of the folders of {str(where)!r}, {chosen!r} is read.")
+            for name in names:
+                if name != chosen:
+                    self._leave_out_folder(where / name, f"which lies beside {chosen!r}")
+            self._leave_out_loose(where)
+            return self._read_in(where / chosen)
+        if all(map(_PART.fullmatch, names)):
+            self._notes.say(f"images: the folders {names} are parts, not classes.")
+            return self._flat(where, {"train": where})
         self._leave_out_loose(where)
         if all("train" in splits.values() for splits in inner.values()):
             return self._transposed(where, inner), names
@@ -199,7 +218,26 @@ class _Layout:
                     f"images: {str(where / name)!r} holds {[*splits]}, which are splits, but "
                     "not every folder beside it does"
                 )
+        self._check_no_splits(where, names)
         return {"train": self._classes(where, names)}, names
+
+    def _check_no_splits(self, where, names):
+        """Refuse folders that can hardly be classes."""
+        if all(re.match("train|val|test", name, re.IGNORECASE) for name in names):
+            raise ValueError(
+                f"images: the folders of {str(where)!r} are {names}, expected splits named train, "
+                "validation and test, or classes"
+            )
+        inner = {name: {*_folders_in(where / name)} for name in names}
+        shared = set.intersection(*inner.values()) if len(names) > 1 else set()
+        for name in names:
+            if len(shared) > 1 or len(inner[name] & {*names} - {name}) > 1:
+                beside = sorted(shared if len(shared) > 1 else inner[name] & {*names})
+                raise ValueError(
+                    f"images: {str(where / name)!r} is no class: it holds {beside[:3]}, as folders "
+                    "beside it are named, or hold as well; expected train, validation and test, or "
+                    "a folder for each class"
+                )
 
     def _transposed(self, where, inner):
         """Splits that lie in the class folders."""
@@ -245,6 +283,12 @@ class _Layout:
                 folders[split] = where / name
             return self._flat(where, folders)
         names = classes[train]
+        if len(names) > 1 and (chosen := _images_among(names)):
+            raise ValueError(
+                f"images: {str(roots[train])!r} holds {names[:5]}, expected a folder for each "
+                f"class; move those of {chosen!r} one level up"
+            )
+        self._check_no_splits(roots[train], names)
         if len(names) < 2:
             raise ValueError(
                 f"images: {str(roots[train])!r} has {len(names)} folders, expected one per class "
@@ -290,7 +334,7 @@ class _Layout:
             split: self._tally.images_below("images", folder) for split, folder in folders.items()
         }
         everything = [path for paths in images.values() for path in paths]
-        labels, splits = self._tables(where, folders, images)
+        labels, splits, unread = self._tables(where, folders, images)
         if not labels:
             labels = self._prefixes(images["train"])
             known = set(labels.values())
@@ -303,6 +347,7 @@ class _Layout:
                 f"images: {str(folders['train'])!r} has {count} folders, expected one per class "
                 "and at least two; nor do the names of its images begin with classes, as "
                 "cat.0.jpg does, nor is there a CSV file of files and labels"
+                + (f"; {unread[0]}" if unread else "")
             )
         if splits:
             images = {s: [p for p in everything if splits.get(p) == s] for s in SPLITS}
@@ -339,16 +384,22 @@ class _Layout:
         return labels
 
     def _tables(self, where, folders, images):
-        """`({path: label}, {path: split})` of all tables of labels that name the images."""
+        """`({path: label}, {path: split}, why others do not)` of all tables that name images."""
         places = [*folders.values(), where, *where.parents]
         places = places[: places.index(self._root) + 1] if self._root in places else places
         places = [*dict.fromkeys([*folders.values(), *places, self._root])]
         beside = [] if self._root.parent in places else [self._root.parent]
-        labels, splits = {}, {}
+        labels, splits, unread = {}, {}, []
         index = _Index(images)
         for path in (p for place in [*places, *beside] for p in _csv_files(place)):
-            table = _Table.of(path, index)
+            try:
+                text = text_file(path, "images")
+            except ValueError as error:
+                unread.append(str(error).removeprefix("images: "))
+                continue
+            table = _Table.of(path, text, index)
             if table is None:
+                unread.append(f"{str(path)!r} has no column that names the images")
                 continue
             table.tell(self._notes)
             self._tally.others = [other for other in self._tally.others if other != path]
@@ -359,7 +410,7 @@ class _Layout:
                         f"{shown(label)} in {str(path)!r}"
                     )
             splits |= table.splits
-        return labels, splits
+        return labels, splits, unread
 
 
 def _folders_in(folder):
@@ -375,10 +426,16 @@ def _splits_among(names):
     found = {name: split for name in names if (split := split_named(name))}
     if found or len(names) < 2:
         return found
-    begins = {re.split(r"[ _.-]", name, maxsplit=1)[0] for name in names}
-    ends = {name: name[len(begin) + 1 :] for begin in begins for name in names}
+    pairs = zip(min(names), max(names), strict=False)
+    alike = "".join(a for a, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+    begin = re.match(r"(.*[ _.-])?", alike)[0]
+    ends = {name: name[len(begin) :] for name in names}
     found = {name: split for name, end in ends.items() if (split := split_named(end))}
-    return found if len(begins) == 1 and "train" in found.values() else {}
+    return found if "train" in found.values() else {}
+
+
+def _images_among(names):
+    return next((name for name in names if name.lower() in _IMAGES), None)
 
 
 def _is_wrapper(inner, outer):
@@ -452,19 +509,17 @@ class _Table:
     """A CSV file with a row for each image."""
 
     @classmethod
-    def of(cls, path, index):
-        """The table in a file, or `None` if it is none of these images.
+    def of(cls, path, text, index):
+        """The table in a file of this text, or `None` if it is none of these images.
 
         Raises:
             ValueError: if it is one, but does not say which column is the label.
         """
-        try:
-            lines = text_file(path, "images").splitlines()
-        except ValueError:
-            return None
+        lines = text.splitlines()
         delimiter = max("\t;,", key=lines[0].count)
         rows = [row for row in csv.reader(lines, delimiter=delimiter) if any(row)]
         width = len(rows[0]) if rows else 0
+        ragged = [shown(row) for row in rows if len(row) != width]
         rows = [[cell.strip() for cell in row] for row in rows if len(row) == width]
         words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", path.stem)
         split = next((found for word in words if (found := split_named(word))), None)
@@ -475,7 +530,7 @@ class _Table:
             return None
         column = matches.index(max(matches))
         table = cls()
-        table.path, table._column = path, column
+        table.path, table._column, table.ragged = path, column, ragged
         has_header = index.find(rows[0][column], split) is None
         table._header = rows.pop(0) if has_header else [f"{i + 1}" for i in range(width)]
         table._read(rows, index, split)
@@ -505,7 +560,7 @@ class _Table:
             image = index.find(row[self._column], split)
             if image is None:
                 self.lost.append(row[self._column])
-            elif not row[self._label]:
+            elif row[self._label].lower() in _NO_LABELS:
                 self.empty.append(row[self._column])
             elif self.labels.setdefault(image, row[self._label]) != row[self._label]:
                 raise ValueError(
@@ -514,15 +569,37 @@ class _Table:
                 )
             elif splits:
                 self.splits[image] = split_named(row[splits[0]])
+        self._split = self._header[splits[0]] if splits else None
+        used = (self._column, self._label, *splits[:1])
+        self._unused = [name for i, name in enumerate(self._header) if i not in used]
+        self._check_single()
+
+    def _check_single(self):
+        """Refuse labels of which an image has several."""
+        labels = {*self.labels.values()}
+        for mark in "|;, ":
+            several = [label for label in labels if mark in label]
+            parts = [part.strip() for label in several for part in label.split(mark)]
+            # Names may have spaces and commas: several are what are labels on their own.
+            shared = mark in "|;" and (len({*parts}) < len(parts) or {*parts} & labels)
+            if several and (shared or {*parts} <= labels):
+                raise ValueError(
+                    f"images: {str(self.path)!r} has several labels for an image in column "
+                    f"{self._header[self._label]!r}, such as {shown(min(several))}; expected one"
+                )
 
     def tell(self, notes):
         """Say which columns were read, and which rows are of no use."""
         label, file = self._header[self._label], self._header[self._column]
         notes.say(
             f"images: the classes are column {label!r} of {str(self.path)!r}, the files its "
-            f"column {file!r}."
+            f"column {file!r}"
+            + (f", the splits its column {self._split!r}" if self._split else "")
+            + (f"; not used: {', '.join(map(repr, self._unused))}." if self._unused else ".")
         )
         name = self.path.name
+        what = f"rows of {name!r} that have not as many columns as the first"
+        notes.leave_out("images", what, self.ragged)
         notes.leave_out("images", f"rows of {name!r} whose image is not there", self.lost)
         notes.leave_out("images", f"rows of {name!r} without a label", self.empty)
 

@@ -9,19 +9,23 @@ SEED = 0  # Of everything that is drawn once and belongs to a data set.
 SPLITS = ("train", "validation", "test")
 
 _WORDS = {
-    "train": "train|training|trn",
-    "validation": "val|valid|validation|validate|validating|dev|devel|development|eval|evaluation",
-    "test": "test|testing|tst",
+    "train": "train|training|trn|训练",
+    "validation": "val|valid|validation|validate|validating|dev|devel|development|eval|evaluation"
+    "|验证",
+    "test": "test|testing|tst|测试",
 }
-# `Train`, `val_set`, `test-images`, `train2017`, `test1`.
-_NAME = r"(?:{})(?:[ _.-]*(?:set|data|dataset|split|images?|imgs?|folder))?[ _.-]*\d*"
+# `Train`, `val_set`, `test-images`, `train2017`, `test1`, `1_train`, `02 Test`.
+_NAME = (
+    r"(?:\d+[ _.-]+)?(?:{})"
+    r"(?:[ _.-]*(?:set|data|dataset|split|images?|imgs?|folder|集))?[ _.-]*\d*"
+)
 
 
 def split_named(name):
     """Which split a folder, a file or a column of this name is for, in any case.
 
     Args:
-        name: Without the suffix: `Train`, `val`, `valid_set`, `test-images`, `train2017`.
+        name: Without the suffix: `Train`, `valid_set`, `test-images`, `train2017`, `1_train`.
 
     Returns:
         "train", "validation", "test", or `None`.

@@ -404,3 +404,71 @@ def test_what_is_missing_of_the_splits_is_cut_from_train_and_said(tmp_path, caps
 def _mixed_classes(data):
     """Whether who takes the first training images sees all classes."""
     return {int(y) for _, labels in data.train_sample.take(1) for y in labels} == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("folders", "splits"),
+    [
+        (("1_train", "2_val", "03 Test"), ["train", "validation", "test"]),
+        (("asl_alphabet_train", "asl_alphabet_test"), ["train", "test"]),
+        (("训练集", "验证集", "测试"), ["train", "validation", "test"]),
+    ],
+)
+def test_splits_may_be_numbered_or_begin_alike(tmp_path, folders, splits):
+    for folder in folders:
+        _write(tmp_path, f"{folder}/cat/{{}}.png", f"{folder}/dog/{{}}.png")
+    names, found, _ = _read(tmp_path)
+    assert names == ["cat", "dog"] and [*found] == splits
+
+
+def test_images_beside_annotations_are_what_is_read(tmp_path):
+    _write(tmp_path, "images/Images/cat/{}.png", "images/Images/dog/{}.png", "trimaps/{}.png")
+    names, _, notes = _read(tmp_path)
+    assert names == ["cat", "dog"]
+    assert notes.left_out["images of 'trimaps', which lies beside 'images'"] == 3
+
+
+def test_folders_of_parts_are_no_classes(tmp_path):
+    _write(tmp_path, "images_part_1/cat{}.png", "images_part_2/dog{}.png")
+    names, _, notes = _read(tmp_path)
+    assert names == ["cat", "dog"] and "are parts, not classes" in notes.lines[0]
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (("cat", "dog", "all/cat", "all/dog"), "all' is no class: it holds ['cat', 'dog']"),
+        (("cat/rgb", "cat/masks", "dog/rgb", "dog/masks"), "cat' is no class: it holds"),
+        (("train/images", "train/masks"), "train' holds ['images', 'masks']"),
+        (("trainA", "trainB", "testA"), "are ['testA', 'trainA', 'trainB'], expected splits"),
+    ],
+)
+def test_folders_that_can_hardly_be_classes_are_refused(tmp_path, folders, message):
+    _write(tmp_path, *(f"{folder}/{{}}.png" for folder in folders))
+    assert message in _refused(tmp_path)
+
+
+def test_all_of_a_table_is_used_or_named(tmp_path):
+    _write(tmp_path, "images/{}.png", "images/more{}.png")
+    rows = "0,a,1\n1,b,1\n2,a,1\nmore0,NA,1\nmore1,b,1,!\nmore2,b,1\n"
+    (tmp_path / "labels.csv").write_text(f"id,breed,age\n{rows}")
+    _, found, notes = _read(tmp_path)
+    assert [*found["train"].values()] == ["a", "b", "a", "b"]
+    assert any("not used: 'age'" in line for line in notes.lines)
+    assert notes.left_out["rows of 'labels.csv' without a label"] == 1
+    assert notes.left_out["rows of 'labels.csv' that have not as many columns as the first"] == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id,label\n0,a\n1,a|b\n2,b\n", "has several labels for an image in column 'label'"),
+        ("id,label\n0,a\n1,a b\n2,b\n", "has several labels for an image in column 'label'"),
+        ("id,label\n0,é\n1,a\n2,b\n".encode("cp1252"), "looks like windows-1252"),
+        ("id,label\n7,a\n8,a\n9,b\n", "labels.csv' has no column that names the images"),
+    ],
+)
+def test_a_table_of_no_use_is_named(tmp_path, text, message):
+    _write(tmp_path, "{}.png")
+    (tmp_path / "labels.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert message in _refused(tmp_path)
