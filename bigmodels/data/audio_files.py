@@ -33,6 +33,10 @@ _SPEAKERS = re.compile(
     re.IGNORECASE,
 )
 _JUNK = ("__macosx",)
+# Files of transcripts as LibriSpeech, TIMIT and others have them beside their recordings.
+_TRANSCRIPTS = (".txt", ".lab", ".trn", ".wrd", ".phn", ".textgrid")
+# What a table may list, and is refused when it is read.
+_UNREAD = (".m4a", ".mp4", ".aac", ".wma", ".webm", ".amr")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,13 +85,13 @@ def audio_folder(directory, word_folder="auto", skip_bad_files=False, notes=None
     if found := _common_voice(root):
         listed, read = _of_common_voice(root, found, missing, notes)
     elif read:
-        listed = _of_table(read[0], root, missing)
+        listed = _of_table(read[0], root, missing, notes)
     elif found := _tables_of_splits(root):
         read = list(found.values())
         listed = [
             dataclasses.replace(each, split=split)
             for split, table in found.items()
-            for each in _of_table(table, table.parent, missing)
+            for each in _of_table(table, table.parent, missing, notes)
         ]
     else:
         listed, read = _of_words(root, word_folder, missing, notes)
@@ -195,7 +199,7 @@ def _of_common_voice(root, tables, missing, notes):
     listed = [
         dataclasses.replace(each, split=splits[name])
         for name in chosen
-        for each in _of_table(tables[name], root, missing)
+        for each in _of_table(tables[name], root, missing, notes)
     ]
     return listed, list(tables.values())
 
@@ -217,10 +221,11 @@ def _tables_of_splits(root):
     return found or None
 
 
-def _of_table(table, root, missing):
+def _of_table(table, root, missing, notes):
     """What the lines of a table list, below a directory."""
     text = text_file(table, "audio").replace("\r\n", "\n").replace("\r", "\n")
-    rows = _json_rows(text, table) if table.suffix == ".jsonl" else _rows(text, table)
+    read = _json_rows if table.suffix == ".jsonl" else _rows
+    rows = read(text, table, notes)
     listed, seen = [], {}
     inner = [folder for folder in ("wavs", "clips") if (root / folder).is_dir()] + [""]
     for number, name, said, split, speaker in rows:
@@ -233,8 +238,8 @@ def _of_table(table, root, missing):
         inside = pathlib.PurePath(name)
         if not name or inside.is_absolute() or ".." in inside.parts:
             raise ValueError(f"{where}: {name!r} is no file's name below the directory")
-        named = inside.suffix.lower() in SUFFIXES
-        names = [name] if named else [name + suffix for suffix in SUFFIXES]
+        named = inside.suffix.lower() in (*SUFFIXES, *_UNREAD)
+        names = [name] if named else [name + suffix for suffix in (*SUFFIXES, *_UNREAD)]
         paths = [root / folder / each for folder in inner for each in names]
         found = [path for path in paths if os.path.lexists(path)]
         if found:
@@ -246,13 +251,13 @@ def _of_table(table, root, missing):
     return listed
 
 
-def _rows(text, table):
+def _rows(text, table, notes):
     """`(line, name, transcript, split, speaker)` of a table, with a header or as LJSpeech's."""
     first = text.lstrip("\n").partition("\n")[0]
     delimiter = "\t" if table.suffix == ".tsv" else max(",;\t|", key=first.count)
     header = [column.strip().strip('"').lower() for column in first.split(delimiter)]
     if not {*header} & {*_FILE}:
-        yield from _lj_rows(text, table)
+        yield from _lj_rows(text, table, notes)
         return
     plain = {"quoting": csv.QUOTE_NONE} if table.suffix == ".tsv" else {"strict": True}
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, **plain)
@@ -264,6 +269,7 @@ def _rows(text, table):
                 continue
             if at is None:
                 at = _columns(header, where)
+                _say_columns(header, at, table, notes)
             elif len(cells) != len(header):
                 raise ValueError(f"{where}: {len(cells)} columns, expected {len(header)}")
             else:
@@ -272,7 +278,7 @@ def _rows(text, table):
         raise ValueError(f"audio: {str(table)!r}, line {reader.line_num}: {error}") from None
 
 
-def _json_rows(text, table):
+def _json_rows(text, table, notes):
     """As `_rows`, of JSON objects, one a line."""
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
@@ -286,6 +292,8 @@ def _json_rows(text, table):
             raise ValueError(f"{where}: {shown(content)}, expected a JSON object")
         row = {str(key).lower(): value for key, value in content.items()}
         at = _columns(row, where)
+        if number == 1:
+            _say_columns(row, at, table, notes)
         if not all(isinstance(row[at[name]], str) for name in ("file", "text")):
             raise ValueError(f"{where}: {shown(content)}, expected a file's name and a text")
         yield (number, *_values(row, at, where))
@@ -306,6 +314,13 @@ def _columns(names, where):
     return at
 
 
+def _say_columns(names, at, table, notes):
+    if others := [name for name in names if name not in at.values()]:
+        used = ", ".join(repr(name) for name in at.values() if name)
+        others = ", ".join(map(repr, others))
+        notes.say(f"audio: of {str(table)!r}, the columns {used} are read, not {others}.")
+
+
 def _values(row, at, where):
     split = row[at["split"]] if at["split"] else None
     if split is not None and split_named(str(split)) is None:
@@ -314,7 +329,7 @@ def _values(row, at, where):
     return row[at["file"]], row[at["text"]], split and split_named(split), speaker or None
 
 
-def _lj_rows(text, table):
+def _lj_rows(text, table, notes):
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -324,7 +339,10 @@ def _lj_rows(text, table):
                 f"audio: {str(table)!r}, line {number}: {1 + len(texts)} columns, expected "
                 "ID|transcript, or a header with file_name and transcription"
             )
-        yield number, name, texts[-1] if texts[-1].strip() else texts[0], None, None
+        said = texts[-1] if texts[-1].strip() else texts[0]
+        if number == 1 and len(texts) > 1:
+            notes.say(f"audio: of {str(table)!r}, the last column is what is said: {shown(said)}.")
+        yield number, name, said, None, None
 
 
 # Folders.
@@ -365,6 +383,7 @@ def _of_words(root, word_folder, missing, notes):
                 between = path.relative_to(part).parts[:-1]
                 if not any(map(_NOISE.fullmatch, between)):
                     found.append((path, split, between))
+    _check_no_transcripts(root, [path for path, _, _ in found])
     listed = _by_word(root, found, word_folder, notes)
     noises = [path for path in named_like("audio", root, SUFFIXES) if _is_noise(path, root)]
     notes.leave_out("audio", "recordings in folders of noise", noises)
@@ -377,6 +396,18 @@ def _of_words(root, word_folder, missing, notes):
     where = f", in {', '.join(used)}" if used else ""
     notes.say(f"audio: {len(words):,} words by their folders: {shown_words}{where}.")
     return listed, [*lists, *noises]
+
+
+def _check_no_transcripts(root, recordings):
+    """Refuse recordings that have what is said beside them: then folders do not say it."""
+    beside = {(path.parent, path.stem) for path in recordings}
+    for path in all_files("audio", root):
+        is_alike = path.suffix.lower() in _TRANSCRIPTS and (path.parent, path.stem) in beside
+        if is_alike or path.name.lower().endswith(".trans.txt"):
+            raise ValueError(
+                f"audio: {str(path)!r} seems to hold what is said in recordings beside it, which "
+                f"is not read; expected a {TABLE} of files and transcripts"
+            )
 
 
 def _direct(folder):

@@ -15,7 +15,8 @@ import soundfile
 import tensorflow as tf
 
 from bigmodels.data import AudioAugmentation, audio, clean_transcript, load_audio
-from bigmodels.data.audio_files import list_recordings
+from bigmodels.data.audio_files import audio_folder, list_recordings
+from bigmodels.data.notes import Notes
 from bigmodels.data.recordings import decode_audio, read_audio, resampled
 from bigmodels.train import train
 
@@ -751,3 +752,30 @@ def test_spoken_digit_from_tfds(tfds_dir):
         assert not any("_theo_" in name for name in alone.names[split])
     with pytest.raises(ValueError, match="those of 'spoken_digit' are george, jackson"):
         load_audio("spoken_digit", data_dir=tfds_dir, split="speaker:nobody")
+
+
+def test_columns_that_are_not_read_are_said(tmp_path):
+    write(tmp_path, "wavs/a.wav", "b.wav")
+    (tmp_path / "metadata.csv").write_text("a|Hello|speaker1\n")
+    notes = Notes()
+    audio_folder(tmp_path, notes=notes)
+    assert "the last column is what is said: 'speaker1'." in notes.lines[0]
+    (tmp_path / "metadata.csv").write_text("file,start,text\nb.wav,0.5,Hello\n")
+    notes = Notes()
+    audio_folder(tmp_path, notes=notes)
+    assert "the columns 'file', 'text' are read, not 'start'." in notes.lines[0]
+
+
+def test_a_listed_file_of_another_kind_is_named_as_such(tmp_path):
+    (tmp_path / "a.m4a").write_bytes(BAD_WAVS["m4a"][0])
+    (tmp_path / "metadata.csv").write_text("file_name,text\na.m4a,Hello\n")
+    with pytest.raises(ValueError, match=r"a\.m4a' cannot be read: it is MPEG-4"):
+        audio_folder(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["19/198/19-198.trans.txt", "19/198/19-198-0000.txt"])
+def test_transcripts_beside_recordings_are_refused(tmp_path, name):
+    write(tmp_path, "19/198/19-198-0000.wav", "26/495/26-495-0000.wav")
+    (tmp_path / name).write_text("19-198-0000 NORTHANGER ABBEY\n")
+    with pytest.raises(ValueError, match="seems to hold what is said in recordings beside it"):
+        audio_folder(tmp_path)
