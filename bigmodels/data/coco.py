@@ -219,8 +219,9 @@ class _File:
     def _read_objects(self, rows):
         """For each image left, top, right, bottom, id of the category, whether it is a crowd."""
         objects = {number: [] for number in self._images}
-        empty, cut, strange, drawn = [], [], {}, []
+        empty, cut, strange, drawn, turned = [], [], {}, [], []
         rows = _by_id(rows, "annotations", _ANNOTATION, self._with_box)
+        _check_pixels(rows)
         for number, row in rows.items():
             try:
                 self._check_known(row)
@@ -235,6 +236,7 @@ class _File:
                 continue
             cut += [number] if how == "cut" else []
             drawn += [number] if "drawn" in row else []
+            turned += [number] if _is_turned(row.get("attributes")) else []
             crowd = row.get("iscrowd", 0)
             objects[_id(row["image_id"])].append((*box, _id(row["category_id"]), crowd))
         self._notes.leave_out(self._where, "boxes of no width or no height", empty)
@@ -242,6 +244,7 @@ class _File:
         for numbers, what in (
             (cut, "boxes that stick out of their images by up to 2 pixels are cut"),
             (drawn, "objects have no box, but an outline, whose box is taken"),
+            (turned, "boxes are marked as rotated, and are read upright"),
         ):
             if numbers:
                 first = f"the first is annotation {numbers[0]}"
@@ -326,6 +329,21 @@ class _File:
                 f"the end of their names; {moved[0]!r} is the first."
             )
         return sorted(pictures, key=lambda picture: str(picture.path))
+
+
+def _check_pixels(rows):
+    """Refuse boxes in shares of their images."""
+    boxes = [row["bbox"] for row in rows.values() if row["bbox"][2] * row["bbox"][3] > 0]
+    if boxes and all(0 <= side <= 1 for box in boxes for side in box):
+        raise ValueError(
+            f"annotation {next(iter(rows))}: bbox: {shown(boxes[0])}; this and all others are from "
+            "0 to 1, as shares of the images are; expected pixels"
+        )
+
+
+def _is_turned(attributes):
+    rotation = attributes.get("rotation", 0) if isinstance(attributes, dict) else 0
+    return _is_number(rotation) and rotation % 360 != 0
 
 
 def _class_names(read, notes):

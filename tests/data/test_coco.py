@@ -611,3 +611,20 @@ def test_anything_in_the_annotations(small, raw):
             assert (top >= 0).all() and (bottom <= height).all()
             assert set(label) <= set(range(len(names))) and set(crowd) <= {0, 1}
             assert picture.path.resolve().is_relative_to(small.resolve())
+
+
+def test_boxes_in_shares_of_their_images_are_refused(folder):
+    def change(stored):
+        for row in stored["annotations"]:
+            row["bbox"] = [0.1, 0.1, 0.5, 0.5]
+
+    _change(folder, change)
+    with pytest.raises(ValueError, match="from 0 to 1, as shares of the images are"):
+        read_coco(folder)
+
+
+def test_a_rotated_box_is_said(folder):
+    _change(folder, _row("annotations", 0, attributes={"rotation": 45.0}))
+    notes = Notes()
+    read_coco(folder, notes)
+    assert "1 boxes are marked as rotated, and are read upright" in notes.lines[0]
