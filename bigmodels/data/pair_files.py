@@ -156,8 +156,13 @@ def _chosen(text, path, columns, skip_bad_files, notes):
 
     separated = name.endswith(".csv")
     if name.endswith(_JSON_SUFFIXES):
-        names, sides, rows = _objects(text, where, refuse)
+        names, sides, rows, others = _objects(text, where, refuse)
         chosen = _by_name(names, rows, columns, where, notes, sides)
+        for number, content in others.items():
+            if strange := [names[place] for place in chosen if names[place] in content]:
+                value = shown(content[strange[0]])
+                refuse(number, f"{strange[0]!r} is {value}, expected a text")
+        rows = [row for row in rows if row[0] not in bad]
     else:
         rows = _separated(text, where, notes) if separated else _tabbed(text, where, notes)
         if separated:
@@ -194,7 +199,7 @@ _NO_TAB = (
 
 
 def _objects(text, where, refuse):
-    """Names, those of a translation if they are two, and `(line, cells)` of JSON objects.
+    """Names, those of a translation if they are two, `(line, cells)` of JSON objects, and lists.
 
     They stand one a line, or all in one list.
     """
@@ -227,7 +232,9 @@ def _objects(text, where, refuse):
     if not rows:
         raise ValueError(f"{where} holds no JSON object")
     sides = list(inner) if len(inner) == 2 else None
-    return names, sides, [(n, [_cell(flat.get(name)) for name in names]) for n, flat in rows]
+    lists = {n: {k: v for k, v in flat.items() if isinstance(v, list)} for n, flat in rows}
+    cells = [(n, [_cell(flat.get(name)) for name in names]) for n, flat in rows]
+    return names, sides, cells, lists
 
 
 def _cell(value):
@@ -280,6 +287,8 @@ def _by_place(rows, columns, where, notes):
         return _by_name(header, rows[1:], (), where, notes), 1
     if width > 1:
         _check_texts((0, 1), numbers, rows, where)
+        first = " and ".join(shown(cell.strip()) for cell in rows[0][1][:2])
+        notes.say(f"{where} has no known header: its first line is a pair, {first}.")
     if width > 2:
         more = "columns 3 and on are" if width > 3 else "column 3 is"
         example = next(cells[2] for _, cells in rows if len(cells) > 2)

@@ -365,3 +365,19 @@ def test_tensorflow_datasets(tfds_dir, name, count):
     assert 0.9 * count < sum(data.sizes.values()) + sum(data.left_out.values()) <= count + 100
     x, following = next(iter(data.train))
     assert x["source"].shape[0] == 64 and following.dtype == tf.int32
+
+
+def test_a_first_line_that_is_no_known_header_is_said(tmp_path):
+    path = tmp_path / "pairs.tsv"
+    path.write_text("Klingon\tElvish\nOne.\tUno.\nTwo.\tDos.\n")
+    notes = Notes()
+    assert len(pair_file(path, notes=notes)) == 3
+    assert "its first line is a pair, 'Klingon' and 'Elvish'." in notes.lines[0]
+
+
+def test_lists_in_json_are_no_texts(tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text('{"source": "a", "target": ["b", "c"]}\n{"source": "d", "target": "e"}\n')
+    with pytest.raises(ValueError, match=r"line 1: 'target' is \['b', 'c'\], expected a text"):
+        pair_file(path)
+    assert pair_file(path, skip_bad_files=True) == [("d", "e")]
