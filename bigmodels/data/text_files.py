@@ -9,7 +9,7 @@ import unicodedata
 import zlib
 
 from bigmodels.data import encodings
-from bigmodels.data.files import named_like
+from bigmodels.data.files import is_junk, named_like
 from bigmodels.data.split import split_named
 
 # Unicode's normal form takes the square of such a run's length; no language needs ten.
@@ -75,14 +75,17 @@ def text_folder(directory, encoding=None, skip_bad_files=False, notes=None):
         notes: A `Notes`, told which files are read and which are left out.
 
     Returns:
-        A string, in which an empty line divides two files; or, if the files are named as splits
-        are (`train.txt`, `val.txt`), a dict of strings by split.
+        A string, in which an empty line divides two files; or, if all files or their folders are
+        named as splits are (`train.txt`, `ptb.valid.txt`, `test/a.txt`), a dict of such by split.
 
     Raises:
         ValueError: naming the directory that holds no such file, or the file that is no text.
     """
     where = f"text: {str(directory)!r}"
-    found = named_like("text", pathlib.Path(directory), (".txt",))
+    every = named_like("text", pathlib.Path(directory), (".txt",))
+    hidden = [p for p in every if any(map(is_junk, p.relative_to(directory).parts))]
+    notes.leave_out("text", "hidden and system files", hidden)
+    found = [path for path in every if path not in hidden]
     if not found:
         raise ValueError(f"{where} holds no .txt file")
     texts, bad, empty = {}, {}, []
@@ -105,14 +108,29 @@ def text_folder(directory, encoding=None, skip_bad_files=False, notes=None):
     more = f", ..., {names[-1]!r}" if len(names) > 4 else ""
     shown = ", ".join(map(repr, names[: 3 if more else 4]))
     others = [path for path in all_files("text", directory) if path.suffix.lower() != ".txt"]
+    others = [path for path in others if path not in hidden]
     notes.leave_out("text", "files that are not named .txt", others)
-    splits = [split_named(path.stem) for path in texts]
-    given = "train" in splits and None not in splits and len({*splits}) == len(splits)
+    splits = [_split_of(path.relative_to(directory)) for path in texts]
+    given = "train" in splits and None not in splits
     as_what = "one text, in this order" if not given else "its splits, by their names"
     notes.say(f"{where}: {len(names):,} .txt files are {as_what}: {shown}{more}.")
     if given:
-        return dict(zip(splits, texts.values(), strict=True))
-    return "\n\n".join(text.strip("\r\n") for text in texts.values())
+        parts = {split: [] for split in splits}
+        for split, text in zip(splits, texts.values(), strict=True):
+            parts[split].append(text)
+        return {split: _joined(part) for split, part in parts.items()}
+    return _joined(texts.values())
+
+
+def _split_of(path):
+    """The split that a file's outermost folder, or its name or the end of that, says."""
+    name = path.parts[0] if len(path.parts) > 1 else path.stem
+    return split_named(name) or split_named(name.rpartition(".")[2])
+
+
+def _joined(texts):
+    first, *more = texts
+    return "\n\n".join(text.strip("\r\n") for text in texts) if more else first
 
 
 def _text(path, kind, encoding, notes, setting):

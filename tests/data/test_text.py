@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 
 from bigmodels.data import clean_text, load_text
+from bigmodels.data.notes import Notes
+from bigmodels.data.text_files import text_folder
 from bigmodels.layers import Vocabulary
 
 # Random letters, so that every window occurs once.
@@ -236,3 +238,28 @@ def test_tiny_shakespeare_from_tfds(tfds_dir):
     data = load_text("tiny_shakespeare", 64, length=100, data_dir=tfds_dir)
     assert data.sizes["validation"] == data.sizes["test"] == 55_769
     assert len(data.vocabulary) == 67 and data.unknown_share["test"] == 0
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("ptb.train.txt", "ptb.valid.txt", "ptb.test.txt"),
+        ("train/a.txt", "train/b.txt", "valid/c.txt", "test/d.txt"),
+    ],
+)
+def test_splits_may_be_the_ends_of_names_or_folders(tmp_path, names):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    texts = text_folder(tmp_path, notes=Notes())
+    assert texts.keys() == {"train", "validation", "test"}
+    assert texts["train"] == "\n\n".join(name for name in names if "train" in name)
+
+
+def test_hidden_files_are_no_texts(tmp_path):
+    for name in ("__MACOSX/._a.txt", ".b.txt", "c.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("Text")
+    notes = Notes()
+    assert text_folder(tmp_path, notes=notes) == "Text"
+    assert notes.left_out == {"hidden and system files": 2}
