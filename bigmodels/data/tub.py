@@ -55,8 +55,14 @@ def read_tub(directory, argument="tub", notes=None, skip_bad_files=False):
     root = pathlib.Path(directory)
     if not os.path.isdir(root):
         raise ValueError(f"{argument}: {str(root)!r} is not a directory")
+    if not os.path.lexists(root / MANIFEST):
+        is_old = any(root.glob("record_*.json"))
+        looks = ", but records of version 1, which are not read" if is_old else ""
+        raise ValueError(
+            f"{argument}: {str(root)!r} has no {MANIFEST} of a Donkeycar tub, version 2{looks}"
+        )
     names, deleted = _manifest(root / MANIFEST, argument)
-    frames, seen, lost, damaged = [], set(), {}, {}
+    frames, seen, lost, damaged, named = [], set(), {}, {}, set()
     for name in names:
         try:
             lines = _lines(root / name, argument)
@@ -69,7 +75,8 @@ def read_tub(directory, argument="tub", notes=None, skip_bad_files=False):
             if not line.strip():
                 continue
             try:
-                index, frame = _frame(line, deleted)
+                index, frame, image = _frame(line, deleted)
+                named.add(image)
                 if index in seen:
                     raise ValueError(f"_index: {index}, which was there before")
             except ValueError as error:
@@ -84,6 +91,11 @@ def read_tub(directory, argument="tub", notes=None, skip_bad_files=False):
     notes = notes or Notes()
     notes.leave_out(argument, "catalogues that cannot be read", lost)
     notes.leave_out(argument, "damaged lines", damaged)
+    unlisted = sorted(path.name for path in root.glob("*.catalog") if path.name not in names)
+    notes.leave_out(argument, f"catalogues that {MANIFEST} does not list", unlisted)
+    images = sorted(path.name for path in (root / "images").glob("[!.]*"))
+    unnamed = [image for image in images if image not in named]
+    notes.leave_out(argument, "images that no frame names", unnamed)
     if not frames:
         left = f"; its {len(seen)} are deleted" if seen else ""
         raise ValueError(f"{argument}: {str(root)!r} holds no frame{left}")
@@ -133,11 +145,11 @@ def _lines(path, argument):
 
 
 def _frame(line, deleted):
-    """Index, and `(image, angle, session)`; instead of these `None` for a deleted frame."""
+    """Index, `(image, angle, session)` or `None` for a deleted frame, and the image's name."""
     row = untrusted.parsed(line)
     untrusted.check_form(row, {"_index": (_is_index, "the number of a frame")})
     if row["_index"] in deleted:
-        return row["_index"], None
+        return row["_index"], None, str(row.get(_IMAGE))
     untrusted.check_form(
         row,
         {
@@ -148,7 +160,8 @@ def _frame(line, deleted):
         optional=(_SESSION,),
     )
     session = row.get(_SESSION)
-    return row["_index"], (row[_IMAGE], float(row[_ANGLE]), "" if session is None else str(session))
+    session = "" if session is None else str(session)
+    return row["_index"], (row[_IMAGE], float(row[_ANGLE]), session), row[_IMAGE]
 
 
 def _is_list_of(fits):

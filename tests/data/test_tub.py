@@ -13,6 +13,7 @@ import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 
 from bigmodels.data import load_driving
+from bigmodels.data.notes import Notes
 from bigmodels.data.tub import read_tub
 from bigmodels.predict import predict
 from bigmodels.train import train
@@ -134,7 +135,9 @@ def test_a_bad_manifest_is_named(number, line, reason, tub):
 
 def test_what_is_no_tub_is_named(tub, tmp_path):
     assert "nowhere' is not a directory" in _refused(tmp_path / "nowhere")
-    assert "manifest.json' cannot be read: No such file" in _refused(tub / "images")
+    assert "images' has no manifest.json of a Donkeycar tub, version 2" in _refused(tub / "images")
+    (tub / "images" / "record_1.json").write_text("{}")
+    assert "records of version 1" in _refused(tub / "images")
     (tub / "manifest.json").write_bytes(b"")
     assert "line 0: 0 lines, expected the five" in _refused(tub)
     (tub / "manifest.json").unlink()
@@ -267,3 +270,14 @@ def test_anything_in_a_tub(small, catalog, manifest):
             assert len(found.angles) == len(found.paths) == len(found.sessions) > 0
             assert all(-1 <= angle <= 1 for angle in found.angles)
             assert all(path.parent == small / "images" for path in found.paths)
+
+
+def test_what_no_frame_or_manifest_names_is_said(tub):
+    (tub / "catalog_7.catalog").write_text("")
+    (tub / "images" / "more.jpg").write_bytes(b"")
+    notes = Notes()
+    assert len(read_tub(tub, notes=notes).paths) == 60
+    assert notes.left_out == {
+        "catalogues that manifest.json does not list": 1,
+        "images that no frame names": 1,
+    }
