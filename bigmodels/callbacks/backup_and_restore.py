@@ -41,12 +41,13 @@ class BackupAndRestore(distribute.Resumable):
     Keras layer or a `tf.random.Generator` in `map`, `from_generator`, `tf.py_function`) are drawn
     again from the beginning, and refused if the first batch of a pass is not the one it was;
     `tf.random.stateless_*` and `tf.numpy_function(..., stateful=False)` do without. Other iterables
-    are refused.
+    are refused, and so are models that draw by `tf.random`, whose state cannot be had.
 
     **Callbacks.** Keras' own go on where they were, `CSVLogger`'s file included; only
     `TensorBoard` logs anew the steps that are made again. Of others, every attribute that has
-    changed since `on_train_begin` is taken along if it is a number, a string, an array, or a list,
-    tuple, set, deque or dict of them; others are named in a warning when `fit` begins. A callback
+    changed since `on_train_begin`, its class's included, is taken along if it is a number, a
+    string, an array, a date, a path, a member of an enumeration, or a list, tuple, set, deque, dict
+    or dataclass of them; others are named in a warning when `fit` begins. A callback
     with `get_state()` and `set_state(state)` decides itself; `get_state` gives such a value.
 
     **Refused** are checkpoints of another model (variables that are missing, unexpected, or of

@@ -1,10 +1,14 @@
 """What a callback has counted so far, as JSON and arrays, and how it is put back."""
 
 import collections
+import dataclasses
+import datetime
 import enum
+import functools
 import logging
 import pathlib
 import re
+import sys
 import types
 import warnings
 
@@ -36,11 +40,10 @@ _OF_PROCESS = {
 }
 if hasattr(keras.callbacks, "OrbaxCheckpoint"):
     _OF_PROCESS[keras.callbacks.OrbaxCheckpoint] = ("_async_futures", "checkpointer", "min_delta")
-# What does not change while a training runs, so that nothing is lost with it.
+# What does not change itself while a training runs: lost is only what takes its place.
 _FIXED = (
     enum.Enum,
     logging.Logger,
-    pathlib.PurePath,
     re.Pattern,
     tf.data.Dataset,
     tf.DType,
@@ -51,14 +54,16 @@ _FIXED = (
     types.ModuleType,
 )
 _MANY = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
+_TIMES = {"datetime": datetime.datetime, "date": datetime.date, "time": datetime.time}
 
 
 class Kept:
     """What one callback is to take along from process to process.
 
     That is what its `get_state()` gives, given back to `set_state(state)`; without these, every
-    attribute that has changed since `on_train_begin`: numbers, strings, arrays, and lists, tuples,
-    sets, deques and dicts of them. What it has of other kinds is named in a warning.
+    attribute of its own or of its class that has changed since `on_train_begin`, if `packed` takes
+    it. What it has of other kinds is named in a warning. A list or the like that was changed, not
+    replaced, is filled again, as others may hold it too.
 
     Args:
         callback: A `keras.callbacks.Callback` whose `on_train_begin` was called.
@@ -69,6 +74,7 @@ class Kept:
         self.callback, self._model = callback, model
         self._own = hasattr(callback, "get_state") and hasattr(callback, "set_state")
         self._warned, self._stored = set(), set()
+        self._begun = {} if self._own else self._values()
         self._fresh = {} if self._own else self._attributes()
 
     def state(self):
@@ -87,7 +93,9 @@ class Kept:
             for name, value in self._attributes().items()
             if name in self._stored or not _same(value, self._fresh.get(name, self))
         }
-        state = {"attributes": changed}
+        values = self._values()
+        filled = [n for n in changed if values[n] is self._begun.get(n)]
+        state = {"attributes": changed, "filled": filled}
         if isinstance(self.callback, keras.callbacks.CSVLogger):
             state["csv"] = _csv_state(self.callback)
         return state
@@ -96,24 +104,48 @@ class Kept:
         """Give the callback a state that `state` gave in another process, or this one."""
         if "own" in state and self._own:
             self.callback.set_state(state["own"])
+        holders = dict(self._holders())
         for name, value in state.get("attributes", {}).items():
+            of, _, attribute = name.rpartition(".")
+            if of not in holders:
+                continue
             self._stored.add(name)
-            setattr(self.callback, name, _like(getattr(self.callback, name, None), value))
+            now = getattr(holders[of], attribute, None)
+            if not (name in state.get("filled", ()) and _filled(now, value)):
+                setattr(holders[of], attribute, _like(now, value))
         if "csv" in state:
             _put_back_csv(self.callback, state["csv"])
 
+    def _holders(self):
+        """`(name, holder)`: the callback itself, "", and those of its classes that may change."""
+        yield "", self.callback
+        for each in type(self.callback).__mro__:
+            if each.__module__.partition(".")[0] not in ("keras", "bigmodels", "builtins"):
+                yield each.__qualname__, each
+
+    def _values(self):
+        """All attributes by name, those of a class behind its own name."""
+        return {
+            f"{of}.{name}" if of else name: value
+            for of, holder in self._holders()
+            for name, value in vars(holder).items()
+            if not (of and name.startswith("__"))
+        }
+
     def _attributes(self):
+        """Copies of those attributes that can be taken along."""
         of_process = {
             n for c, names in _OF_PROCESS.items() if isinstance(self.callback, c) for n in names
         }
         found = {}
-        for name, value in vars(self.callback).items():
+        for name, value in self._values().items():
             if name in of_process or value is self._model:
                 continue
             try:
                 found[name] = unpacked(*packed(value))
             except TypeError:
-                if not isinstance(value, _FIXED):
+                as_before = value is self._begun.get(name)
+                if not (as_before and ("." in name or isinstance(value, _FIXED))):
                     self._warn(name, value)
         return found
 
@@ -139,7 +171,8 @@ def packed(value):
     """A value as JSON and arrays.
 
     Args:
-        value: Numbers, strings, bytes, arrays, and lists, tuples, sets, deques and dicts of them.
+        value: Numbers, strings, bytes, arrays, dates, paths, members of enumerations, and lists,
+            tuples, sets, deques, dicts and dataclasses of them.
 
     Returns:
         `(content, arrays)`: what JSON can hold, and a list of arrays that it refers to.
@@ -155,6 +188,21 @@ def packed(value):
             return value
         if kind is bytes:
             return {"bytes": value.hex()}
+        if kind is complex:
+            return {"complex": [value.real, value.imag]}
+        for name, each in _TIMES.items():
+            if kind is each:
+                return {name: value.isoformat()}
+        if kind is datetime.timedelta:
+            return {"timedelta": [value.days, value.seconds, value.microseconds]}
+        if isinstance(value, pathlib.PurePath):
+            return {"path": str(value)}
+        if isinstance(value, enum.Enum) and _found(*_place(kind)) is kind:
+            return {"member": [*_place(kind), value.name]}
+        if dataclasses.is_dataclass(kind) and _found(*_place(kind)) is kind:
+            names = [field.name for field in dataclasses.fields(kind)]
+            fields = {n: pack(getattr(value, n)) for n in names if hasattr(value, n)}
+            return {"dataclass": [*_place(kind), fields]}
         if isinstance(value, np.ndarray | np.generic | tf.Tensor):
             array = np.asarray(value)
             if array.dtype.hasobject or array.dtype.names:
@@ -191,6 +239,23 @@ def unpacked(content, arrays):
     kind, value = next(iter(content.items()))
     if kind == "bytes":
         return bytes.fromhex(value)
+    if kind == "complex":
+        return complex(*value)
+    if kind in _TIMES:
+        return _TIMES[kind].fromisoformat(value)
+    if kind == "timedelta":
+        return datetime.timedelta(*value)
+    if kind == "path":
+        return pathlib.Path(value)
+    if kind == "member":
+        *place, name = value
+        return _found(*place)[name]
+    if kind == "dataclass":
+        *place, fields = value
+        made = object.__new__(_found(*place))
+        for name, field in fields.items():
+            object.__setattr__(made, name, unpacked(field, arrays))
+        return made
     if kind == "array":
         return np.array(arrays[value])
     if kind == "scalar":
@@ -202,6 +267,42 @@ def unpacked(content, arrays):
     if kind == "dict":
         return {unpacked(k, arrays): unpacked(v, arrays) for k, v in value}
     return _MANY[kind](unpacked(v, arrays) for v in value)
+
+
+def _place(kind):
+    return kind.__module__, kind.__qualname__
+
+
+def _found(module, name):
+    """The enumeration or dataclass of a name in what is imported, or `None`."""
+    found = functools.reduce(
+        lambda within, part: getattr(within, part, None), name.split("."), sys.modules.get(module)
+    )
+    is_kind = isinstance(found, type) and (
+        issubclass(found, enum.Enum) or dataclasses.is_dataclass(found)
+    )
+    return found if is_kind else None
+
+
+def _filled(now, value):
+    """Whether what stands in a value's place could be given the same content."""
+    if isinstance(now, list) and isinstance(value, list):
+        now[:] = value
+    elif isinstance(now, dict | set) and isinstance(value, dict | set):
+        now.clear()
+        now.update(value)
+    elif isinstance(now, collections.deque) and isinstance(value, collections.deque):
+        now.clear()
+        now.extend(value)
+    elif isinstance(now, np.ndarray) and now.shape == np.shape(value) and now.flags.writeable:
+        now[...] = value
+    elif type(now) is type(value) and dataclasses.is_dataclass(now):
+        for field in dataclasses.fields(now):
+            if hasattr(value, field.name):
+                object.__setattr__(now, field.name, getattr(value, field.name))
+    else:
+        return False
+    return True
 
 
 def _like(now, value):

@@ -104,6 +104,9 @@ class Model(keras.Model):
     # The callback that says where `fit` begins.
     _resumable = None
 
+    # Whether the training is to go on in another process, should this one be stopped.
+    _goes_on = False
+
     # What leaves out steps whose numbers are none.
     _watch = None
 
@@ -197,6 +200,8 @@ class Model(keras.Model):
         )
         resumable, arguments = resume.resumed(self, arguments)
         self._resumable = resumable
+        if resumable is not None:
+            self._goes_on, self.train_function = True, None  # To be traced with a look at it.
         shuffle = arguments.get("shuffle", True)
         arguments = self._with_checked_streams(arguments, specs, shuffle)
         if self._replicas > 1:
@@ -205,8 +210,11 @@ class Model(keras.Model):
             with checks.readable_errors():
                 history = super().fit(**arguments)
         finally:
+            self._goes_on = False
             if resumable is not None:
                 resumable.leave()
+            if self._watch is not None:  # The callback was not told that the training is over.
+                self._watch.leave()
         if history.epoch and not any(history.history.values()):
             raise ValueError("x: the data set is empty.")
         return history
@@ -345,6 +353,8 @@ class Model(keras.Model):
         # Keras reduces scalars over a batch axis (keras#20585), and takes means of means.
         if self._watch is not None and step_function.__name__ == "train_step":
             step_function = self._watch.step(step_function)
+        if self._goes_on and step_function.__name__ == "train_step":
+            step_function = resume.checked_step(step_function)
         if self._distribute_strategy is not None:
             # Also for the one replica of a `MirroredStrategy` on one device, where what Keras does
             # for replicas fails within conditions (`merge_call called ...`).

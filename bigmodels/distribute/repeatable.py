@@ -85,6 +85,16 @@ def check_seeds(name, dataset):
                 f"{name}: {kind} without a seed comes in another order in every process; give it "
                 "one, or call keras.utils.set_random_seed before the data set is made"
             )
+        if getattr(each, "_deterministic", None) == "false":
+            kind = type(each).__name__.lstrip("_").removesuffix("Dataset").lower()
+            raise ValueError(
+                f"{name}: {kind} with deterministic=False comes in another order in every process"
+            )
+    if dataset.options().deterministic is False:
+        raise ValueError(
+            f"{name}: its options say deterministic=False, so that it comes in another order in "
+            "every process"
+        )
     for node in _nodes(dataset):
         unseeded = node.op in _SEEDED and not (node.attr["seed"].i or node.attr["seed2"].i)
         if unseeded:
@@ -123,13 +133,22 @@ def _within(dataset):
         waiting += each._inputs()
 
 
+def draws(graph):
+    """Names of operations in a graph that draw by a state which is theirs alone."""
+    return sorted({node.op for node in _nodes_of(graph) if node.op in _SEEDED})
+
+
 def _nodes(dataset):
     for each in _within(dataset):
         for wrapper in each._functions():
-            graph = wrapper.function.graph.as_graph_def()
-            yield from graph.node
-            for function in graph.library.function:
-                yield from function.node_def
+            yield from _nodes_of(wrapper.function.graph)
+
+
+def _nodes_of(graph):
+    graph = graph.as_graph_def()
+    yield from graph.node
+    for function in graph.library.function:
+        yield from function.node_def
 
 
 def description(arguments):

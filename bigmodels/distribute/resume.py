@@ -154,6 +154,30 @@ def _in_known_order(arguments, resumable):
     return rest | {"x": repeatable.ShuffledArrays(arguments, resumable.seed)}
 
 
+def checked_step(train_step):
+    """A model's `train_step` that is refused if it draws what another process would not.
+
+    Args:
+        train_step: A function of a batch.
+
+    Returns:
+        The same function, which raises a `ValueError` while it is traced.
+    """
+
+    def checked(data):
+        logs = train_step(data)
+        if tf.inside_function() and (draws := repeatable.draws(tf.compat.v1.get_default_graph())):
+            raise ValueError(
+                f"train_step: the model draws by {', '.join(draws)}, whose state no checkpoint can "
+                "hold; draw by keras.random with a keras.random.SeedGenerator, or by "
+                "tf.random.stateless_*"
+            )
+        return logs
+
+    checked.__name__ = train_step.__name__
+    return checked
+
+
 def training_state(model):
     """Weights, random states and optimizers' variables, each once, as `tf.Variable`."""
     return [plain(variable) for variable in named_variables(model).values()]

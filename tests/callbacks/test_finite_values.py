@@ -309,3 +309,18 @@ def test_what_was_skipped_is_taken_along():
     other.set_state(guard.get_state())
     other.skipped.append("epoch 2, step 1")
     assert guard.left_out == 1 and other.left_out == 2
+
+
+def test_an_interrupted_fit_leaves_no_watch_behind():
+    class Interrupt(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            raise KeyboardInterrupt
+
+    inputs = keras.Input((2,))
+    model = distribute.Model(inputs, layers.Dense(1)(inputs))
+    model.compile("sgd", "mse")
+    x, y = np.ones((4, 2), "float32"), np.full((4, 1), 1e30, "float32")
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(x, y * 0, verbose=0, callbacks=[FiniteValues(), Interrupt()])
+    model.fit(x, y, verbose=0)  # Its loss is infinite, and nobody watches.
+    assert abs(model.get_weights()[0]).max() > 1e20

@@ -6,8 +6,12 @@ The model is as small as can be: what every optimizer, strategy and precision ne
 
 import collections
 import csv
+import dataclasses
+import datetime
+import enum
 import json
 import os
+import pathlib
 import subprocess
 import sys
 import types
@@ -885,3 +889,83 @@ def test_killed_in_the_midst_of_a_plain_fit(tmp_path):
     untouched, whole, *killed, gone_on, end = done.stdout.split("\n")[:-1]
     assert (whole, killed, end) == ("0", ["-9", "-9"], "0")
     assert gone_on == untouched
+
+
+class _Phase(enum.Enum):
+    FIRST, SECOND = range(2)
+
+
+@dataclasses.dataclass
+class _Counts:
+    phase: _Phase = _Phase.FIRST
+    steps: list = dataclasses.field(default_factory=list)
+    until: datetime.datetime | None = None
+
+
+class _Keeps(callbacks.Callback):
+    of_all = []
+
+    def __init__(self, outer):
+        super().__init__()
+        self.outer, self.counts, self.path, self.times = outer, _Counts(), None, [datetime.date.max]
+        self.a = self.b = np.zeros(1)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.outer.append(batch)
+        self.of_all.append(batch)
+        self.counts.steps.append(batch)
+        self.a = self.a + 1
+        if len(self.outer) == 1:
+            self.counts.phase, self.path = _Phase.SECOND, pathlib.Path("first")
+            self.counts.until = datetime.datetime(2020, 1, 1) + datetime.timedelta(hours=1)
+
+
+def test_dates_paths_dataclasses_and_lists_that_others_hold(tmp_path):
+    def training(*more):
+        _Keeps.of_all.clear()
+        outer = []
+        keeps = _Keeps(outer)
+        keep = BackupAndRestore(tmp_path, save_freq=1, delete_checkpoint=False, verbose=0)
+        try:
+            _unseeded_model().fit(
+                *_rows(), batch_size=BATCH, epochs=EPOCHS, verbose=0, callbacks=[keeps, *more, keep]
+            )
+        except _Killed:
+            return None
+        return outer, keeps
+
+    training(_KillAt(1, 1))
+    outer, keeps = training()
+    steps = [0, 1, 2] * EPOCHS
+    assert outer == keeps.outer == keeps.of_all == keeps.counts.steps == steps
+    assert keeps.counts.phase is _Phase.SECOND and keeps.path == pathlib.Path("first")
+    assert keeps.counts.until == datetime.datetime(2020, 1, 1, 1)
+    assert keeps.a == len(steps) and keeps.b == 0
+
+
+class _Noise(layers.Layer):
+    def call(self, x):
+        return x + tf.random.normal(tf.shape(x))
+
+
+def test_a_layer_that_draws_by_a_state_of_its_own_is_refused(tmp_path):
+    inputs = keras.Input((3,))
+    model = distribute.Model(inputs, layers.Dense(1)(_Noise()(inputs)))
+    model.compile("sgd", "mse")
+    model.fit(*_rows(), verbose=0)
+    with pytest.raises(ValueError, match="draws by RandomStandardNormal"):
+        model.fit(*_rows(), verbose=0, callbacks=[BackupAndRestore(tmp_path, verbose=0)])
+
+
+def test_an_order_that_differs_from_run_to_run_is_refused(tmp_path):
+    options = tf.data.Options()
+    options.deterministic = False
+    in_parallel = {"num_parallel_calls": 2, "deterministic": False}
+    rows = tf.data.Dataset.from_tensor_slices(_rows())
+    for dataset in (
+        rows.batch(BATCH).with_options(options),
+        rows.map(lambda *row: row, **in_parallel).batch(BATCH),
+        rows.batch(BATCH, **in_parallel),
+    ):
+        with pytest.raises(ValueError, match="deterministic=False"):
+            _unseeded_model().fit(dataset, callbacks=[BackupAndRestore(tmp_path, verbose=0)])
