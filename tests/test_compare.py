@@ -54,6 +54,7 @@ def _write(directory, images, labels):
         (directory / str(label) / f"{i}.png").write_bytes(tf.io.encode_png(pixels).numpy())
 
 
+@pytest.mark.thorough
 def test_the_better_run_is_named_and_the_difference_is_that_of_the_results(runs, tmp_path):
     found = compare([runs / "learns", runs / "does <not>"], tmp_path / "page.html", verbose=0)
     (row,) = [row for row in found["differences"] if row["metric"] == "accuracy"]

@@ -485,6 +485,7 @@ pickle.dump(answers, open(sys.argv[2], "wb"))
     ],
     ids=" ".join,
 )
+@pytest.mark.thorough
 def test_saved_models_need_no_bigmodels(exported, make_run, photos, tmp_path, kinds):
     asked = []
     for kind in kinds:

@@ -411,6 +411,7 @@ def test_weights_of_sequences(name, masked):
     np.testing.assert_allclose(found, _expected(x, weights, masked), rtol=1e-4)
 
 
+@pytest.mark.thorough
 def test_weights_of_sequences_on_replicas():
     for weights, given in (
         (ROW_WEIGHTS[:, None], {"sample_weight": ROW_WEIGHTS}),
@@ -432,6 +433,7 @@ def test_weights_of_sequences_on_replicas():
     ],
     ids=["a loss each value", "a loss each row", "divided by the weights"],
 )
+@pytest.mark.thorough
 def test_weights_of_rows_are_for_whatever_the_loss_has_of_a_row(loss):
     given = _tagger(False, loss).evaluate(SQUARE, SQUARE_Y, sample_weight=ROW_WEIGHTS, verbose=0)
     alone = [

@@ -76,6 +76,7 @@ def seen(tmp_path_factory):
     return [json.loads((directory / f"{i}.json").read_text()) for i in range(3)]
 
 
+@pytest.mark.thorough
 def test_the_workers_rows_make_up_the_global_batches(seen):
     first_epoch = seen[0]["first_epoch"]
     batches = [sum(rows, []) for rows in zip(*(each["steps"] for each in seen), strict=True)]

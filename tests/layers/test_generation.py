@@ -82,6 +82,7 @@ def test_padding_before_a_prompt_changes_nothing_where_padding_is_known():
 
 
 @pytest.mark.parametrize("max_length", [1, 2, 5, 8])
+@pytest.mark.thorough
 def test_when_its_window_is_full_a_transformer_goes_on_from_the_last_half(max_length, rng):
     model = _sharp(Transformer(12, 8, 2, 16, 0.0, max_length=max_length))
     for prompts in (rng.integers(1, 12, (2, 3)), rng.integers(1, 12, (2, 9))):
@@ -98,6 +99,7 @@ def test_when_its_window_is_full_a_transformer_goes_on_from_the_last_half(max_le
             np.testing.assert_array_equal(row, tokens)
 
 
+@pytest.mark.thorough
 def test_no_length_is_traced_anew(make):
     model = make(vocabulary=LETTERS)
     model.generate("ab", length=3)
@@ -210,6 +212,7 @@ def test_forbidden_tokens_are_drawn_at_no_temperature(temperature, options):
         np.testing.assert_allclose(shares[1:], 0.25, atol=1e-3)
 
 
+@pytest.mark.thorough
 def test_forbidden_tokens_are_written_by_no_option():
     model = RNN(4, 8, 8, vocabulary="ab")
     model.build((None, None))
@@ -219,6 +222,7 @@ def test_forbidden_tokens_are_written_by_no_option():
 
 
 @pytest.mark.parametrize("options", [{}, {"top_k": 5, "top_p": 0.9, "stop": "ae"}])
+@pytest.mark.thorough
 def test_a_prompt_in_a_list_goes_on_as_alone(make, options):
     """Sampled too, wherever it stands, beyond what is seen at once, and with padding before it."""
     model = _sharp(make(vocabulary=LETTERS), 8.0)
@@ -281,6 +285,7 @@ def test_no_option_is_traced_anew(make):
         ),
     ],
 )
+@pytest.mark.thorough
 def test_changed_models_write_what_they_say(kind, change):
     """LoRA's and quantised ones: what calls without a cache give, also after writing before."""
     model = _sharp(MAKERS[kind]())
@@ -396,6 +401,7 @@ def test_more_beams_find_what_is_at_least_as_likely(rng):
     assert best[0] < best[1] < best[2]
 
 
+@pytest.mark.thorough
 def test_graph_of_strings_gives_what_generate_gives(make):
     model = make(vocabulary=LETTERS)
     model.build((None, None))

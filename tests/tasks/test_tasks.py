@@ -257,6 +257,7 @@ def test_evaluate_measures_the_same_again(runs, name):
 @pytest.mark.parametrize(
     "name", [n if n in FIRST else pytest.param(n, marks=pytest.mark.thorough) for n in DEAR]
 )
+@pytest.mark.thorough
 def test_what_measuring_found_is_not_found_again_for_the_report(
     runs, name, sets, tmp_path, monkeypatch
 ):
@@ -342,6 +343,7 @@ def test_search_space_names_real_settings(name):
     assert with_settings(task.config(), space) != task.config()
 
 
+@pytest.mark.thorough
 def test_init_from_takes_what_fits_and_says_so(runs, sets, tmp_path, capsys):
     run, _ = runs("image_classification")
     settings = TINY["image_classification"] | {
@@ -431,6 +433,7 @@ def test_predict_text(runs):
         list(predict(run))
 
 
+@pytest.mark.thorough
 def test_predict_translations(runs, tmp_path):
     run = runs("translation")[0]
     (text,) = predict(run, prompt="one 2 two.")
@@ -470,6 +473,7 @@ def test_predict_new_images(runs, tmp_path):
     assert tf.io.decode_png(output.read_bytes()).shape[-1] in (3, 4)
 
 
+@pytest.mark.thorough
 def test_predict_steering(runs, sets):
     run, tub = runs("driving")[0], sets["driving"].removeprefix("tub:")
     rows = list(predict(run, input=tub))
@@ -502,6 +506,7 @@ def test_steering_is_measured_beside_the_baselines(runs, sets):
         assert measured[f"r2{name}"] == pytest.approx(wanted, abs=1e-4)
 
 
+@pytest.mark.thorough
 def test_predict_goes_on_after_the_last_row(runs, sets, tmp_path):
     run, file = runs("time_series")[0], sets["time_series"].removeprefix("csv:")
     rows = list(predict(run, input=file))
@@ -588,6 +593,7 @@ def test_a_segment_longer_than_the_window_is_refused(sets, tmp_path):
         train("time_series", tmp_path / "run", settings, verbose=0)
 
 
+@pytest.mark.thorough
 def test_predict_speech(runs, sets):
     run, _ = runs("speech_recognition")
     folder = sets["speech_recognition"].removeprefix("audio:")
@@ -640,6 +646,7 @@ def test_transformer_kind(sets, tmp_path):
     assert len(text) == 24
 
 
+@pytest.mark.thorough
 def test_precision_is_the_runs_own(sets, tmp_path):
     settings = TINY["image_classification"] | {
         "dataset": sets["image_classification"],
