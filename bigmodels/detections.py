@@ -43,7 +43,7 @@ def check_installed():
 
 @dataclasses.dataclass(frozen=True)
 class _OfClass:
-    """What was found of one class, the surest first, by whichever image."""
+    """What was found of one class, by falling score, of all images."""
 
     images: np.ndarray  # (found,) numbers.
     right: np.ndarray  # (thresholds, found) booleans.

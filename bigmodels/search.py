@@ -1,4 +1,4 @@
-"""keras-tuner made to last: what a search needs to outlive kills, failures and lost workers.
+"""keras-tuner with checkpoints: a search that survives kills, failures and lost workers.
 
 keras-tuner decides what is tried next (its four oracles) and hands trials to several processes (its
 chief and worker protocol). What is added here, and why:

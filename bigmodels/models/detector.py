@@ -247,7 +247,7 @@ class Detector(Model):
             **kwargs: As for `predict`.
 
         Returns:
-            A list with a dict for each image, of arrays with a row for each object, the surest
+            A list with a dict for each image, of arrays with a row for each object, the best-scored
             first: `boxes` `(n, 4)` in pixels, left, top, right, bottom; `scores` `(n,)`; `classes`
             `(n,)`, numbers.
 

@@ -132,7 +132,7 @@ def compile_model(model, config, steps):
 
 
 def search_space(hp):
-    """The dense part's size, how fast it learns, and what keeps it from learning by heart."""
+    """The dense part's size, how fast it learns, and what keeps it from overfitting."""
     return {
         "model.dense_units": hp.Choice("model.dense_units", ["50", "100,50", "100,50,10"]),
         "model.dropout_rate": hp.Float("model.dropout_rate", 0.0, 0.4, step=0.1),

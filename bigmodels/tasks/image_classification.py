@@ -194,7 +194,7 @@ def compile_model(model, config, steps):
 
 
 def search_space(hp):
-    """The network's size, how fast it learns, and what keeps it from learning by heart."""
+    """The network's size, how fast it learns, and what keeps it from overfitting."""
     kind = hp.Fixed("model.kind", "cnn")
     space = {
         "model.kind": kind,
@@ -267,7 +267,7 @@ def examples(data):
 
 
 def draw(model, data, config, found):
-    """Confusion matrix, how true the probabilities are, and worst mistakes on the test split."""
+    """Confusion matrix, calibration, and most confident errors on the test split."""
     probabilities, labels = found
     predicted = probabilities.argmax(-1)
     names = data.class_names
@@ -279,7 +279,7 @@ def draw(model, data, config, found):
     }
     wrong = np.flatnonzero(predicted != labels)
     if len(wrong):
-        # The surest mistakes first.
+        # The most confident errors first.
         wrong = wrong[np.argsort(-probabilities[wrong, predicted[wrong]])][:24]
         images = np.concatenate([x for x, _ in data.test.as_numpy_iterator()])[wrong]
         pairs = [(names[labels[i]], f"\N{RIGHTWARDS ARROW} {names[predicted[i]]}") for i in wrong]

@@ -319,7 +319,7 @@ def predict(model, config, input=None, threshold=_DRAWN, output=None):
 
     Yields:
         `{"file": ..., "boxes": ..., "classes": ..., "scores": ...}`, three lists with an item for
-        each object, the surest first; a box is left, top, right, bottom in pixels of the file's
+        each object, by falling score; a box is left, top, right, bottom in pixels of the file's
         image.
 
     Raises:

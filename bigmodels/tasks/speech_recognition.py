@@ -169,7 +169,7 @@ def compile_model(model, config, steps):
 
 
 def search_space(hp):
-    """The network's size, how fast it learns, and what keeps it from learning by heart."""
+    """The network's size, how fast it learns, and what keeps it from overfitting."""
     return {
         "model.rnn_units": hp.Choice("model.rnn_units", [64, 96, 128, 192]),
         "model.num_layers": hp.Int("model.num_layers", 1, 3),

@@ -166,7 +166,7 @@ def calibrate(model, data, config):
 
 
 def search_space(hp):
-    """The LSTM's width, how fast it learns, and what keeps it from learning by heart."""
+    """The LSTM's width, how fast it learns, and what keeps it from overfitting."""
     return {
         "batch_size": hp.Choice("batch_size", [32, 64, 128]),
         "model.rnn_units": hp.Choice("model.rnn_units", [32, 64, 128, 256]),

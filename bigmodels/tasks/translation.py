@@ -117,7 +117,7 @@ def compile_model(model, config, steps):
 
 
 def search_space(hp):
-    """Size, what keeps it from learning by heart, and how fast it learns."""
+    """Size, what keeps it from overfitting, and how fast it learns."""
     width = hp.Choice("model.embedding_dim", [64, 128, 256])
     return {
         "model.embedding_dim": width,
