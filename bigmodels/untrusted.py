@@ -54,7 +54,7 @@ def parsed(raw):
         ValueError: if they hold something else.
     """
     try:
-        content = json.loads(raw.decode("utf-8"))
+        content = json.loads(raw.decode("utf-8-sig"))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(content, dict):

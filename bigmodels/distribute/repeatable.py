@@ -95,6 +95,12 @@ def check_seeds(name, dataset):
             f"{name}: its options say deterministic=False, so that it comes in another order in "
             "every process"
         )
+    for graph in _graphs(dataset):
+        for kind in _unordered(graph):
+            raise ValueError(
+                f"{name}: {kind} in a function of the data set comes in another order in every "
+                "process; give it a seed and no deterministic=False"
+            )
     for node in _nodes(dataset):
         unseeded = node.op in _SEEDED and not (node.attr["seed"].i or node.attr["seed2"].i)
         if unseeded:
@@ -139,16 +145,46 @@ def draws(graph):
 
 
 def _nodes(dataset):
+    for graph in _graphs(dataset):
+        yield from _nodes_of(graph)
+
+
+def _graphs(dataset):
     for each in _within(dataset):
         for wrapper in each._functions():
-            yield from _nodes_of(wrapper.function.graph)
+            yield wrapper.function.graph
 
 
 def _nodes_of(graph):
+    for nodes in _bodies(graph):
+        yield from nodes
+
+
+def _bodies(graph):
+    """The nodes of a graph, and those of each function in it."""
     graph = graph.as_graph_def()
-    yield from graph.node
+    yield graph.node
     for function in graph.library.function:
-        yield from function.node_def
+        yield function.node_def
+
+
+def _unordered(graph):
+    """Data sets that a graph makes, such as in `flat_map`, whose order no seed decides."""
+    for nodes in _bodies(graph):
+        constants = {
+            node.name: tf.make_ndarray(node.attr["value"].tensor)
+            for node in nodes
+            if node.op == "Const" and node.attr["dtype"].type == tf.int64.as_datatype_enum
+        }
+        for node in nodes:
+            kind = node.op.partition("Dataset")[0].lower()
+            if node.attr["deterministic"].s == b"false":
+                yield kind
+            if node.op.startswith(("ShuffleDataset", "ShuffleAndRepeatDataset", "RandomDataset")):
+                given = [name.partition(":")[0] for name in node.input]
+                seeds = [constants[name] for name in given if "seed" in name and name in constants]
+                if seeds and not any(seeds):
+                    yield kind
 
 
 def description(arguments):

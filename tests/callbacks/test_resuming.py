@@ -969,3 +969,22 @@ def test_an_order_that_differs_from_run_to_run_is_refused(tmp_path):
     ):
         with pytest.raises(ValueError, match="deterministic=False"):
             _unseeded_model().fit(dataset, callbacks=[BackupAndRestore(tmp_path, verbose=0)])
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")  # Keras', of unknown lengths.
+def test_an_order_within_a_function_of_the_data_is_looked_at(tmp_path):
+    rows = tf.data.Dataset.from_tensor_slices(_rows())
+
+    def shuffled(seed=None):
+        return tf.data.Dataset.range(2).flat_map(lambda _: rows.shuffle(ROWS, seed)).batch(BATCH)
+
+    def in_parallel(_):
+        return rows.map(lambda *row: row, num_parallel_calls=2, deterministic=False)
+
+    tf.random.set_seed(None)
+    backup = BackupAndRestore(tmp_path, verbose=0)
+    with pytest.raises(ValueError, match="x: shuffle in a function of the data set comes in ano"):
+        _unseeded_model().fit(shuffled(), callbacks=[backup])
+    with pytest.raises(ValueError, match="x: parallelmap in a function"):
+        _unseeded_model().fit(tf.data.Dataset.range(2).flat_map(in_parallel), callbacks=[backup])
+    _unseeded_model().fit(shuffled(5), verbose=0, callbacks=[backup])

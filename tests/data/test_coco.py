@@ -316,6 +316,12 @@ def test_classes_are_in_the_order_of_their_numbers(folder):
     assert read_coco(folder)[1] == ["face", "ex"]
 
 
+def test_a_byte_order_mark_is_passed_over(folder):
+    as_it_was = read_coco(folder)[1]
+    _json(folder).write_bytes(b"\xef\xbb\xbf" + _json(folder).read_bytes())
+    assert read_coco(folder)[1] == as_it_was
+
+
 def test_what_sticks_out_by_rounding_alone_is_not_said(folder):
     _change(folder, _row("annotations", 0, bbox=[-1e-4, 3, 20, 5], image_id=0))
     notes = Notes()
