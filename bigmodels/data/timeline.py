@@ -116,8 +116,11 @@ _MIDNIGHT = re.compile(r"([T ])24(?=(:?00)*([.,]0+)?($|[Z+-]))")
 _FRACTION = re.compile(r"([T ]\d\d(?::?(\d\d))?)[.,](\d+)(?=$|[Z+-])")
 _FORMS = {"%Y-%m": _MONTH, "%Y-%j": re.compile(r"\d{4}-\d{3}")}
 _FORMS |= {"%G-W%V": re.compile(r"\d{4}-W\d\d"), "%G-W%V-%u": re.compile(r"\d{4}-W\d\d-\d")}
-_DIGITS = {"%Y%m%d": re.compile(r"\d{8}"), "%Y%j": re.compile(r"\d{7}")}
-# A number of eight digits that is taken for a date.
+_DIGITS = {
+    form: re.compile(rf"\d{{{count}}}")
+    for form, count in {"%Y%m%d": 8, "%Y%j": 7, "%Y%m": 6, "%Y%m%d%H": 10}.items()
+}
+# Those of a number that is taken for a date.
 _YEARS = range(1600, 2200)
 
 
