@@ -81,7 +81,7 @@ def is_row_by_row(each, y_pred):
     default = parameters["axis"].default if "axis" in parameters else -1
     axis = getattr(each, "_fn_kwargs", {}).get("axis", default)
     rank = None if tf.nest.is_nested(y_pred) else y_pred.shape.rank
-    if axis is None or rank is None or rank < 2:
+    if axis is None or not rank:
         return False
     return all(place % rank for place in tf.nest.flatten(axis))
 

@@ -213,6 +213,12 @@ def test_what_is_not_known_to_be_row_by_row_is_gathered():
     class MeanSquaredError(losses.MeanSquaredError):
         pass
 
+    class Unhashable:
+        __name__, __hash__ = "mean_squared_error", None
+
+        def __call__(self, y_true, y_pred):
+            return y_pred
+
     rows = [
         losses.MeanSquaredError(),
         losses.Dice(axis=-1),
@@ -237,6 +243,7 @@ def test_what_is_not_known_to_be_row_by_row_is_gathered():
         metrics.MeanMetricWrapper(mean_squared_error),
         metrics.PearsonCorrelation(axis=0),
         metrics.MeanMetricWrapper(losses.MeanSquaredError()),
+        wrap(Unhashable()),
         Largest(),
     ]
     assert [recognition.is_row_by_row(each, output) for each in rows] == [True] * len(rows)

@@ -10,6 +10,7 @@ from keras import layers, losses
 from keras.src.losses.losses import LossFunctionWrapper
 
 import bigmodels
+from bigmodels.distribute import targets as target_checks
 from bigmodels.models import CNN, RNN
 from tests.distribute.test_exactness import _mirrored
 
@@ -495,6 +496,30 @@ def test_a_loss_around_another_is_keras_own():
         _fit_with_a_loss_around(bigmodels.Model, ROW_WEIGHTS)
 
 
+def test_weights_that_keras_takes_are_left_to_it():
+    """A column for rows, a loss that is one number, and a loss that weighs by itself."""
+    flat = np.square(_model(lambda x: _flat(x, N), "mse").predict(X, verbose=0)).mean(-1)
+    targets, column = np.zeros((N, N)), ROW_WEIGHTS[:, None]
+    found = _model(lambda x: _flat(x, N), "mse").evaluate(X, targets, N, 0, sample_weight=column)
+    np.testing.assert_allclose(found, (flat * ROW_WEIGHTS).mean(), rtol=1e-5)
+
+    def one_number(y, output):
+        return keras.ops.mean(keras.ops.square(y - output))
+
+    model = _model(lambda x: _flat(x, N), one_number)
+    found = model.evaluate(X, targets, N, 0, sample_weight=ROW_WEIGHTS)
+    np.testing.assert_allclose(found, (flat.mean() * ROW_WEIGHTS).mean(), rtol=1e-5)
+
+    class Own(losses.Loss):
+        def __call__(self, y, output, sample_weight=None):
+            assert sample_weight.shape[1:] == (5,)
+            return keras.ops.mean(sample_weight) + 0 * keras.ops.mean(output)
+
+    weights = np.full((N, 5), 3, "float32")
+    found = _model(lambda x: _flat(x, N), Own()).evaluate(X, targets, N, 0, sample_weight=weights)
+    assert found == 3
+
+
 def test_weights_that_fit_nothing_are_refused():
     model = _model(lambda x: _flat(x, N), "mse")  # One loss a row.
     with pytest.raises(
@@ -582,3 +607,14 @@ def test_class_weights_where_they_are_not_to_be_told():
     with pytest.raises(ValueError, match=r"cannot .*`class_weight` and `sample_weight`"):
         weights = {"class_weight": {0: 1.0}, "sample_weight": ROW_WEIGHTS}
         _tagger(False).fit(SQUARE, SQUARE_Y, **weights, verbose=0)
+
+
+def test_class_weights_of_numbers_that_are_nearly_whole_or_have_none():
+    given = {0: 2.0, 1: 3.0}
+    weights = target_checks.class_weights(np.float32([0.9999999, 2, 0, 7]), given, True)
+    np.testing.assert_array_equal(weights, [3, 1, 2, 1])
+
+
+def test_a_class_weight_that_is_not_finite_is_named():
+    with pytest.raises(ValueError, match="class_weight: class 1 has weight nan"):
+        _tagger(False).fit(SQUARE, SQUARE_Y, class_weight={0: 1.0, 1: np.nan}, verbose=0)
