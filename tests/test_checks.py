@@ -181,7 +181,7 @@ class Batches(keras.utils.PyDataset):
 
     def __init__(self, *parts, **kwargs):
         super().__init__(**kwargs)
-        self.parts, self.asked, self.ended = parts, [], 0
+        self.parts, self.asked, self.begun, self.ended = parts, [], 0, 0
 
     def __len__(self):
         return 4
@@ -189,6 +189,9 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, i):
         self.asked.append(i)
         return keras.tree.map_structure(lambda part: part[2 * i : 2 * i + 2], self.parts)
+
+    def on_epoch_begin(self):
+        self.begun += 1
 
     def on_epoch_end(self):
         self.ended += 1
@@ -442,7 +445,8 @@ def test_a_py_dataset_is_used_as_keras_uses_it(workers):
     for cls in (keras.Model, bigmodels.Model):
         data, validation = Batches(X, Y, workers=workers), Batches(X, Y)
         history = _linear(cls).fit(data, validation_data=validation, epochs=2, verbose=0)
-        found.append((history.history, sorted(data.asked), data.ended, validation.asked))
+        epochs = data.begun, data.ended
+        found.append((history.history, sorted(data.asked), epochs, validation.asked))
     assert found[0] == found[1]
 
 

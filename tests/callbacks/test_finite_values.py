@@ -199,10 +199,12 @@ def test_a_moment_that_overflows_is_enough():
     _assert_same(_everything(model), before.state)
 
 
-def test_the_steps_before_it_in_one_execution_stay_made():
+@pytest.mark.parametrize("steps_per_execution", [3, 5])
+def test_the_steps_before_it_in_one_execution_stay_made(steps_per_execution):
+    """Those after it are not made, though they are in the same execution."""
     wanted = _counted(steps_per_execution=3)
     wanted.fit(_data(tuple(part[: BAD * BATCH] for part in _rows())), verbose=0)
-    model = _counted(steps_per_execution=3)
+    model = _counted(steps_per_execution=steps_per_execution)
     with pytest.raises(FloatingPointError):
         _fit(model, _rows(), FiniteValues())
     found, wanted = _everything(model), _everything(wanted)
@@ -264,6 +266,28 @@ def test_a_skipped_batch_was_never_there(steps_per_execution, capsys):
     assert "this step is left out (2 so far)" in capsys.readouterr().err
 
 
+def test_a_skipped_batch_at_an_epochs_end_is_in_no_log():
+    first, rows = (tuple(part[: n * BATCH] for part in _rows()) for n in (BAD, BAD + 1))
+    history = _fit(_model(), rows, FiniteValues(skip=True, verbose=0)).history
+    assert history == _fit(_model(), first).history
+
+
+def test_a_metric_that_is_nan_is_no_failure():
+    class Nothing(keras.metrics.Metric):
+        def __init__(self):
+            super().__init__(name="nothing")
+            self.value = self.add_weight(initializer="zeros")
+
+        def update_state(self, y_true, y_pred, sample_weight=None):
+            self.value.assign(np.nan)
+
+        def result(self):
+            return self.value + 0
+
+    history = _fit(_model(metrics=[Nothing()]), _rows(bad=False), FiniteValues()).history
+    assert np.isnan(history["nothing"]).all()
+
+
 @pytest.mark.thorough
 def test_a_skipped_batch_over_replicas_was_never_there_either():
     wanted, model = _counted(strategy=_mirrored()), _counted(strategy=_mirrored())
@@ -301,6 +325,7 @@ def test_the_model_trains_as_before_when_the_watch_is_over():
     for a, b in zip(model.weights, other.weights, strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
     _fit(model, _rows())  # Nobody looks any more.
+    assert any(not np.isfinite(weight.numpy()).all() for weight in model.trainable_weights)
 
 
 def test_what_was_skipped_is_taken_along():
