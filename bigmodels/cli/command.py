@@ -22,6 +22,7 @@ STARTED_AS = "BIGMODELS_STARTED_AS"
 _WIDTH = 88
 _SUBCOMMAND = []
 
+flags.DEFINE_bool("json", False, "Print the result as JSON on a terminal too, as in a pipe.")
 flags.DEFINE_bool("debug", False, "Show the traceback of an error, and TensorFlow's own log.")
 
 # What people type who have used other programs.
@@ -157,11 +158,6 @@ class Output:
             self(to_json(content))
 
 
-def define_json():
-    """Define the flag `--json` of a command that ends with `Output.result`."""
-    flags.DEFINE_bool("json", False, "Print the result as JSON on a terminal too, as in a pipe.")
-
-
 def _end_at_once(status):
     """End without Python's own cleaning up.
 
@@ -254,7 +250,7 @@ def _help(topics):
     lines = []
     for topic, names in (topics | _COMMON).items():
         lines += ["", f"{topic}:"]
-        for name in (name for name in names if name in flags.FLAGS):
+        for name in names:
             lines += _flag_help(flags.FLAGS[name])
     return "\n".join(lines)
 

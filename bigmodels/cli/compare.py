@@ -12,7 +12,6 @@ from absl import flags
 from bigmodels.cli import command
 
 flags.DEFINE_string("output", "compare.html", "HTML file to write.")
-command.define_json()
 
 
 def main(write, words):

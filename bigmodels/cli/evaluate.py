@@ -15,7 +15,6 @@ flags.DEFINE_string("dataset", None, "Measure on this set instead of the run's o
 flags.DEFINE_string("data_dir", None, "Where TFDS finds prepared sets, if not where it was.")
 flags.DEFINE_integer("batch_size", None, "The batch; the run's by default.")
 flags.DEFINE_multi_string("set", [], "NAME=VALUE, any setting that is to differ from the run's.")
-command.define_json()
 
 _TOPICS = {
     "What": ("workdir", "set"),

@@ -73,7 +73,6 @@ flags.DEFINE_bool(
 flags.DEFINE_bool(
     "list", False, "Show all tasks, data sets and models; with --task that task's settings."
 )
-command.define_json()
 
 _CONFIG_FLAGS = (
     "dataset",

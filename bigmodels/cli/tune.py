@@ -69,8 +69,6 @@ flags.DEFINE_float(
     "timeout", 120, "Seconds without a sign of life after which another process counts as lost."
 )
 
-command.define_json()
-
 _CONFIG_FLAGS = (
     "dataset",
     "data_dir",

@@ -188,9 +188,9 @@ def _as_sent(value):
 def _layout(flat, every_row):
     """`(number, begin, total)`: a replica's entries of the first axis, and where among all."""
     numbers = [v.shape[0] if v.shape[0] is not None else tf.shape(v)[0] for v in flat]
-    for number in numbers[1:]:
-        _check_equal(number, numbers[0], "gather: {} rows of one tensor beside {} of another")
     number, mine = numbers[0], rows()
+    for other in numbers[1:]:
+        number = _checked(number, other, "gather: {} rows of one tensor beside {} of another")
     if not every_row or mine is None:
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         number = number * real("int32")
@@ -198,17 +198,21 @@ def _layout(flat, every_row):
         return number, tf.reduce_sum(counts[:replica]), tf.reduce_sum(counts)
     own = mine.total // count() if isinstance(mine.total, int) else mine.end - mine.begin
     times = number // own
-    _check_equal(times * own, number, "gather: {} rows of the batch, but a tensor's first axis {}")
+    message = "gather: {} rows of the batch, but a tensor's first axis {}"
+    number = _checked(number, times * own, message)
     return number * mine.real, mine.begin * times, mine.total * times
 
 
-def _check_equal(found, wanted, message):
-    """Refuse unequal numbers: at once where they are known, else at run time."""
-    if isinstance(found, int) and isinstance(wanted, int):
-        if found != wanted:
-            raise ValueError(message.format(found, wanted))
-    else:
-        checks.require(tf.equal(found, wanted), tf.strings.format(message, (found, wanted)))
+def _checked(number, other, message):
+    """A number that equals another: else refused, at once where both are known, or at run time."""
+    if isinstance(number, int) and isinstance(other, int):
+        if number != other:
+            raise ValueError(message.format(other, number))
+        return number
+    check = checks.require(tf.equal(other, number), tf.strings.format(message, (other, number)))
+    # Whatever has this size would else fail before the check is made.
+    with tf.control_dependencies([check] if check is not None else []):
+        return tf.identity(number)
 
 
 @contextlib.contextmanager
