@@ -214,8 +214,7 @@ def description(arguments):
         }
     parts = [arguments.get(name) for name in ("x", "y", "sample_weight")]
     arrays = [v for v in tf.nest.flatten(parts) if v is not None]
-    crc = zlib.crc32(repr(sorted((arguments.get("class_weight") or {}).items())).encode())
-    elements = []
+    elements, crc = [], 0  # Weights of classes have become those of rows.
     for array in arrays:
         array = _as_numpy(array)
         elements.append(f"{array.dtype}{list(array.shape)}")
