@@ -187,6 +187,22 @@ def test_a_statistic_alone_is_enough(replicas, value):
     _assert_same(_everything(model), before.state)
 
 
+def test_variables_that_the_model_does_not_know_are_put_back_too():
+    """They are those of the step's graph."""
+    counter = tf.Variable(0.0)
+
+    class Unknown(layers.Layer):
+        def call(self, inputs):
+            return inputs + 0 * counter.assign_add(1.0)
+
+    inputs = keras.Input((6,))
+    model = distribute.Model(inputs, layers.Dense(1)(Unknown()(inputs)))
+    model.compile("sgd", "mse")
+    with pytest.raises(FloatingPointError):
+        _fit(model, _rows(), FiniteValues())
+    assert float(counter) == BAD
+
+
 def test_a_moment_that_overflows_is_enough():
     """A finite gradient whose square is not."""
     inputs = keras.Input((6,))
@@ -268,8 +284,13 @@ def test_a_skipped_batch_was_never_there(steps_per_execution, capsys):
 
 def test_a_skipped_batch_at_an_epochs_end_is_in_no_log():
     first, rows = (tuple(part[: n * BATCH] for part in _rows()) for n in (BAD, BAD + 1))
-    history = _fit(_model(), rows, FiniteValues(skip=True, verbose=0)).history
+    logged = []
+    note = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: logged.append(logs["loss"])
+    )
+    history = _fit(_model(), rows, FiniteValues(skip=True, verbose=0), note).history
     assert history == _fit(_model(), first).history
+    assert logged[BAD] == logged[BAD - 1] and len(logged) == BAD + 1
 
 
 def test_a_metric_that_is_nan_is_no_failure():

@@ -491,7 +491,11 @@ def test_initial_epoch_counts(tmp_path):
         return _fit(directory, kill=kill, x=_dataset(), initial_epoch=2)
 
     wanted = fit(tmp_path / "untouched", None)
-    assert wanted[1] == [2, 3]
+    keras.utils.set_random_seed(0)
+    dataset, model = _dataset(), _model()
+    history = model.fit(dataset, epochs=3, initial_epoch=2, verbose=0)
+    # The data begin with their first pass.
+    assert wanted[1] == [2, 3] and wanted[2]["loss"][:1] == history.history["loss"]
     _assert_same(_through(tmp_path / "killed", fit, [(3, 1)]), wanted)
     with pytest.raises(ValueError, match=r"initial_epoch: 9, but .* a checkpoint after epoch 4"):
         _fit(tmp_path / "killed", x=_dataset(), initial_epoch=9, epochs=10)
