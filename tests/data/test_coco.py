@@ -276,6 +276,7 @@ def test_junk_and_other_files_are_passed_over(folder):
 
 def test_one_folder_that_holds_everything_is_looked_into(folder):
     (folder / "archive").mkdir()
+    (folder / "__MACOSX").mkdir()
     for name in ("images", "annotations"):
         (folder / name).rename(folder / "archive" / name)
     notes = Notes()
