@@ -332,7 +332,8 @@ def watch(dataset, name, specs):
         check(number, [functools.reduce(operator.getitem, path, values) for path, *_ in checked])
         return batch
 
-    return dataset.enumerate().map(checked_batch)
+    # The next batch is looked at while the model trains on this one.
+    return dataset.enumerate().map(checked_batch).prefetch(1)
 
 
 @functools.lru_cache(maxsize=64)
@@ -342,15 +343,19 @@ def _checking(parts):
     @tf.function(autograph=False)
     def check(number, values):
         values = [(name, value, spec) for (name, spec), value in zip(parts, values, strict=True)]
-        good = [tf.reduce_all(_good(_values(value), spec)) for _, value, spec in values]
 
         def describe():
             place = tf.strings.join(["batch ", tf.strings.as_string(number), ", "])
             faults = tf.stack([_fault(name, value, spec, place) for name, value, spec in values])
             return faults[tf.argmax(tf.cast(faults != "", "int32"))]
 
-        fine = tf.reduce_all(good)
-        require(fine, tf.cond(fine, lambda: tf.constant(""), describe))
+        # A function that a pipeline calls would send its batch to the GPU to be looked at there,
+        # and wait for the steps that are being trained.
+        with tf.device("CPU:0"):
+            fine = tf.reduce_all(
+                [tf.reduce_all(_good(_values(value), spec)) for _, value, spec in values]
+            )
+            require(fine, tf.cond(fine, lambda: tf.constant(""), describe))
 
     return check
 

@@ -6,6 +6,8 @@ import time
 
 import tensorflow as tf
 
+from bigmodels import kernels
+
 # What share of the rate of large products a training reaches (`tools/bench training` measures it).
 _SHARE = 0.4
 _PRODUCT = 1024
@@ -191,18 +193,26 @@ def _products(node, shapes):
     return 2 * result * (second[-1 if transposed else -2] if len(second) > 1 else 1)
 
 
-def product_rate():
-    """How fast this machine multiplies large matrices, on its first device, in float32.
+def product_rate(dtype="float32"):
+    """How fast this machine multiplies large matrices, on its first device.
+
+    Args:
+        dtype: Of the numbers; on a GPU products of float32 are rounded to TensorFloat-32, unless
+            that was switched off.
 
     Returns:
-        Floating-point operations a second, the median of five products.
+        Floating-point operations a second, the median of five measurements.
     """
-    a = tf.random.normal((_PRODUCT, _PRODUCT))
-    multiply = tf.function(lambda: tf.reduce_sum(tf.matmul(a, a)))
-    multiply()
+    # A GPU needs larger ones to be busy, and several to hide how long one takes to begin.
+    size, times = (8192, 10) if kernels.has_gpu() else (_PRODUCT, 1)
+    a = tf.random.stateless_normal((size, size), (0, 0), dtype=dtype)
+    multiply = tf.function(lambda a: tf.matmul(a, a))
+    multiply(a)
     seconds = []
     for _ in range(5):
         began = time.perf_counter()
-        float(multiply())
-        seconds.append(time.perf_counter() - began)
-    return 2 * _PRODUCT**3 / sorted(seconds)[2]
+        for _ in range(times):
+            product = multiply(a)
+        product[0, 0].numpy()
+        seconds.append((time.perf_counter() - began) / times)
+    return 2 * size**3 / sorted(seconds)[2]

@@ -13,6 +13,15 @@ def has_gpu():
     return bool(tf.config.list_logical_devices("GPU"))
 
 
+def compute_capability():
+    """The least of all GPUs' compute capabilities, `(major, minor)`; `(0, 0)` without a GPU."""
+    found = [
+        tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
+        for gpu in tf.config.list_physical_devices("GPU")
+    ]
+    return min(found, default=(0, 0))
+
+
 def in_xla():
     """Whether what is traced here and now will be compiled by XLA."""
     return not tf.executing_eagerly() and GraphOrParentsInXlaContext(
@@ -62,13 +71,9 @@ def precision(policy):
         return policy, "you asked for it"
     if tf.config.list_logical_devices("TPU"):
         return "mixed_bfloat16", "a TPU multiplies in it"
-    found = [
-        tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
-        for gpu in tf.config.list_physical_devices("GPU")
-    ]
-    if not found:
+    if not tf.config.list_physical_devices("GPU"):
         return "float32", "there is no accelerator"
-    slowest = min(found)
+    slowest = compute_capability()
     why = f"the GPU has compute capability {slowest[0]}.{slowest[1]}"
     if slowest >= (8, 0):
         return "mixed_bfloat16", why

@@ -77,6 +77,8 @@ def train(
     task = tasks.get(task)
     config = with_settings(task.config(), settings or {})
     task.check(config)
+    if config.deterministic:
+        distribute.deterministic()
     run = RunDirectory(workdir)
     profiler = None if profile is None else Profile(run.logs, *profile)
     name, why = distribute.resolve(config.strategy, workers)
@@ -305,7 +307,8 @@ def _share_of_limit(model, data, keeper, result, strategy):
     if strategy.num_replicas_in_sync > 1 or keeper.stepping < _WORTH_MEASURING:
         return None
     flops = estimate.training(model, data.train)["flops_per_step"]
-    return flops * result["steps"] / result["seconds"] / estimate.product_rate()
+    rate = estimate.product_rate(model.compute_dtype)
+    return flops * result["steps"] / result["seconds"] / rate
 
 
 def _peak_memory():

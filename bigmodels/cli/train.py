@@ -38,6 +38,9 @@ flags.DEFINE_string(
     "precision", None, "float32, mixed_bfloat16, mixed_float16 or auto; float32 by default."
 )
 flags.DEFINE_string("jit_compile", None, "auto, true or false; auto by default.")
+flags.DEFINE_bool(
+    "deterministic", None, "The same bits each time on a GPU too, where it costs speed."
+)
 flags.DEFINE_integer(
     "devices", None, "Logical CPU devices to make, to try mirrored.", lower_bound=1
 )
@@ -83,6 +86,7 @@ _CONFIG_FLAGS = (
     "strategy",
     "precision",
     "jit_compile",
+    "deterministic",
     "init_from",
     "save_freq",
     "grace",
@@ -92,7 +96,15 @@ _CONFIG_FLAGS = (
 _TOPICS = {
     "What": ("task", "workdir", "init_from", "set", "list"),
     "Data": ("dataset", "data_dir", "batch_size"),
-    "Training": ("epochs", "learning_rate", "seed", "precision", "jit_compile", "skip_bad_batches"),
+    "Training": (
+        "epochs",
+        "learning_rate",
+        "seed",
+        "precision",
+        "jit_compile",
+        "deterministic",
+        "skip_bad_batches",
+    ),
     "Stopping and going on": ("save_freq", "grace"),
     "Speed": ("dry_run", "profile"),
     "Devices and machines": ("strategy", "devices", "workers", "worker"),

@@ -16,6 +16,7 @@ from bigmodels.distribute.resume import Resumable, get_state, set_state, trainin
 from bigmodels.distribute.strategies import (
     STRATEGIES,
     bytes_from_chief,
+    deterministic,
     from_any_worker,
     from_chief,
     is_chief,
@@ -36,6 +37,7 @@ __all__ = [
     "all_gather",
     "all_sum",
     "bytes_from_chief",
+    "deterministic",
     "dtype_of",
     "from_any_worker",
     "from_chief",

@@ -18,6 +18,7 @@ from bigmodels.distribute.upstream import (
     array_slicing,
     compute_output_spec,
     data_adapters,
+    is_op_determinism_enabled,
 )
 
 
@@ -109,6 +110,9 @@ class Model(keras.Model):
 
     # What leaves out steps whose numbers are none.
     _watch = None
+
+    # Whether `jit_compile` is what `auto` came to; and, until it is set, is about to be.
+    _jit_is_auto = _is_auto = False
 
     # The shape a model is built for when `summary()` is asked before any data was seen.
     natural_input_shape = None
@@ -206,6 +210,9 @@ class Model(keras.Model):
         arguments = self._with_checked_streams(arguments, specs, shuffle)
         if self._replicas > 1:
             arguments = self._with_global_batches(_with_global_validation(arguments))
+        self._settle_jit_compile(x)
+        if self._distribute_strategy is None and resumable is None:
+            self._make_variables(x)
         try:
             with checks.readable_errors():
                 history = super().fit(**arguments)
@@ -349,6 +356,64 @@ class Model(keras.Model):
         if resumable is not None:
             resume.epochs_from(iterator, resumable, self.distribute_strategy)
 
+    def _resolve_auto_jit_compile(self):
+        self._is_auto = True
+        if not isinstance(self._distribute_strategy, tf.distribute.OneDeviceStrategy):
+            return super()._resolve_auto_jit_compile()
+        # Keras leaves XLA out under every strategy.
+        can = all(layer.supports_jit for layer in self._flatten_layers())
+        return can and _sees_gpu() and not is_op_determinism_enabled()
+
+    @property
+    def jit_compile(self):
+        """Whether XLA compiles the steps, as in `keras.Model`."""
+        value = keras.Model.jit_compile.fget(self)
+        self._is_auto = False
+        return value
+
+    @jit_compile.setter
+    def jit_compile(self, value):
+        keras.Model.jit_compile.fset(self, value)
+        # Whether that is what `auto` came to, and not what somebody asked for.
+        self._jit_is_auto, self._is_auto = self._is_auto, False
+
+    def _settle_jit_compile(self, x):
+        """Leave XLA out, if nobody asked for it, where every batch may have a shape of its own.
+
+        Each would be compiled anew, which takes longer than many steps.
+        """
+        if self._jit_is_auto and self.jit_compile and isinstance(x, tf.data.Dataset):
+            specs = tf.nest.flatten(x.element_spec)
+            if not all(spec.shape.rank and None not in spec.shape[1:] for spec in specs):
+                self.jit_compile = False
+                self.train_function = self.test_function = None
+
+    def _make_variables(self, x):
+        """Make what variables can be made before the first step is traced.
+
+        A variable that is made within a step costs a condition in its graph, and the whole step is
+        traced twice: a model of 12 blocks waited twice as long for its first step.
+        """
+        ours = type(self).build.__module__.startswith(f"{__package__.partition('.')[0]}.")
+        if not self.built and ours:
+            if isinstance(x, tf.data.Dataset):
+                spec = x.element_spec
+                x = spec[0] if isinstance(spec, tuple) else spec
+            try:
+                self.build(keras.tree.map_structure(lambda v: (None, *v.shape[1:]), x))
+            except (AttributeError, TypeError):  # Lists, generators: the first batch will tell.
+                return
+        if self.built and self.optimizer is not None and not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
+
+    def _wants_shapes(self):
+        """Whether a step is traced for the very shape of its batch, which is taken before it.
+
+        A data set does not say how large its batches are, as the last one may be smaller. What XLA
+        compiles for a GPU has kernels that must know (`bigmodels.layers.flash_attention`).
+        """
+        return self.jit_compile and _sees_gpu() and self.steps_per_execution == 1
+
     def _make_function(self, step_function):
         # Keras reduces scalars over a batch axis (keras#20585), and takes means of means.
         if self._watch is not None and step_function.__name__ == "train_step":
@@ -366,11 +431,13 @@ class Model(keras.Model):
             self._check_divisible(step_function)
             function = steps.step_function(self, step_function)
 
+        shapes_first = self._wants_shapes()
+
         def of_whole_steps(iterator):
             # At the end of data of unknown length, Keras begins a step without data: it fails, but
             # only after the weights have decayed and the step was counted
             # (`test_no_step_without_data`).
-            if not self._unknown_length:
+            if not (self._unknown_length or shapes_first):
                 return function(iterator)
             batches = list(itertools.islice(iterator, self.steps_per_execution))
             if not batches:
@@ -488,6 +555,10 @@ class Model(keras.Model):
                 arguments["validation_data"], name="validation_data", specs=specs
             )
         return arguments
+
+
+def _sees_gpu():
+    return bool(tf.config.list_logical_devices("GPU"))
 
 
 def _checked(arguments, specs):

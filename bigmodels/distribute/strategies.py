@@ -1,6 +1,7 @@
 """Strategies of `tf.distribute` by name."""
 
 import collections
+import itertools
 import json
 import os
 import re
@@ -18,6 +19,8 @@ STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
 _ADDRESS = re.compile(r"[^\s\0\ud800-\udfff]+:([0-9]{1,5})")
 # More than anybody has; what claims more would be written out address by address.
 _MOST = 1 << 16
+# More groups of devices than a strategy ever makes.
+_GROUPS = 1000
 
 
 def strategy(name="auto", workers=None, worker=None):
@@ -47,7 +50,7 @@ def strategy(name="auto", workers=None, worker=None):
         return tf.distribute.OneDeviceStrategy("GPU:0" if _logical("GPU") else "CPU:0")
     if name == "mirrored":
         if gpus := _logical("GPU"):
-            return tf.distribute.MirroredStrategy(gpus)
+            return _Mirrored(gpus)
         # In one process's memory a plain sum does; collective operations would also tie the process
         # to its first number of devices.
         return tf.distribute.MirroredStrategy(_logical("CPU"), tf.distribute.ReductionToOneDevice())
@@ -60,6 +63,24 @@ def strategy(name="auto", workers=None, worker=None):
         # for, and the process could not be ended by it.
         signal.signal(signal.SIGTERM, before)
     return made
+
+
+def deterministic():
+    """Make every operation give the same result each time, also on a GPU.
+
+    There sums are added up in the order in which threads finish, and the same training twice
+    differs in the last digits, which grow; on one CPU device it does not, with or without this. It
+    is for the whole process, cannot be undone, and is to be called before anything is computed.
+    Keras does not compile with XLA then, operations without a deterministic kernel are an error,
+    and so are random numbers without a seed: call `keras.utils.set_random_seed` too. What it costs
+    is in the guide, `notebooks/guide/gpu.md`.
+
+    Example:
+        >>> import bigmodels, keras
+        >>> bigmodels.distribute.deterministic()
+        >>> keras.utils.set_random_seed(0)
+    """
+    tf.config.experimental.enable_op_determinism()
 
 
 def resolve(name="auto", workers=None):
@@ -264,6 +285,20 @@ class _CpuWorkers(CollectiveAllReduceExtended):
                 f"{worker_device}/device:CPU:{i}" for i in range(max(len(parts or ()), 1))
             )
         return devices, kind
+
+
+class _Mirrored(tf.distribute.MirroredStrategy):
+    """`tf.distribute.MirroredStrategy`, of which a process may make several.
+
+    Each numbers its groups of devices from the same number on, and where those of two meet, what
+    one sends is taken for the other's (`Shape mismatch in the collective instance`).
+    """
+
+    _made = itertools.count()
+
+    def __init__(self, devices):
+        self._collective_key_base = next(self._made) * _GROUPS
+        super().__init__(devices)
 
 
 class _MultiWorker(tf.distribute.MultiWorkerMirroredStrategy):

@@ -68,6 +68,10 @@ try:
     # The seed of `keras.utils.set_random_seed`.
     from keras.src.utils.rng_utils import get_random_seed
 
+    # How XLA is asked for a kernel of cuDNN, and for products of halves that are added up whole.
+    from tensorflow.compiler.tf2xla.ops.gen_xla_ops import xla_custom_call_v2, xla_dot_v2
+    from tensorflow.compiler.xla.xla_data_pb2 import DotDimensionNumbers
+
     # What data sets keep of their seed and the size of their batches.
     from tensorflow.python.data.ops.batch_op import _BatchDataset
 
@@ -84,6 +88,9 @@ try:
 
     # A variable that has a copy on each device, and the copy on this one.
     from tensorflow.python.distribute.values import DistributedVariable
+
+    # What `enable_op_determinism` has set.
+    from tensorflow.python.framework.config import is_op_determinism_enabled
 
     # Whether a graph will be compiled by XLA.
     from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
@@ -116,9 +123,12 @@ __all__ = [
     "get_loss",
     "get_random_seed",
     "global_state",
+    "is_op_determinism_enabled",
     "set_keras_mask",
     "squeeze_or_expand_to_same_rank",
     "to_snake_case",
+    "xla_custom_call_v2",
+    "xla_product",
 ]
 
 _Attention, _Dataset = keras.layers.MultiHeadAttention, tf.data.Dataset
@@ -279,7 +289,32 @@ _ATTRIBUTES = (
     (_Dataset, "_flat_structure _variant_tensor"),
     (_BatchDataset, "_batch_size"),
     (_ShuffleDataset, "_seed _seed2"),
+    # From where on a strategy numbers its groups of devices.
+    (tf.distribute.MirroredStrategy, "_collective_key_base"),
 )
+
+
+def xla_product(a, b, over=(1, 0)):
+    """A product of two matrices in float32, whatever they are; for XLA alone.
+
+    Args:
+        a: Matrix.
+        b: Matrix of the same dtype.
+        over: The axis of each that is summed over.
+
+    Returns:
+        float32 matrix.
+    """
+    axes = DotDimensionNumbers(
+        lhs_contracting_dimensions=[over[0]], rhs_contracting_dimensions=[over[1]]
+    )
+    return xla_dot_v2(
+        lhs=a,
+        rhs=b,
+        dimension_numbers=axes.SerializeToString(),
+        precision_config="",
+        preferred_element_type=tf.float32,
+    )
 
 
 def check():

@@ -4,7 +4,9 @@ import keras
 import tensorflow as tf
 from keras import layers, ops
 
+from bigmodels import kernels
 from bigmodels.distribute.upstream import get_keras_mask, set_keras_mask
+from bigmodels.layers import flash_attention
 
 # Methods of `MultiHeadAttention` that a subclass may have its own of: its attention is Keras' then.
 _HOOKS = (
@@ -71,15 +73,24 @@ class CachedAttention(layers.MultiHeadAttention):
         heads, dim = self.num_heads, self.key_dim
         batch, length = ops.shape(query)[:2]
         if query is value:
-            query, key, value = self._projected(query, "query", "key", "value")
+            q, k, v = self._projected(query, "query", "key", "value")
         else:
-            (query,) = self._projected(query, "query")
-            key, value = self._projected(value, "key", "value")
-        kept = None
-        if training and self._dropout:
-            kept = tf.ones((batch, heads, length, ops.shape(key)[2]), query.dtype)
-            kept = self._dropout_layer(kept, training=True)
-        x = _attention(query, key, value, seen, kept, mean_of_none=not self._dropout)
+            (q,) = self._projected(query, "query")
+            k, v = self._projected(value, "key", "value")
+        dropped = training and self._dropout
+        if not dropped and flash_attention.obstacle(q, k, seen) is None:
+            # The kernel knows itself what comes later.
+            hidden = masks | {"use_causal_mask": False}
+            hidden = self._compute_attention_mask(query, value, query_mask=query_mask, **hidden)
+            x = flash_attention.attention(q, k, v, use_causal_mask, hidden)
+            if self._dropout and seen is not None:
+                x *= tf.cast(_sees_any(seen), x.dtype)
+        else:
+            kept = None
+            if dropped:
+                kept = tf.ones((batch, heads, length, ops.shape(k)[2]), q.dtype)
+                kept = self._dropout_layer(kept, training=True)
+            x = _attention(q, k, v, seen, kept, mean_of_none=not self._dropout)
         x = ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (-1, heads * dim))
         kernel, bias = self.output_dense.kernel, self.output_dense.bias
         axes = kernel.shape[2:]  # One, but for an `output_shape` of several.
@@ -93,16 +104,22 @@ class CachedAttention(layers.MultiHeadAttention):
         """Which implementation a call takes.
 
         Args:
-            training: Whether the call is part of training; makes no difference.
-            jit_compile: Whether it is compiled by XLA, which on a GPU fuses the softmax with what
-                is around it; TensorFlow itself has no fused attention.
+            training: Whether the call is part of training, where dropout of weights, if any,
+                rules out the fused kernel.
+            jit_compile: Whether it is compiled by XLA, see `bigmodels.layers.flash_attention`.
 
         Returns:
             What is computed how, or "Keras' attention: " and why.
         """
         if unusual := self._unusual():
             return f"Keras' attention: {unusual}"
-        return "one product for queries, keys and values" + (", by XLA" if jit_compile else "")
+        kernel = "one product for queries, keys and values"
+        if not jit_compile:
+            return kernel
+        half = tf.as_dtype(self.compute_dtype).size == 2
+        if half and kernels.compute_capability() >= (8, 0) and not (training and self._dropout):
+            return f"{kernel}, cuDNN's fused attention where shapes are known"
+        return f"{kernel}, by XLA"
 
     def _unusual(self):
         """What in the layer's configuration only Keras computes, or None."""
@@ -201,8 +218,12 @@ class CachedAttention(layers.MultiHeadAttention):
         def step(x, places, seen, cache):
             keys, values = cache
             query, key, value = project(x)
-            keys = _written(keys, key, places[0], 1)
-            values = _written(values, value, places[1], self.value_dim)
+            if kernels.in_xla():
+                keys = ops.slice_update(keys, (0, 0, 0, places), key[..., None])
+                values = ops.slice_update(values, (0, 0, places, 0), value[:, :, None])
+            else:
+                keys = _written(keys, key, places[0], 1)
+                values = _written(values, value, places[1], self.value_dim)
             return look_up(query, seen, keys, values), (keys, values)
 
         return step
@@ -290,8 +311,11 @@ class CachedAttention(layers.MultiHeadAttention):
             slot: How many columns were read before, scalar.
 
         Returns:
-            Row numbers of the flattened keys and values.
+            Row numbers of the flattened keys and values; in XLA, which writes a slice in place
+            itself, the slot.
         """
+        if kernels.in_xla():
+            return slot
         batch, heads, dim, capacity = tf.unstack(tf.shape(cache[0]))
         return (
             tf.range(batch * heads * dim) * capacity + slot,  # Rows of one number,
@@ -320,9 +344,9 @@ def _attention(query, key, value, seen, kept, mean_of_none=True):
             Keras' layers without dropout, or zeros, as in those with it.
     """
     if seen is not None:
+        sees = tf.cast(_sees_any(seen), query.dtype)
         while seen.shape.rank < 4:
             seen = seen[..., None, :, :]
-        sees = tf.cast(tf.reduce_any(seen, -1, keepdims=True), query.dtype)
 
     @tf.custom_gradient
     def attend(query, key, value):
@@ -353,6 +377,14 @@ def _attention(query, key, value, seen, kept, mean_of_none=True):
         return found, gradient
 
     return attend(query, key, value)
+
+
+def _sees_any(seen):
+    """Of every query whether it may look at anything, bool `(batch, heads, length, 1)`."""
+    seen = tf.reduce_any(seen, -1, keepdims=True)
+    while seen.shape.rank < 4:
+        seen = seen[..., None, :, :]
+    return seen
 
 
 def _written(cache, new, rows, width):

@@ -4,6 +4,9 @@ A model is asked for two things. `start(tokens, sizes, capacity)` reads prompts 
 gives the logits of what follows each and a cache of what it has read. `stepper()` gives a function
 `step(token, slot, positions, cache)` that reads one more token of each, at a cost that does not
 depend on how many there were. A cache is any structure of tensors whose first axis is the batch.
+
+Compiled by XLA (on a GPU one launch of a kernel costs as much as its work) every shape is fixed:
+the tokens that are read and the cache have room for as many as there may be.
 """
 
 import functools
@@ -13,6 +16,9 @@ import types
 
 import tensorflow as tf
 
+from bigmodels import kernels
+from bigmodels.distribute.upstream import is_op_determinism_enabled
+
 # The rating of what does not count.
 _NEVER = -1e9
 
@@ -21,21 +27,30 @@ class compiled:
     """A model's method as a `tf.function`, made anew when the model's weights are other ones.
 
     LoRA and quantisation add and replace weights; what was traced before knows the old ones.
+
+    Args:
+        method: The method.
+        jit_compile: Whether XLA compiles it, once for each set of shapes.
     """
 
-    def __init__(self, method):
-        self.method = method
+    def __init__(self, method, jit_compile=False):
+        self.method, self.jit_compile = method, jit_compile
         functools.update_wrapper(self, method)
 
     def __get__(self, model, owner=None):
         if model is None:
             return self
-        weights, kept = model.weights, f"_compiled_{self.method.__name__}"
+        weights = model.weights
+        kept = f"_compiled_{self.method.__name__}_{'by_xla' if self.jit_compile else 'as_graph'}"
         known = vars(model).get(kept)
         if known is None or not (
             len(known.weights) == len(weights) and all(map(operator.is_, known.weights, weights))
         ):
-            function = tf.function(functools.partial(self.method, model), reduce_retracing=True)
+            function = tf.function(
+                functools.partial(self.method, model),
+                reduce_retracing=not self.jit_compile,
+                jit_compile=self.jit_compile,
+            )
             # No list or tuple, whose variables would be taken for an attribute of the model.
             known = vars(model)[kept] = types.SimpleNamespace(weights=weights, function=function)
         return known.function
@@ -67,10 +82,13 @@ def continue_tokens(
     Returns:
         int32 `(batch, length)`; after a sequence's end there is padding.
     """
-    width = tf.shape(tokens)[1]
-    length, batch = tf.unstack(tf.shape(uniform))
+    width = _size(tokens, 1)
+    length, batch = _size(uniform, 0), _size(uniform, 1)
     step = model.stepper()
     context = width + length if model.context is None else model.context
+    if fixed := kernels.in_xla():
+        # One window holds everything, or each is as wide as any may become.
+        most = width if width + length <= context else context
 
     def choose(logits, t, ended, drawn):
         token = draw(logits, uniform[t], temperature, top_k, top_p, model.never_drawn)
@@ -89,9 +107,12 @@ def continue_tokens(
         begun = tf.where(t == 0, tf.maximum(total - context, 0), begun)
         begun = tf.where(ended, total - 1, begun)
         read_sizes = total - begun
-        keep = tf.reduce_max(read_sizes)
+        longest = tf.reduce_max(read_sizes)
+        keep = most if fixed else longest
         read = _window(tokens, sizes, drawn, begun, total, keep)
-        capacity = tf.minimum(keep + length - t, context)
+        # How many tokens can follow until the window is full, and how many the cache is made for.
+        room = tf.minimum(length - t, context - longest)
+        capacity = keep + (min(length, context) if fixed else room)
         logits, cache = model.start(read, read_sizes, capacity)
         token, ended, drawn = choose(logits, t, ended, drawn)
 
@@ -102,7 +123,7 @@ def continue_tokens(
 
         # One after the other: the caches are written in place.
         t, _, _, ended, drawn, _ = tf.while_loop(
-            lambda t, slot, token, ended, *_: more(t, ended) & (slot < capacity),
+            lambda t, slot, token, ended, *_: more(t, ended) & (slot < keep + room),
             one_token,
             (t + 1, keep, token, ended, drawn, cache),
             parallel_iterations=1,
@@ -116,7 +137,9 @@ def continue_tokens(
     return tf.transpose(drawn)  # (batch, length)
 
 
-def beam_search(model, tokens, sizes, length, num_beams, length_penalty=0.0, stop_ids=()):
+def beam_search(
+    model, tokens, sizes, length, num_beams, length_penalty=0.0, stop_ids=(), most=None
+):
     """Look for the likeliest continuations.
 
     A continuation of `n` tokens is rated by the sum of its log-probabilities over
@@ -130,17 +153,23 @@ def beam_search(model, tokens, sizes, length, num_beams, length_penalty=0.0, sto
         num_beams: How many are followed at the same time, an `int`.
         length_penalty: 0 rates by the sum, 1 nearly by the mean; a number or float32 scalar.
         stop_ids: As for `continue_tokens`; they count as part of the sequence.
+        most: How many tokens there is room for, an `int`, at least `length`; XLA needs it.
 
     Returns:
-        `(tokens, ratings)`: int32 `(batch, num_beams, length)`, the best first, padded, and
+        `(tokens, ratings)`: int32 `(batch, num_beams, length or most)`, the best first, padded, and
         float32 `(batch, num_beams)`. If there are fewer, the last ones have a rating below -1e8.
     """
-    batch, width = tf.unstack(tf.shape(tokens))
-    logits, cache = model.start(tokens, sizes, width + length)
+    batch, width = _size(tokens, 0), _size(tokens, 1)
+    most = length if most is None else most
+    logits, cache = model.start(tokens, sizes, width + most)
     step = model.stepper()
-    vocab_size = tf.shape(logits)[-1]
+    vocab_size = _size(logits, -1)
     # What may end makes room for what goes on.
-    stops = tf.reduce_sum(tf.cast(tf.convert_to_tensor(stop_ids, "int32") >= 0, "int32"))
+    stop_ids = tf.convert_to_tensor(stop_ids, "int32")
+    if kernels.in_xla():
+        stops = stop_ids.shape[0]
+    else:
+        stops = tf.reduce_sum(tf.cast(stop_ids >= 0, "int32"))
     wanted = num_beams * (1 + stops)
 
     def rows(beams):
@@ -160,10 +189,11 @@ def beam_search(model, tokens, sizes, length, num_beams, length_penalty=0.0, sto
         log_p = tf.nn.log_softmax(_allowed(tf.cast(logits, "float32"), model.never_drawn))
         total = scores[:, :, None] + tf.reshape(log_p, (batch, num_beams, vocab_size))
         total = tf.reshape(total, (batch, num_beams * vocab_size))
-        total, places = tf.math.top_k(total, tf.minimum(wanted, num_beams * vocab_size))
+        least = min if kernels.in_xla() else tf.minimum
+        total, places = tf.math.top_k(total, least(wanted, num_beams * vocab_size))
         beams, token = places // vocab_size, places % vocab_size
         candidates = tf.gather(found, beams, batch_dims=1)
-        here = tf.range(length) == t
+        here = tf.range(most) == t
         candidates = tf.where(here, token[:, :, None], candidates)  # (batch, wanted, length)
         ends = _is_any(token, stop_ids)
         ended_ratings, ended_found = best(
@@ -179,7 +209,7 @@ def beam_search(model, tokens, sizes, length, num_beams, length_penalty=0.0, sto
         for part in (logits, cache)
     )
     scores = tf.where(tf.range(num_beams) == 0, 0.0, tf.fill((batch, num_beams), _NEVER))
-    found = tf.zeros((batch, num_beams, length), "int32")
+    found = tf.zeros((batch, num_beams, most), "int32")
     ended = tf.fill((batch, num_beams), _NEVER), found
     first = extend(logits, 0, scores, found, *ended)
 
@@ -260,6 +290,44 @@ def _likeliest(p, top_k, top_p):
 
 def _allowed(logits, forbidden):
     return tf.where(tf.range(tf.shape(logits)[-1]) >= forbidden, logits, -math.inf)
+
+
+def is_by_xla(jit_compile):
+    """Whether XLA compiles the writing.
+
+    Args:
+        jit_compile: `True`, `False`, or `"auto"`: on a GPU, where one launch of a kernel costs as
+            much as its work, and a text is hundreds of thousands of them; not where
+            `bigmodels.distribute.deterministic` was called.
+
+    Returns:
+        A boolean.
+
+    Raises:
+        ValueError: if it is something else.
+    """
+    if jit_compile not in (True, False, "auto"):
+        raise ValueError(f"jit_compile: {jit_compile!r}, expected True, False or 'auto'")
+    if jit_compile == "auto":
+        return kernels.has_gpu() and not is_op_determinism_enabled()
+    return jit_compile
+
+
+def roomy(size):
+    """A size that few others are rounded up to, so that few programs are compiled.
+
+    Args:
+        size: A positive `int`.
+
+    Returns:
+        The next power of two, 32 at least.
+    """
+    return max(32, 1 << (size - 1).bit_length())
+
+
+def _size(value, axis):
+    """A tensor's size along an axis: in XLA an `int`, as shapes that follow from it are fixed."""
+    return value.shape[axis] if kernels.in_xla() else tf.shape(value)[axis]
 
 
 def _is_any(tokens, ids):

@@ -72,6 +72,7 @@ class LanguageModel(Model):
         stop=(),
         num_beams=None,
         length_penalty=0.0,
+        jit_compile="auto",
     ):
         """Continue a prompt, or several of any lengths; each token at the same cost.
 
@@ -91,6 +92,9 @@ class LanguageModel(Model):
                 in place of drawing.
             length_penalty: Of the search: 0 rates by the sum of the log-probabilities, 1 nearly by
                 their mean, see `bigmodels.layers.generation.beam_search`.
+            jit_compile: Whether XLA compiles the whole writing to one program: the first text of a
+                size then takes seconds longer, every other one is written faster. `"auto"` does so
+                on a GPU.
 
         Returns:
             Prompt and continuation: a string for a string and a list for a list; for an array
@@ -104,38 +108,14 @@ class LanguageModel(Model):
         _check(length, temperature, seed, top_k, top_p, num_beams, length_penalty)
         if not self.built:
             self.build(self.natural_input_shape)
+        by_xla = generation.is_by_xla(jit_compile)
         if num_beams is None:
-            batch = len(tokens)
-            repeats = _repeats(tokens)
-            uniform = [
-                tf.random.stateless_uniform((length,), (seed, i)) for i in range(max(repeats) + 1)
-            ]
-            uniform = tf.gather(tf.stack(uniform, axis=1), repeats, axis=1)
-
-            def each(value, dtype):
-                return None if value is None else tf.fill([batch], tf.constant(value, dtype))
-
-            new = self.continue_tokens(
-                tokens,
-                sizes,
-                each(length, "int32"),
-                uniform,
-                each(temperature, "float32"),
-                each(top_k, "int32"),
-                each(top_p, "float32"),
-                stop_ids,
+            new = self._continued(
+                by_xla, tokens, sizes, length, temperature, seed, top_k, top_p, stop_ids
             )
         else:
             self._check_room(tokens.shape[1] + length)
-            found, _ = self.search_tokens(
-                tokens,
-                sizes,
-                tf.constant(length),
-                num_beams,
-                tf.constant(length_penalty, "float32"),
-                stop_ids,
-            )
-            new = found[:, 0]
+            new = self._searched(by_xla, tokens, sizes, length, num_beams, length_penalty, stop_ids)
         new = ops.convert_to_numpy(new)
         if prompts is None:
             rows = np.pad(tokens, [(0, 0), (0, length)])
@@ -146,6 +126,59 @@ class LanguageModel(Model):
         texts = [text + decode(more) for text, more in zip(prompts, new, strict=True)]
         return texts[0] if isinstance(prompt, str) else texts
 
+    def _continued(self, by_xla, tokens, sizes, length, temperature, seed, top_k, top_p, stop_ids):
+        """What `generate` draws, `(batch, length)`."""
+        batch = len(tokens)
+        repeats = _repeats(tokens)
+        uniform = [
+            tf.random.stateless_uniform((length,), (seed, i)) for i in range(max(repeats) + 1)
+        ]
+        uniform = tf.gather(tf.stack(uniform, axis=1), repeats, axis=1)
+        write = self.continue_tokens
+        if by_xla:
+            write = self.continue_tokens_by_xla
+            tokens, room = self._roomy(tokens, length)
+            uniform = tf.pad(uniform, [[0, room - length], [0, 0]])
+
+        def each(value, dtype):
+            return None if value is None else tf.fill([batch], tf.constant(value, dtype))
+
+        new = write(
+            tokens,
+            sizes,
+            each(length, "int32"),
+            uniform,
+            each(temperature, "float32"),
+            each(top_k, "int32"),
+            each(top_p, "float32"),
+            _filled(stop_ids),
+        )
+        return new[:, :length]
+
+    def _searched(self, by_xla, tokens, sizes, length, num_beams, length_penalty, stop_ids):
+        """What `generate` finds with `num_beams`, `(batch, length)`."""
+        penalty = tf.constant(length_penalty, "float32")
+        if not by_xla:
+            stop_ids = _filled(stop_ids)
+            found, _ = self.search_tokens(
+                tokens, sizes, tf.constant(length), num_beams, penalty, stop_ids
+            )
+            return found[:, 0]
+        tokens, room = self._roomy(tokens, length)
+        stop_ids = tf.constant(stop_ids, "int32")
+        found, _ = self.search_tokens_by_xla(
+            tokens, sizes, tf.constant(length), num_beams, penalty, stop_ids, room
+        )
+        return found[:, 0, :length]
+
+    def _roomy(self, tokens, length):
+        """Prompts and a length, both rounded up as far as the context has room for it."""
+        width, room = generation.roomy(tokens.shape[1]), generation.roomy(length)
+        if self.context is not None and tokens.shape[1] + length <= self.context:
+            width = min(width, self.context - length)
+            room = min(room, self.context - width)
+        return np.pad(tokens, [(0, 0), (0, width - tokens.shape[1])]), room
+
     @generation.compiled
     def continue_tokens(
         self, tokens, sizes, counts, uniform, temperature, top_k=None, top_p=None, stop_ids=()
@@ -155,12 +188,18 @@ class LanguageModel(Model):
             self, tokens, sizes, counts, uniform, temperature, top_k, top_p, stop_ids
         )
 
+    continue_tokens_by_xla = generation.compiled(continue_tokens.method, jit_compile=True)
+
     @generation.compiled
-    def search_tokens(self, tokens, sizes, length, num_beams, length_penalty, stop_ids=()):
+    def search_tokens(
+        self, tokens, sizes, length, num_beams, length_penalty, stop_ids=(), most=None
+    ):
         """`bigmodels.layers.generation.beam_search`, compiled."""
         return generation.beam_search(
-            self, tokens, sizes, length, num_beams, length_penalty, stop_ids
+            self, tokens, sizes, length, num_beams, length_penalty, stop_ids, most
         )
+
+    search_tokens_by_xla = generation.compiled(search_tokens.method, jit_compile=True)
 
     def continue_strings(self, prompts, lengths, temperatures, seeds, top_k=None, top_p=None):
         """`generate` as a graph, for many prompts that know nothing of each other.
@@ -289,7 +328,7 @@ class LanguageModel(Model):
         return tf.where(inside, tokens, 0), sizes, letters
 
     def _stop_ids(self, stop):
-        """Ids as `generation` takes them, filled up with -1: no number of them is traced anew."""
+        """The ids of tokens that end a sequence, a list."""
         ids = []
         for each in [stop] if isinstance(stop, int | np.integer) else stop:
             if isinstance(each, str):
@@ -299,8 +338,7 @@ class LanguageModel(Model):
             if not self.never_drawn <= each < self.vocab_size:
                 raise ValueError(f"stop: {each!r} is no token that the model could draw")
             ids.append(int(each))
-        width = max(1, math.ceil(len(ids) / _STOPS)) * _STOPS
-        return tf.constant(ids + [-1] * (width - len(ids)), "int32")
+        return ids
 
     def _check_room(self, needed):
         if self.context is not None and needed > self.context:
@@ -316,6 +354,12 @@ class LanguageModel(Model):
     def data_specs(self):
         tokens = self._token_spec((None,))
         return tokens, tokens if self._sparse_loss() else checks.Spec()
+
+
+def _filled(ids):
+    """Ids as `generation` takes them, filled up with -1: no number of them is traced anew."""
+    width = max(1, math.ceil(len(ids) / _STOPS)) * _STOPS
+    return tf.constant(ids + [-1] * (width - len(ids)), "int32")
 
 
 def _repeats(rows):

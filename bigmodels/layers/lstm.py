@@ -1,30 +1,38 @@
-"""An LSTM that trains faster on a CPU (article 3.2; equation E4)."""
+"""An LSTM that trains faster, on a CPU and by XLA (article 3.2; equation E4)."""
 
 import keras
 import tensorflow as tf
 
 from bigmodels import kernels
+from bigmodels.distribute.upstream import xla_product
 
 FUSED = "fused CPU loop"
 CUDNN = "cuDNN"
+BY_XLA = "loop for XLA"
 SMALLEST_DIVIDED = 16  # A smaller batch stays whole.
+_AT_ONCE = (16, 7, -1)  # Steps in a round of XLA's loop, if one of these divides the length.
+_NO_SECOND = "bigmodels.layers.LSTM has no second derivative here: keras.layers.LSTM has"
 
 
 @keras.saving.register_keras_serializable(package="bigmodels")
 class LSTM(keras.layers.LSTM):
-    """`keras.layers.LSTM` with a hand-written gradient for training on a CPU.
+    """`keras.layers.LSTM` with a hand-written gradient.
 
     Arguments, weights, states, masks, results and gradients are those of `keras.layers.LSTM`, and
     the weights of one can be loaded into the other. Only the loop over time is another, and only
-    where `describe_kernel` says so: everything else goes to Keras, which takes cuDNN on a GPU.
+    where `describe_kernel` says so: `lstm` below in training on a CPU, `lstm_by_xla` in what XLA
+    compiles, as `fit` does on a GPU. Everything else goes to Keras, which takes cuDNN on a GPU.
 
-    Where the time goes is told by `lstm` below. A gradient of the fused loop's gradient does not
-    exist: asking for one is a `LookupError`.
+    A gradient of these loops' gradient does not exist: asking for one is a `LookupError`.
 
     Args:
         *args: As for `keras.layers.LSTM`.
         **kwargs: As for `keras.layers.LSTM`.
     """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.supports_jit = True  # Keras' does not on a GPU, where it would take cuDNN.
 
     def describe_kernel(self, training=True, jit_compile=False):
         """Which implementation a call made here and now would take.
@@ -34,12 +42,14 @@ class LSTM(keras.layers.LSTM):
             jit_compile: Whether it is compiled by XLA.
 
         Returns:
-            "fused CPU loop", "cuDNN", or "Keras' loop: " and why it is not one of the two.
+            "fused CPU loop", "loop for XLA", "cuDNN", or "Keras' loop: " and why it is none of
+            these.
         """
-        obstacle = self._obstacle(training, jit_compile)
+        by_xla = jit_compile or kernels.in_xla()
+        obstacle = self._obstacle(training, by_xla)
         if obstacle is None:
-            return FUSED
-        if kernels.has_gpu():
+            return BY_XLA if by_xla else FUSED
+        if kernels.has_gpu() and not by_xla:
             obstacle = self._unusual() or (None if self.use_bias else "use_bias=False")
             if self.use_cudnn and obstacle is None:
                 return CUDNN
@@ -56,32 +66,37 @@ class LSTM(keras.layers.LSTM):
             return f"recurrent_dropout={self.recurrent_dropout}"
         return "unroll=True" if self.unroll else None
 
-    def _obstacle(self, training, jit_compile=False):
-        """Why the fused loop is not taken, or None if it is."""
+    def _obstacle(self, training, by_xla):
+        """Why neither loop of ours is taken, or None if one is."""
         if unusual := self._unusual():
             return unusual
+        if self.cell.implementation != 2:  # Has a dropout mask for each gate.
+            return f"implementation={self.cell.implementation}"
+        if by_xla:
+            return "computes in float64" if self.compute_dtype == "float64" else None
         if kernels.has_gpu():
             return "a GPU is there"
         if self.use_cudnn is True:
             return "use_cudnn=True"
-        if self.cell.implementation != 2:  # Has a dropout mask for each gate.
-            return f"implementation={self.cell.implementation}"
         if self.compute_dtype != "float32":  # All that the fused cell gradient does well.
             return f"computes in {self.compute_dtype}"
         if not training:  # Nothing would be gained: what is fused is the gradient.
             return "not training"
-        if jit_compile or kernels.in_xla():
-            return "jit_compile=True"
         return None
 
     def inner_loop(self, sequences, initial_state, mask, training=False):
-        if self._obstacle(training):
+        by_xla = kernels.in_xla()
+        obstacle = self._obstacle(training, by_xla)
+        if by_xla and (obstacle or sequences.shape[1] is None):
+            # cuDNN is no part of what XLA compiles.
+            return keras.layers.RNN.inner_loop(self, sequences, initial_state, mask, training)
+        if obstacle:
             return super().inner_loop(sequences, initial_state, mask, training)
         if isinstance(mask, (list, tuple)):
             mask = mask[0]
         # Keras' products turn integers into floats.
         sequences, *initial_state = (
-            tf.cast(each, tf.float32) for each in (sequences, *initial_state)
+            tf.cast(each, self.compute_dtype) for each in (sequences, *initial_state)
         )
         if 0 < self.dropout < 1:  # One mask for all steps, as in Keras: (batch, 1, features).
             sequences = sequences * self.cell.get_dropout_mask(sequences[:, 0])[:, None]
@@ -94,8 +109,12 @@ class LSTM(keras.layers.LSTM):
             x = tf.reverse(x, [0])
             mask = None if mask is None else tf.reverse(mask, [0])
         cell = self.cell
-        bias = tf.convert_to_tensor(cell.bias) if self.use_bias else tf.zeros(4 * self.units)
-        outputs, h, c = lstm(
+        bias = (
+            tf.convert_to_tensor(cell.bias)
+            if self.use_bias
+            else tf.zeros(4 * self.units, self.compute_dtype)
+        )
+        outputs, h, c = (lstm_by_xla if by_xla else lstm)(
             x,
             *initial_state,
             tf.convert_to_tensor(cell.kernel),
@@ -108,7 +127,7 @@ class LSTM(keras.layers.LSTM):
             # if the initial state is not.
             if not self.zero_output_for_mask:
                 mask = tf.cumsum(tf.cast(mask, tf.int32)) > 0
-            outputs = tf.where(mask, outputs, 0.0)
+            outputs = tf.where(mask, outputs, tf.zeros([], outputs.dtype))
         last = outputs[-1]
         return last, tf.transpose(outputs, (1, 0, 2)), [h, c]  # (batch, length, units)
 
@@ -246,15 +265,139 @@ def _lstm(x, h, c, kernel, recurrent_kernel, bias, mask):
             d_recurrent, d_kernel, d_bias = tf.split(d_weights, [units, features, 1])
             d_x = tf.reshape(tf.matmul(d_z, kernel, transpose_b=True), tf.shape(x))
             return [
-                tf.raw_ops.PreventGradient(
-                    input=value,
-                    message="bigmodels.layers.LSTM has no second derivative on a CPU: "
-                    "keras.layers.LSTM has",
-                )
+                tf.raw_ops.PreventGradient(input=value, message=_NO_SECOND)
                 for value in (d_x, d_h, d_c, d_kernel, d_recurrent, d_bias[0])
             ]
 
         return (states[1:], h, c), gradient
+
+    return run(x, h, c, kernel, recurrent_kernel, bias)
+
+
+def lstm_by_xla(x, h, c, kernel, recurrent_kernel, bias, mask=None):
+    """All steps of an LSTM for XLA, whose gradient is written by hand.
+
+    What takes time on a GPU is not the arithmetic of a step but the beginning of each kernel. XLA
+    makes two of a step, a product and all that is element-wise, and of the steps in one round of
+    the loop a single CUDA graph, which the driver begins at once. As in `lstm` the gradients of
+    all weights are one product after the loop; the gates are not kept but computed again, by one
+    product over all steps. In half precision products are rounded, sums and cell states are not.
+
+    Args:
+        x: Inputs `(length, batch, features)`, float32, bfloat16 or float16, as all others; its
+            length is known.
+        h: As for `lstm`; likewise all that follow.
+        c: Last cell state.
+        kernel: Of the inputs.
+        recurrent_kernel: Of the states.
+        bias: Of the gates.
+        mask: Which steps are real, or `None`.
+
+    Returns:
+        As `lstm`.
+    """
+    length, dtype = x.shape[0], x.dtype
+    units = recurrent_kernel.shape[0]
+    batch = tf.shape(x)[1]
+    at_once = next((n for n in range(*_AT_ONCE) if length % n == 0), 10)
+
+    def loop(body, *state):
+        rounds, rest = divmod(length, at_once)
+        if rounds:
+            _, *state = tf.while_loop(
+                lambda i, *_: i < rounds,
+                lambda i, *state: (i + 1, *body(i * at_once, at_once, *state)),
+                (tf.constant(0), *state),
+                parallel_iterations=1,
+            )
+        return body(tf.constant(rounds * at_once), rest, *state) if rest else state
+
+    def written(array, values, place):
+        return keras.ops.slice_update(array, (place, 0, 0), tf.stack(values))
+
+    def wide(value):
+        return tf.cast(value, tf.float32)
+
+    def rooms(first):
+        """Room for the states after each step, behind the first."""
+        return tf.concat([first[None], tf.zeros((length, batch, units), first.dtype)], 0)
+
+    @tf.custom_gradient
+    def run(x, h, c, kernel, recurrent_kernel, bias):
+        flat = tf.reshape(x, (-1, x.shape[2]))
+        projected = tf.cast(xla_product(flat, kernel) + wide(bias), dtype)
+        projected = tf.reshape(projected, (length, batch, 4 * units))
+
+        def forward(first, count, h, c, states, cells):
+            new_states, new_cells = [], []
+            for t in range(count):
+                # Gate by gate: the sum of all would go into the product, behind a copy.
+                added = tf.split(wide(projected[first + t]), 4, axis=1)
+                gates = tf.split(xla_product(h, recurrent_kernel), 4, axis=1)
+                i, f, g, o = (a + b for a, b in zip(gates, added, strict=True))
+                c_new = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(g)
+                h_new = tf.cast(tf.sigmoid(o) * tf.tanh(c_new), dtype)
+                if mask is not None:
+                    real = mask[first + t]
+                    h_new, c_new = tf.where(real, h_new, h), tf.where(real, c_new, c)
+                h, c = h_new, c_new
+                new_states.append(h)
+                new_cells.append(c)
+            states = written(states, new_states, first + 1)
+            return h, c, states, written(cells, new_cells, first + 1)
+
+        c = wide(c)
+        last_h, last_c, states, cells = loop(forward, h, c, rooms(h), rooms(c))
+
+        def gradient(d_states, d_h, d_c):
+            before = tf.reshape(states[:-1], (-1, units))
+            again = xla_product(before, recurrent_kernel)
+            again = tf.cast(tf.reshape(again, tf.shape(projected)) + wide(projected), dtype)
+
+            def backward(first, count, d_h, d_c, d_z):
+                found = []
+                for step in range(count):
+                    t = length - 1 - (first + step)
+                    d_h += wide(d_states[t])
+                    if mask is not None:  # What a masked step hands on as it is.
+                        real = wide(mask[t])
+                        past_h, past_c = d_h * (1 - real), d_c * (1 - real)
+                        d_h, d_c = d_h * real, d_c * real
+                    i, f, g, o = tf.split(wide(again[t]), 4, axis=1)
+                    i, f, g, o = tf.sigmoid(i), tf.sigmoid(f), tf.tanh(g), tf.sigmoid(o)
+                    tanh_c = tf.tanh(cells[t + 1])
+                    d_c += d_h * o * (1 - tanh_c * tanh_c)
+                    of_gates = [
+                        d_c * g * i * (1 - i),
+                        d_c * cells[t] * f * (1 - f),
+                        d_c * i * (1 - g * g),
+                        d_h * tanh_c * o * (1 - o),
+                    ]
+                    found.append(tf.cast(tf.concat(of_gates, 1), dtype))
+                    d_c *= f
+                    d_h = xla_product(found[-1], recurrent_kernel, over=(1, 1))
+                    if mask is not None:
+                        d_h, d_c = d_h + past_h, d_c + past_c
+                return d_h, d_c, written(d_z, found[::-1], length - (first + count))
+
+            room = tf.zeros((length, batch, 4 * units), dtype)
+            d_h, d_c, d_z = loop(backward, wide(d_h), wide(d_c), room)
+            d_z = tf.reshape(d_z, (-1, 4 * units))
+            d_weights = xla_product(tf.concat([before, flat], 1), d_z, over=(0, 0))
+            d_x = tf.reshape(xla_product(d_z, kernel, over=(1, 1)), tf.shape(x))
+            return [
+                tf.raw_ops.PreventGradient(input=tf.cast(value, dtype), message=_NO_SECOND)
+                for value in (
+                    d_x,
+                    d_h,
+                    d_c,
+                    d_weights[units:],
+                    d_weights[:units],
+                    tf.reduce_sum(wide(d_z), 0),
+                )
+            ]
+
+        return (states[1:], last_h, tf.cast(last_c, dtype)), gradient
 
     return run(x, h, c, kernel, recurrent_kernel, bias)
 

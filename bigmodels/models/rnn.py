@@ -75,8 +75,7 @@ class RNN(LanguageModel):
             rnn_units, return_sequences=True, return_state=True, dtype=dtype, name="rnn"
         )
         self.dropout = layers.Dropout(dropout_rate, dtype=dtype, name="dropout")
-        # Logits stay in full precision under a mixed policy.
-        self.dense = layers.Dense(vocab_size, dtype=dtype.variable_dtype, name="dense")
+        self.dense = layers.Dense(vocab_size, dtype=dtype, name="dense")
 
     def build(self, input_shape):
         self.embedding.build(input_shape)
@@ -93,6 +92,8 @@ class RNN(LanguageModel):
             x, initial_state=None if state is None else list(state), mask=mask, training=training
         )
         logits = self.dense(self.dropout(output, training=training))
+        # Under a mixed policy the product is of half precision, what follows is not.
+        logits = ops.cast(logits, self.variable_dtype)
         return logits if state is None else (logits, (h, c))
 
     def compute_mask(self, inputs, mask=None):
@@ -123,7 +124,7 @@ class RNN(LanguageModel):
         mask = tokens != 0 if self.mask_zero else tf.sequence_mask(sizes, tf.shape(tokens)[1])
         output, h, c = self.rnn(self.embedding(tokens), mask=mask, training=False)
         last = tf.gather(output, sizes - 1, batch_dims=1)  # (batch, rnn_units)
-        return self.dense(last), (h, c)
+        return ops.cast(self.dense(last), self.variable_dtype), (h, c)
 
     def stepper(self):
         cell, dtype = self.rnn.cell, self.compute_dtype
@@ -137,7 +138,7 @@ class RNN(LanguageModel):
             i, f, new, o = tf.split(gates, 4, axis=1)
             c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(new)
             h = tf.sigmoid(o) * tf.tanh(c)
-            return logits_of(h), (h, c)
+            return tf.cast(logits_of(h), self.variable_dtype), (h, c)
 
         return step
 

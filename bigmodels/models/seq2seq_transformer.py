@@ -186,7 +186,7 @@ class Seq2SeqTransformer(Model):
         _, weights = last.look_up(x, context, mask, return_attention_scores=True)
         return ops.mean(weights, axis=1)
 
-    def translate(self, texts, num_beams=None, length_penalty=1.0):
+    def translate(self, texts, num_beams=None, length_penalty=1.0, jit_compile="auto"):
         """Translate texts.
 
         Args:
@@ -195,6 +195,7 @@ class Seq2SeqTransformer(Model):
                 else each token is the likeliest one.
             length_penalty: Of the search: 0 rates by the sum of the log-probabilities, 1 nearly by
                 their mean, see `bigmodels.layers.generation.beam_search`.
+            jit_compile: As for `bigmodels.layers.LanguageModel.generate`.
 
         Returns:
             A string for a string, a list for a list.
@@ -222,12 +223,17 @@ class Seq2SeqTransformer(Model):
                 f"than max_length={self.max_length}"
             )
         found = [None] * len(several)
+        penalty = tf.constant(length_penalty, "float32")
+        by_xla = generation.is_by_xla(jit_compile)
+        write = self.translate_tokens_by_xla if by_xla else self.translate_tokens
         # Those of a length together: the shorter ones need not wait.
         order = sizes.argsort(kind="stable")
         for rows in (order[i : i + _AT_ONCE] for i in range(0, len(order), _AT_ONCE)):
             source = tf.gather(tokens, rows).to_tensor()
-            penalty = tf.constant(length_penalty, "float32")
-            done = subwords.decode(self.translate_tokens(source, num_beams, penalty))
+            if by_xla:
+                room = min(generation.roomy(source.shape[1]), self.max_length)
+                source = tf.pad(source, [[0, 0], [0, room - source.shape[1]]])
+            done = subwords.decode(write(source, num_beams, penalty))
             for i, text in zip(rows, done.numpy(), strict=True):
                 found[i] = text.decode()
         return found[0] if isinstance(texts, str) else found
@@ -256,7 +262,7 @@ class Seq2SeqTransformer(Model):
         sizes, stop = tf.ones((batch,), "int32"), (Subwords.END,)
         if num_beams is not None:
             found, _ = generation.beam_search(
-                decoding, start, sizes, tf.constant(length), num_beams, length_penalty, stop
+                decoding, start, sizes, tf.constant(length), num_beams, length_penalty, stop, length
             )
             return found[:, 0]
         # A row of padding alone has nothing to be translated.
@@ -265,6 +271,8 @@ class Seq2SeqTransformer(Model):
         return generation.continue_tokens(
             decoding, start, sizes, counts, uniform, temperature, stop_ids=stop
         )
+
+    translate_tokens_by_xla = generation.compiled(translate_tokens.method, jit_compile=True)
 
     def _embedded(self, tokens, training):
         x = self.token_embedding(tokens) * self.embedding_dim**0.5

@@ -100,8 +100,7 @@ class Transformer(LanguageModel):
             for i in range(1, num_layers + 1)
         ]
         self.norm = LayerNormalization(dtype=dtype, name="norm")
-        # Logits stay in full precision under a mixed policy.
-        self.dense = layers.Dense(vocab_size, dtype=dtype.variable_dtype, name="dense")
+        self.dense = layers.Dense(vocab_size, dtype=dtype, name="dense")
 
     def build(self, input_shape):
         self.token_embedding.build(input_shape)
@@ -122,7 +121,9 @@ class Transformer(LanguageModel):
         for block in self.blocks:
             x = block(x, padding_mask=padding_mask, training=training)
         x = ops.reshape(self.norm(x), (-1, self.embedding_dim))
-        return ops.reshape(self.dense(x), (*ops.shape(inputs), self.vocab_size))
+        logits = ops.reshape(self.dense(x), (*ops.shape(inputs), self.vocab_size))
+        # Under a mixed policy the product is of half precision, what follows is not.
+        return ops.cast(logits, self.variable_dtype)
 
     def compute_mask(self, inputs, mask=None):
         return self.token_embedding.compute_mask(inputs)
@@ -157,7 +158,8 @@ class Transformer(LanguageModel):
             caches.append(cache)
         last = tf.gather(x, sizes - 1, batch_dims=1)  # (batch, embedding_dim)
         new = tf.ones((tf.shape(tokens)[0], capacity - tf.shape(tokens)[1]), "bool")
-        return self.dense(self.norm(last)), (tf.concat([mask, new], axis=1), caches)
+        logits = ops.cast(self.dense(self.norm(last)), self.variable_dtype)
+        return logits, (tf.concat([mask, new], axis=1), caches)
 
     def stepper(self):
         steps = [block.stepper() for block in self.blocks]
@@ -171,7 +173,7 @@ class Transformer(LanguageModel):
             caches = list(caches)
             for i, step_of_block in enumerate(steps):
                 x, caches[i] = step_of_block(x, places, seen, caches[i])
-            return logits_of(x), (real, caches)
+            return tf.cast(logits_of(x), self.variable_dtype), (real, caches)
 
         return step
 

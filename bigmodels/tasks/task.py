@@ -170,6 +170,8 @@ class Config:
             machine, see `bigmodels.kernels.precision`.
         jit_compile: Whether XLA compiles the step; `auto` does so on one GPU, as Keras does, and
             for the dense GAN on one CPU, which is the only model to gain there.
+        deterministic: Whether the same training gives the same bits each time on a GPU too, see
+            `bigmodels.distribute.deterministic`; on one CPU device it always does.
         strategy: Where to train, see `bigmodels.distribute`.
         init_from: Another run's directory, to start from its weights.
         optimizer: See `Optimizer`.
@@ -188,6 +190,7 @@ class Config:
     seed: int = 0
     precision: str = "float32"
     jit_compile: str = "auto"
+    deterministic: bool = False
     strategy: str = "auto"
     init_from: str | None = None
     optimizer: Optimizer = Optimizer()
@@ -202,6 +205,11 @@ class Config:
             raise ValueError(f"seed: {shown(self.seed)}, expected a number from 0 to below 2**32")
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("jit_compile", self.jit_compile, ("auto", "true", "false"))
+        if self.deterministic and self.jit_compile == "true":
+            raise ValueError(
+                "jit_compile: true, but not all that XLA makes for a GPU is deterministic; leave "
+                "it at auto"
+            )
 
     @property
     def last_epoch(self):

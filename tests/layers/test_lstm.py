@@ -219,21 +219,50 @@ def test_dynamic_shapes(rng, shape, masked):
         assert_equal(step(x, mask, h), [y, *expected])
 
 
-def test_in_xla_it_is_keras_loop(rng):
-    ours, theirs = pair(rng)
-    x = some(rng, BATCH, LENGTH, FEATURES)
-    kernels = []
+def by_xla(layer, *args):
+    """`results`, compiled by XLA."""
+    return tf.function(lambda: results(layer, *args), jit_compile=True, autograph=False)()
 
-    def run(x):
-        kernels.append(ours.describe_kernel())
-        return results(ours, x)
 
-    compiled = tf.function(run, jit_compile=True)(x)
-    plain = tf.function(run)(x)
-    assert kernels == ["Keras' loop: jit_compile=True", "fused CPU loop"]
-    expected = results(theirs, x)
-    assert_equal(compiled, expected)
-    assert_equal(plain, expected)
+@pytest.mark.parametrize("length", [3, 8, 25], ids="{} steps".format)
+@pytest.mark.parametrize(
+    ("kwargs", "masked"),
+    [
+        ({}, False),
+        ({"return_sequences": True}, True),
+        ({"go_backwards": True, "return_sequences": True}, True),
+        ({"use_bias": False, "zero_output_for_mask": True, "return_sequences": True}, True),
+    ],
+    ids=["last", "masked", "backwards", "zeros"],
+)
+def test_by_xla_it_equals_keras(rng, kwargs, masked, length):
+    """In one round, in several, and with steps that are left over."""
+    ours, theirs = pair(rng, return_state=True, **kwargs)
+    assert ours.describe_kernel(jit_compile=True) == "loop for XLA"
+    x = some(rng, BATCH, length, FEATURES)
+    mask = rng.random((BATCH, length)) < 0.6 if masked else None
+    state = [some(rng, BATCH, UNITS), some(rng, BATCH, UNITS)]
+    assert_equal(by_xla(ours, x, mask, state), results(theirs, x, mask, state))
+    inference = tf.function(lambda: ours(x, mask=mask, initial_state=state), jit_compile=True)()
+    assert_equal(inference, theirs(x, mask=mask, initial_state=state))
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_half_precision_by_xla_is_near_float32(rng, policy):
+    ours, _ = pair(np.random.default_rng(3), policy, return_sequences=True)
+    _, whole = pair(np.random.default_rng(3), return_sequences=True)
+    x = some(rng, BATCH, 20, FEATURES)
+    assert_equal(by_xla(ours, x), results(whole, x), 2e-3 if "float16" == policy[6:] else 2e-2)
+
+
+def test_in_xla_what_is_unusual_goes_to_keras_loop(rng):
+    for kwargs in ({"activation": "relu"}, {"dtype": "float64"}, {"implementation": 1}):
+        kwargs = dict(kwargs)
+        policy = kwargs.pop("dtype", "float32")
+        ours, theirs = pair(rng, policy, **kwargs)
+        assert ours.describe_kernel(jit_compile=True).startswith("Keras' loop: ")
+        x = some(rng, BATCH, LENGTH, FEATURES)
+        assert_equal(by_xla(ours, x), results(theirs, x))
 
 
 @pytest.mark.parametrize("pfor", [True, False])

@@ -1,0 +1,186 @@
+"""Attention as one kernel of cuDNN, which never writes the scores down (Dao et al., 2022).
+
+TensorFlow has no operation for it. But XLA hands certain custom calls to cuDNN, those that JAX
+makes for `jax.nn.dot_product_attention(implementation="cudnn")`, and TensorFlow can make the same
+ones: `XlaCustomCallV2`, with cuDNN's configuration as JSON. It is for NVIDIA GPUs from compute
+capability 8.0 on, in half precision, within what XLA compiles.
+"""
+
+import json
+
+import tensorflow as tf
+
+from bigmodels import kernels
+from bigmodels.distribute.upstream import xla_custom_call_v2
+
+_ELEMENT_TYPES = {tf.bfloat16: "BF16", tf.float16: "F16"}
+_LARGEST_HEAD = 128
+# Added to the score of a key that is hidden. Its weight is then exactly zero. A larger number
+# would swallow the scores, and cuDNN's gradient be wrong where all keys are hidden.
+_HIDDEN = -(2.0**15)
+
+
+def _dimensions(left, right):
+    """Which axes a product of `(batch, heads, ...)` sums over."""
+    both = ["0", "1"]
+    return {
+        "lhs_contracting_dimensions": [left],
+        "rhs_contracting_dimensions": [right],
+        "lhs_batch_dimensions": both,
+        "rhs_batch_dimensions": both,
+    }
+
+
+_FORWARD = {
+    "bmm1_dot_dimension_numbers": _dimensions("3", "3"),
+    "bmm2_dot_dimension_numbers": _dimensions("3", "2"),
+}
+_BACKWARD = {
+    "bmm1_grad_gemm1_dot_dimension_numbers": _dimensions("2", "2"),
+    "bmm1_grad_gemm2_dot_dimension_numbers": _dimensions("3", "2"),
+    "bmm2_grad_gemm1_dot_dimension_numbers": _dimensions("2", "2"),
+    "bmm2_grad_gemm2_dot_dimension_numbers": _dimensions("3", "3"),
+}
+
+
+def obstacle(query, key, seen=None):
+    """Why `attention` cannot be taken here.
+
+    Args:
+        query: As for `attention`.
+        key: As for `attention`.
+        seen: As for `attention`.
+
+    Returns:
+        A few words, or `None` if it can.
+    """
+    if not kernels.in_xla():
+        return "not compiled by XLA"
+    if kernels.compute_capability() < (8, 0):
+        return "no GPU of compute capability 8.0"
+    if query.dtype not in _ELEMENT_TYPES or key.dtype != query.dtype:
+        return f"computes in {query.dtype.name}"
+    if not (query.shape.is_fully_defined() and key.shape.is_fully_defined()):
+        return "the batch's size is not known"
+    if query.shape[-1] % 8 or query.shape[-1] > _LARGEST_HEAD:
+        return f"key_dim={query.shape[-1]}"
+    if seen is not None and (query.shape[2] % 2 or key.shape[2] % 2):
+        return "an odd length under a mask"
+    return None
+
+
+def attention(query, key, value, causal=False, seen=None):
+    """Values averaged by how well query and key agree.
+
+    A query that may look at nothing looks at all keys (with `causal`, at those before it).
+
+    Args:
+        query: `(batch, heads, length, dim)` in bfloat16 or float16, with the scale in it; `dim` is
+            a multiple of 8, at most 128.
+        key: `(batch, heads, key_length, dim)`.
+        value: As `key`.
+        causal: Whether query i may look at the keys 0 to i alone.
+        seen: Which keys each query may look at, bool `(batch, heads, length, key_length)`, axes of
+            1 where it is the same for all, or fewer axes in front; lengths are even then.
+
+    Returns:
+        As `query`; it has a first derivative by `query`, `key` and `value`.
+    """
+    scores = (*query.shape[:3], key.shape[2])
+    masks = []
+    if seen is not None:
+        while seen.shape.rank < 4:
+            seen = seen[..., None, :, :]
+        # Batch and heads may be one for all, the lengths may not.
+        shape = tf.concat([tf.shape(seen)[:2], scores[2:]], 0)
+        mask = tf.where(seen, 0.0, _HIDDEN)
+        mask = tf.broadcast_to(mask, shape)
+        mask.set_shape((*seen.shape[:2], *scores[2:]))
+        masks = [tf.cast(mask, query.dtype)]
+    target = f"__cudnn$fmha{'ScaleBias' if masks else ''}Softmax"
+
+    def configured(dimensions):
+        return _configuration(scores, query.dtype, causal, dimensions)
+
+    @tf.custom_gradient
+    def attend(query, key, value):
+        found, normalisers = _call(
+            target,
+            [query, key, value, *masks],
+            [(query.shape, query.dtype), (query.shape[:3], tf.float32)],
+            configured(_FORWARD),
+        )
+
+        def gradient(upstream):
+            return _call(
+                f"{target}Backward",
+                [query, key, value, normalisers, upstream, *masks, found],
+                [(each.shape, each.dtype) for each in (query, key, value)],
+                configured(_BACKWARD),
+            )
+
+        return found, gradient
+
+    return attend(query, key, value)
+
+
+def _call(target, operands, results, configuration):
+    """A custom call's results, `(shape, dtype)` each."""
+    # The last is cuDNN's own memory, whose size XLA finds out.
+    results = [*results, ((0,), tf.uint8)]
+    return xla_custom_call_v2(
+        operands=operands,
+        call_target_name=target,
+        backend_config=configuration,
+        has_side_effect=False,
+        result_dtypes=[dtype for _, dtype in results],
+        result_shapes=[list(shape) for shape, _ in results],
+    )[:-1]
+
+
+def _configuration(scores, dtype, causal, dimensions):
+    """XLA's `GpuBackendConfig` as JSON, with all the fields that JAX writes."""
+    layout = {
+        "dim_level_types": [],
+        "dim_unique": [],
+        "dim_ordered": [],
+        "minor_to_major": ["3", "2", "1", "0"],
+        "tiles": [],
+        "element_size_in_bits": "0",
+        "memory_space": "0",
+        "index_primitive_type": "PRIMITIVE_TYPE_INVALID",
+        "pointer_primitive_type": "PRIMITIVE_TYPE_INVALID",
+        "dynamic_shape_metadata_prefix_bytes": "0",
+    }
+    attention = {
+        "algorithm": {
+            "algo_id": "0",
+            "math_type": "TENSOR_OP_MATH",
+            "tuning_knobs": {"17": "1", "24": "0"},
+            "is_cudnn_frontend": True,
+            "workspace_size": "0",
+        },
+        "fmha_scale": 1.0,
+        "intermediate_tensor_shape": {
+            "element_type": _ELEMENT_TYPES[dtype],
+            "dimensions": [str(size) for size in scores],
+            "tuple_shapes": [],
+            "layout": layout,
+            "is_dynamic_dimension": [False] * 4,
+        },
+        "is_flash_attention": True,
+        "mask_type": "CAUSAL" if causal else "NO_MASK",
+        **dimensions,
+        "dropout_rate": 0.0,
+        "seed": 42,
+        "sliding_window_length": 0,
+        "max_seg_per_batch": 1,
+        "is_paged_attention": False,
+    }
+    return json.dumps(
+        {
+            "operation_queue_id": "0",
+            "wait_on_operation_queues": [],
+            "cudnn_fmha_backend_config": attention,
+        }
+    )
