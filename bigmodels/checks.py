@@ -145,23 +145,18 @@ def _element_of(value, position):
 
 
 def _fault(name, value, spec, place):
-    """A scalar string: what is wrong with the first bad value, or "" when all are good."""
-    values = _values(value)
-    flat = tf.reshape(~_good(values, spec), [-1])
-
-    def describe():
-        first = tf.argmax(tf.cast(flat, "int32"))
-        wanted = "finite values"
-        if spec.low is not None or spec.high is not None:
-            wanted += f" from {_number(spec.low)} to {_number(spec.high)}"
-        number = tf.strings.as_string(tf.reshape(values, [-1])[first])
-        element = tf.strings.as_string(_element_of(value, first))
-        expected = f", expected {wanted}." + (f" {spec.hint}" if spec.hint else "")
-        return tf.strings.join(
-            [f"{name}: ", place, "element ", element, " holds ", number, expected]
-        )
-
-    return tf.cond(tf.reduce_any(flat), describe, lambda: tf.constant(""))
+    """A scalar string: what is wrong with the first bad value. If none is, it means nothing."""
+    values = tf.reshape(_values(value), [-1])
+    if not isinstance(value, tf.Tensor):
+        values = tf.concat([values, [0]], 0)  # Of a sparse or ragged one there may be none.
+    first = tf.argmin(tf.cast(_good(values, spec), "int32"))
+    wanted = "finite values"
+    if spec.low is not None or spec.high is not None:
+        wanted += f" from {_number(spec.low)} to {_number(spec.high)}"
+    expected = f", expected {wanted}." + (f" {spec.hint}" if spec.hint else "")
+    element = tf.strings.format("element {} holds ", _element_of(value, first))
+    number = tf.strings.as_string(tf.gather(values, first))
+    return tf.strings.join([f"{name}: ", place, element, number, expected])
 
 
 def _number(value):
@@ -208,14 +203,21 @@ def check_array(name, value, spec):
     floatx = tf.as_dtype(keras.config.floatx())  # What Keras makes of wider numbers.
     for start in range(0, value.shape[0], _CHUNK) if in_parts else [0]:
         part = tf.convert_to_tensor(value[start : start + _CHUNK]) if in_parts else value
-        fault = _fault(name, part, spec, "").numpy().decode()
+        fault = _told(name, part, spec)
         if not fault and tf.as_dtype(part.dtype).is_floating and part.dtype.size > floatx.size:
-            fault = _fault(name, tf.cast(part, floatx), Spec(), "").numpy().decode()
+            fault = _told(name, tf.cast(part, floatx), Spec())
             fault = fault and f"{fault} {floatx.name} does not hold the number."
         if fault:
             # The element was counted from the start of its chunk.
             shift = lambda m, start=start: f"element {int(m[1]) + start} "  # noqa: E731
             raise ValueError(re.sub(r"element (\d+) ", shift, fault, count=1))
+
+
+def _told(name, value, spec):
+    """What is wrong with a value, "" if nothing is."""
+    if tf.reduce_all(_good(_values(value), spec)):
+        return ""
+    return _fault(name, value, spec, "").numpy().decode()
 
 
 def _of_pandas(name, value):
@@ -303,7 +305,13 @@ def guard(dataset, name, specs):
     """
     if int(dataset.cardinality()) == 0:
         raise ValueError(f"{name}: the data set is empty.")
-    return watch(untuned(dataset), name, specs)
+    # Kept with the data set: `fit` is called again and again, and to trace the checks takes longer
+    # than a few steps.
+    guarded = vars(dataset).setdefault("_bigmodels_guarded", {})
+    key = name, repr(specs)
+    if key not in guarded:
+        guarded[key] = watch(untuned(dataset), name, specs)
+    return guarded[key]
 
 
 def watch(dataset, name, specs):
@@ -324,40 +332,29 @@ def watch(dataset, name, specs):
     checked = [leaf for leaf in checked if _is_checked(leaf[2].dtype)]
     if not checked:
         return dataset
-    check = _checking(tuple((part_name, spec) for _, part_name, _, spec in checked))
 
     @tf.autograph.experimental.do_not_convert  # Only slower to trace.
     def checked_batch(number, batch):
-        values = batch if isinstance(element, tuple) else (batch,)
-        check(number, [functools.reduce(operator.getitem, path, values) for path, *_ in checked])
+        parts = batch if isinstance(element, tuple) else (batch,)
+        values = [
+            (part_name, functools.reduce(operator.getitem, path, parts), spec)
+            for path, part_name, _, spec in checked
+        ]
+        good = tf.stack([tf.reduce_all(_good(_values(value), spec)) for _, value, spec in values])
+
+        def describe():
+            place = tf.strings.format("batch {}, ", number)
+            faults = [_fault(name, value, spec, place) for name, value, spec in values]
+            return tf.stack(faults)[tf.argmax(tf.cast(~good, "int32"))]
+
+        # No `tf.function`, although it would be traced but once: what a pipeline calls runs on the
+        # GPU if there is one, in between the steps that are being trained there.
+        fine = tf.reduce_all(good)
+        require(fine, tf.cond(fine, lambda: tf.constant(""), describe))
         return batch
 
     # The next batch is looked at while the model trains on this one.
     return dataset.enumerate().map(checked_batch).prefetch(1)
-
-
-@functools.lru_cache(maxsize=64)
-def _checking(parts):
-    """What looks at a batch: traced once, not in each `fit` anew, of which it was a twentieth."""
-
-    @tf.function(autograph=False)
-    def check(number, values):
-        values = [(name, value, spec) for (name, spec), value in zip(parts, values, strict=True)]
-
-        def describe():
-            place = tf.strings.join(["batch ", tf.strings.as_string(number), ", "])
-            faults = tf.stack([_fault(name, value, spec, place) for name, value, spec in values])
-            return faults[tf.argmax(tf.cast(faults != "", "int32"))]
-
-        # A function that a pipeline calls would send its batch to the GPU to be looked at there,
-        # and wait for the steps that are being trained.
-        with tf.device("CPU:0"):
-            fine = tf.reduce_all(
-                [tf.reduce_all(_good(_values(value), spec)) for _, value, spec in values]
-            )
-            require(fine, tf.cond(fine, lambda: tf.constant(""), describe))
-
-    return check
 
 
 def untuned(dataset):

@@ -122,6 +122,27 @@ def training(model, batches, replicas=1):
     }
 
 
+def largest_batch(model, batch):
+    """How many rows of a batch a training step has room for, after it had none for all.
+
+    Args:
+        model: Compiled; its weights are trained by what fits.
+        batch: As `fit` takes it, in host memory.
+
+    Returns:
+        The first half, quarter, ... of the batch with which a step ends; 0 if none does.
+    """
+    rows = tf.shape(tf.nest.flatten(batch)[0])[0].numpy()
+    while rows := rows // 2:
+        part = tf.nest.map_structure(lambda x, rows=rows: x[:rows], batch)
+        try:
+            model.train_on_batch(*(part if isinstance(part, tuple) else (part,)))
+        except tf.errors.ResourceExhaustedError:
+            continue
+        return int(rows)
+    return 0
+
+
 def _counted(function, spec, steps):
     """Floating-point operations, and bytes of all results, of a function's graph."""
     graph = tf.function(function, autograph=False).get_concrete_function(spec).graph

@@ -5,21 +5,8 @@ import contextlib
 import keras
 import tensorflow as tf
 
+from bigmodels.distribute.accelerator import compute_capability, has_gpu
 from bigmodels.distribute.upstream import GraphOrParentsInXlaContext
-
-
-def has_gpu():
-    """Whether TensorFlow sees a GPU."""
-    return bool(tf.config.list_logical_devices("GPU"))
-
-
-def compute_capability():
-    """The least of all GPUs' compute capabilities, `(major, minor)`; `(0, 0)` without a GPU."""
-    found = [
-        tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
-        for gpu in tf.config.list_physical_devices("GPU")
-    ]
-    return min(found, default=(0, 0))
 
 
 def in_xla():

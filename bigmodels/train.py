@@ -72,6 +72,7 @@ def train(
         ValueError: naming the argument, setting, file or element that does not fit; nothing was
             trained or written then.
         FloatingPointError: if loss or gradients become NaN or infinite.
+        MemoryError: if the device has no room for a step; it says how large a batch fits.
         ConnectionError: if another worker is lost.
     """
     task = tasks.get(task)
@@ -207,14 +208,15 @@ def _train(task, config, run, name, strategy, chief, say, verbose, stack, profil
         if chief and verbose:
             callbacks.append(Progress(steps_per_epoch, config.last_epoch, epoch, step))
         if epoch < config.last_epoch and not keeper.stops_early():
-            model.fit(
-                waiting.timed(batches_from(epoch, step)),
-                epochs=config.last_epoch,
-                steps_per_epoch=steps_per_epoch,
-                validation_data=data.validation,
-                callbacks=callbacks,
-                verbose=0,
-            )
+            with _memory_told(model, data, config, strategy, say):
+                model.fit(
+                    waiting.timed(batches_from(epoch, step)),
+                    epochs=config.last_epoch,
+                    steps_per_epoch=steps_per_epoch,
+                    validation_data=data.validation,
+                    callbacks=callbacks,
+                    verbose=0,
+                )
         else:
             backup.restore(model)
         data.notes.leave_out(
@@ -255,6 +257,21 @@ def _train(task, config, run, name, strategy, chief, say, verbose, stack, profil
     run.write_json("result.json", result)
     say(f"Done: {run.path / 'report.html'}")
     return result
+
+
+@contextlib.contextmanager
+def _memory_told(model, data, config, strategy, say):
+    """Turn TensorFlow's error of a device without memory into one that says what would fit."""
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        problem = f"batch_size: {config.batch_size} needs more memory than the device has"
+        if strategy.num_replicas_in_sync > 1:
+            raise MemoryError(f"{problem}; take a smaller one") from error
+        say("Out of memory; looking for the batch that fits ...")
+        rows = estimate.largest_batch(model, next(iter(data.train)))
+        smaller = f"{rows} fits" if rows else "not even 1 fits: take a smaller model"
+        raise MemoryError(f"{problem}; {smaller}") from error
 
 
 def _pretrained(init_from):

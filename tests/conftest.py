@@ -73,3 +73,11 @@ def counting_tokens(rng, count, length, vocab_size):
     """Token sequences in which the next token is the last plus one (never padding)."""
     starts = rng.integers(0, vocab_size - 1, (count, 1))
     return (starts + np.arange(length)) % (vocab_size - 1) + 1
+
+
+@pytest.fixture(scope="session")
+def gpu():
+    import tensorflow as tf
+
+    if not tf.config.list_physical_devices("GPU"):
+        pytest.skip("TensorFlow sees no GPU")

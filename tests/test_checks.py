@@ -535,3 +535,19 @@ def test_narrow_tokens_and_labels_train():
     model.compile("sgd", loss)
     labels = np.arange(8, dtype="int8") + 100
     model.fit(np.zeros((8, 8, 8, 1), "float32"), labels, verbose=0)
+
+
+def test_batches_are_looked_at_beside_the_gpu(monkeypatch):
+    """What is a function in a pipeline would be run on it, in between the steps."""
+    monkeypatch.setattr(tf, "function", None)
+    data = tf.data.Dataset.from_tensors((GOOD_X, GOOD_Y))
+    checks.guard(data, "x", (checks.Spec("float"), checks.Spec("int", (), 0, 2)))
+
+
+def test_checks_of_a_data_set_are_traced_once():
+    data = tf.data.Dataset.from_tensors((GOOD_X, GOOD_Y))
+    labels = checks.Spec("int", (), 0, 2), checks.Spec("int", (), 0, 3)
+    guarded = [
+        checks.guard(data, "x", (checks.Spec("float"), spec)) for spec in (*labels, labels[0])
+    ]
+    assert guarded[0] is guarded[2] is not guarded[1]

@@ -124,3 +124,26 @@ def test_a_dry_run_writes_nothing(tmp_path):
     found = train("image_classification", tmp_path / "run", settings, verbose=0, dry_run=True)
     assert found["steps"] == 21 and not list(tmp_path.iterdir())
     assert found["seconds"] == pytest.approx(21 * found["seconds_per_step"])
+
+
+class Tight(keras.Sequential):
+    """Has room for so many rows."""
+
+    most = 0
+
+    def train_step(self, data):
+        if data[0].shape[0] > self.most:
+            raise tf.errors.ResourceExhaustedError(None, None, "no room")
+        return super().train_step(data)
+
+
+@pytest.mark.parametrize(("most", "found"), [(5, 5), (4, 2), (1, 1), (0, 0)])
+def test_the_largest_batch_that_fits(most, found):
+    model = Tight([layers.Dense(1)])
+    model.most = most
+    model.compile("sgd", "mse", run_eagerly=True)
+    assert estimate.largest_batch(model, (tf.ones((11, 3)), tf.ones((11, 1)))) == found
+
+
+def test_the_rate_of_products_in_half_precision():
+    assert estimate.product_rate("bfloat16") > 1e6

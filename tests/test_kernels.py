@@ -21,7 +21,7 @@ def test_every_layer_that_has_a_choice():
     rnn = compiled(models.RNN(9, 4, 3), jit_compile=True)
     assert kernels.described(rnn) == {
         "step": "compiled by XLA",
-        "rnn": "Keras' loop: jit_compile=True",
+        "rnn": "loop for XLA",
     }
 
 

@@ -1,11 +1,14 @@
 """`bigmodels.Model` is a `keras.Model`: its forms, its class, its files."""
 
+import contextlib
 import copy
 import pickle
+import types
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import bigmodels
 from bigmodels.models import CNN
@@ -147,3 +150,91 @@ def test_keyword_form():
     inputs = keras.Input((4,))
     model = bigmodels.Model(inputs=inputs, outputs=keras.layers.Dense(2)(inputs), name="mine")
     assert model.name == "mine" and model.count_params() == 10
+
+
+class Counting(bigmodels.models.CNN):
+    """How often its call is traced."""
+
+    calls = 0
+
+    def call(self, inputs, training=None):
+        type(self).calls += 1
+        return super().call(inputs, training)
+
+
+SCE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def _images(rng, count=10):
+    return rng.uniform(size=(count, 8, 8, 1)).astype("float32"), np.arange(count) % 3
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_step_is_traced_once(rng, streamed):
+    """A variable that is made within it would have it traced a second time."""
+    model = Counting(3, (2,))
+    model.compile("adam", SCE)
+    x, y = _images(rng)
+    data = (tf.data.Dataset.from_tensor_slices((x, y)).batch(4),) if streamed else (x, y)
+    Counting.calls = 0
+    model.fit(*data, verbose=0)
+    assert Counting.calls == 1 and model.optimizer.iterations == (3 if streamed else 1)
+
+
+def _varying(lengths):
+    data = tf.data.Dataset.from_generator(
+        lambda: ((np.ones((2, n), "int32"),) * 2 for n in lengths),
+        output_signature=(tf.TensorSpec((2, None), "int32"),) * 2,
+    )
+    return data.apply(tf.data.experimental.assert_cardinality(len(lengths)))
+
+
+@pytest.mark.parametrize(("asked", "stays"), [("auto", False), (True, True)])
+def test_auto_leaves_xla_out_where_shapes_vary(asked, stays, monkeypatch):
+    """Each would be compiled anew."""
+    monkeypatch.setattr(keras.Model, "_resolve_auto_jit_compile", lambda self: True)
+    model = bigmodels.models.RNN(5, 4, 4)
+    model.compile("adam", SCE, jit_compile=asked)
+    x = np.ones((4, 6), "int32")
+    model.fit(x, x, verbose=0)
+    assert model.jit_compile is True
+    model.fit(_varying([3, 4]), verbose=0)
+    assert model.jit_compile is stays
+
+
+@pytest.mark.parametrize("scope", [False, True])
+def test_auto_is_xla_on_one_gpu_also_under_a_strategy_of_one_device(scope, monkeypatch):
+    strategy = tf.distribute.OneDeviceStrategy("CPU:0")
+    kinds = [types.SimpleNamespace(device_type="GPU")]
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: kinds)
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [kind])
+    with strategy.scope() if scope else contextlib.nullcontext():
+        model = bigmodels.models.RNN(5, 4, 4)
+        model.compile("adam", SCE)
+        assert model.jit_compile is True
+        plain = keras.Sequential([keras.layers.Dense(1)])
+        plain.compile("adam", "mse")
+        assert plain.jit_compile is not scope  # Keras' own.
+
+
+def test_steps_that_know_their_shapes_train_the_same(rng, monkeypatch):
+    x, y = _images(rng)
+    results = []
+    for knows in (False, True):
+        shapes = []
+        keras.utils.set_random_seed(0)
+        monkeypatch.setattr(bigmodels.Model, "_wants_shapes", lambda self, knows=knows: knows)
+        model = Counting(3, (2,))
+        monkeypatch.setattr(
+            Counting, "call",
+            lambda self, inputs, training=None, shapes=shapes: (
+                shapes.append(inputs.shape[0]), bigmodels.models.CNN.call(self, inputs, training)
+            )[1],
+        )  # fmt: skip
+        model.compile("adam", SCE)
+        history = model.fit(x, y, batch_size=4, epochs=2, shuffle=False, verbose=0).history
+        results.append((history, model.get_weights()))
+        assert shapes == ([4, None] if knows else [None])
+    assert results[0][0] == results[1][0]
+    for a, b in zip(results[0][1], results[1][1], strict=True):
+        np.testing.assert_array_equal(a, b)

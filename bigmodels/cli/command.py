@@ -81,7 +81,7 @@ def run(main, doc, topics, takes_command=False, takes_words=False):
         with contextlib.redirect_stdout(sys.stderr):
             arguments = [rest] if takes_words else []
             main(Output(out), *arguments)
-    except (FloatingPointError, TimeoutError) as error:
+    except (FloatingPointError, MemoryError, TimeoutError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         sys.exit(1)
     except ConnectionError as error:
@@ -93,6 +93,14 @@ def run(main, doc, topics, takes_command=False, takes_words=False):
         if flags.FLAGS.is_parsed() and flags.FLAGS.debug:
             raise
         fail(name, error)
+    except Exception as error:
+        # TensorFlow's, which is not imported for `--help`.
+        if type(error).__name__ != "ResourceExhaustedError" or flags.FLAGS.debug:
+            raise
+        print(
+            f"{name}: the device's memory is used up; a smaller batch needs less", file=sys.stderr
+        )
+        sys.exit(1)
     except KeyboardInterrupt:
         again = os.environ.get(STARTED_AS) or as_typed()
         print(f"\n{name}: interrupted; this goes on: {again}", file=sys.stderr)

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from bigmodels import checks
 from bigmodels.distribute import exact, global_batch, replicas, resume, steps, streams, targets
+from bigmodels.distribute.accelerator import compile_quickly, has_gpu
 from bigmodels.distribute.batches import GlobalBatches, symbolic
 from bigmodels.distribute.strategies import writes
 from bigmodels.distribute.upstream import (
@@ -111,8 +112,8 @@ class Model(keras.Model):
     # What leaves out steps whose numbers are none.
     _watch = None
 
-    # Whether `jit_compile` is what `auto` came to; and, until it is set, is about to be.
-    _jit_is_auto = _is_auto = False
+    # Whether `jit_compile` is what `auto` came to, and not what somebody asked for.
+    _jit_is_auto = False
 
     # The shape a model is built for when `summary()` is asked before any data was seen.
     natural_input_shape = None
@@ -357,25 +358,24 @@ class Model(keras.Model):
             resume.epochs_from(iterator, resumable, self.distribute_strategy)
 
     def _resolve_auto_jit_compile(self):
-        self._is_auto = True
+        self._jit_is_auto = True
         if not isinstance(self._distribute_strategy, tf.distribute.OneDeviceStrategy):
             return super()._resolve_auto_jit_compile()
         # Keras leaves XLA out under every strategy.
         can = all(layer.supports_jit for layer in self._flatten_layers())
-        return can and _sees_gpu() and not is_op_determinism_enabled()
+        return can and has_gpu() and not is_op_determinism_enabled()
 
     @property
     def jit_compile(self):
         """Whether XLA compiles the steps, as in `keras.Model`."""
-        value = keras.Model.jit_compile.fget(self)
-        self._is_auto = False
+        before = self._jit_is_auto
+        value = keras.Model.jit_compile.fget(self)  # Which may ask what `auto` would be.
+        self._jit_is_auto = before
         return value
 
     @jit_compile.setter
     def jit_compile(self, value):
         keras.Model.jit_compile.fset(self, value)
-        # Whether that is what `auto` came to, and not what somebody asked for.
-        self._jit_is_auto, self._is_auto = self._is_auto, False
 
     def _settle_jit_compile(self, x):
         """Leave XLA out, if nobody asked for it, where every batch may have a shape of its own.
@@ -412,9 +412,11 @@ class Model(keras.Model):
         A data set does not say how large its batches are, as the last one may be smaller. What XLA
         compiles for a GPU has kernels that must know (`bigmodels.layers.flash_attention`).
         """
-        return self.jit_compile and _sees_gpu() and self.steps_per_execution == 1
+        return self.jit_compile and has_gpu() and self.steps_per_execution == 1
 
     def _make_function(self, step_function):
+        if self.jit_compile:
+            compile_quickly()
         # Keras reduces scalars over a batch axis (keras#20585), and takes means of means.
         if self._watch is not None and step_function.__name__ == "train_step":
             step_function = self._watch.step(step_function)
@@ -555,10 +557,6 @@ class Model(keras.Model):
                 arguments["validation_data"], name="validation_data", specs=specs
             )
         return arguments
-
-
-def _sees_gpu():
-    return bool(tf.config.list_logical_devices("GPU"))
 
 
 def _checked(arguments, specs):

@@ -17,6 +17,7 @@ import types
 import tensorflow as tf
 
 from bigmodels import kernels
+from bigmodels.distribute.accelerator import compile_quickly
 from bigmodels.distribute.upstream import is_op_determinism_enabled
 
 # The rating of what does not count.
@@ -46,6 +47,8 @@ class compiled:
         if known is None or not (
             len(known.weights) == len(weights) and all(map(operator.is_, known.weights, weights))
         ):
+            if self.jit_compile:
+                compile_quickly()
             function = tf.function(
                 functools.partial(self.method, model),
                 reduce_retracing=not self.jit_compile,

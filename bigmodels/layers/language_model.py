@@ -173,11 +173,16 @@ class LanguageModel(Model):
 
     def _roomy(self, tokens, length):
         """Prompts and a length, both rounded up as far as the context has room for it."""
-        width, room = generation.roomy(tokens.shape[1]), generation.roomy(length)
-        if self.context is not None and tokens.shape[1] + length <= self.context:
-            width = min(width, self.context - length)
-            room = min(room, self.context - width)
-        return np.pad(tokens, [(0, 0), (0, width - tokens.shape[1])]), room
+        given = tokens.shape[1]
+        width, room = generation.roomy(given), generation.roomy(length)
+        if self.context is not None and given + length <= self.context:
+            if given + room <= self.context:
+                width = min(width, self.context - room)
+            elif width + length <= self.context:
+                room = self.context - width
+            else:
+                width, room = given, length
+        return np.pad(tokens, [(0, 0), (0, width - given)]), room
 
     @generation.compiled
     def continue_tokens(

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from bigmodels import distribute
+from bigmodels.distribute import accelerator
 
 
 def _tf_config(workers, index, **cluster):
@@ -136,3 +137,79 @@ def test_devices_can_only_be_made_in_time():
         distribute.make_cpu_devices(5)
     with pytest.raises(ValueError, match="devices: 0, expected a positive integer"):
         distribute.make_cpu_devices(0)
+
+
+_TWO_STRATEGIES = """
+import tensorflow as tf
+from bigmodels.distribute import make_cpu_devices, strategies
+
+make_cpu_devices(2)
+for shape in ((3,), (5,)):
+    strategy = strategies.{kind}(["CPU:0", "CPU:1"])
+    add = lambda: tf.distribute.get_replica_context().all_reduce("SUM", tf.ones(shape))
+    added = tf.function(lambda: strategy.run(add))()
+    print(strategy.experimental_local_results(added)[1].numpy().tolist())
+"""
+
+
+def _two_strategies(kind):
+    """Two after the other in a process, over collective operations as between GPUs."""
+    script = _TWO_STRATEGIES.format(kind=kind)
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+
+
+def test_one_process_makes_several_mirrored_strategies():
+    done = _two_strategies("_Mirrored")
+    assert done.stdout.split("\n")[:2] == ["[2.0, 2.0, 2.0]", "[2.0, 2.0, 2.0, 2.0, 2.0]"], done
+
+
+@pytest.mark.thorough
+def test_upstream_s_mirrored_strategies_still_meet():
+    """Or else `_Mirrored` is no longer needed."""
+    done = _two_strategies("tf.distribute.MirroredStrategy")
+    assert done.returncode and "Shape mismatch in the collective instance" in done.stderr
+
+
+_DETERMINISTIC = """
+import keras
+import numpy as np
+import bigmodels
+from bigmodels.models import CNN
+
+bigmodels.distribute.deterministic()
+keras.utils.set_random_seed(0)
+model = CNN(3, (2,), dropout_rate=0.5)
+model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+x = np.random.default_rng(0).uniform(size=(8, 8, 8, 1)).astype("float32")
+model.fit(x, np.arange(8) % 3, batch_size=4, epochs=2, verbose=0)
+print(hash(b"".join(w.tobytes() for w in model.get_weights())), model.jit_compile)
+"""
+
+
+@pytest.mark.thorough
+def test_deterministic_operations_train():
+    script = [sys.executable, "-c", _DETERMINISTIC]
+    environment = os.environ | {"PYTHONHASHSEED": "0"}
+    first, second = (
+        subprocess.run(script, capture_output=True, text=True, env=environment) for _ in range(2)
+    )
+    assert first.returncode == 0, first.stderr
+    assert first.stdout == second.stdout and first.stdout.endswith(" False\n")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "flags"), [(0, "-a"), (1, "-a --xla_gpu_enable_triton_gemm=false")]
+)
+def test_xla_is_told_to_compile_quickly_for_a_gpu(monkeypatch, gpus, flags):
+    monkeypatch.setenv("XLA_FLAGS", "-a")
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [kind] * gpus)
+    accelerator.compile_quickly()
+    accelerator.compile_quickly()
+    assert os.environ["XLA_FLAGS"] == flags
+
+
+def test_xla_flags_of_the_user_stay(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_enable_triton_gemm=true")
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [kind])
+    accelerator.compile_quickly()
+    assert os.environ["XLA_FLAGS"] == "--xla_gpu_enable_triton_gemm=true"

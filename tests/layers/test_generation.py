@@ -453,3 +453,62 @@ def test_a_saved_model_goes_on_the_same(make, tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert loaded.generate("abc", length=20, seed=1, top_k=4) == text
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"length": 9, "top_k": 5, "top_p": 0.7, "stop": (7, 9)},
+        {"length": 45},  # Beyond what is seen at once.
+        {"length": 9, "num_beams": 3, "length_penalty": 1.0, "stop": 7},
+    ],
+    ids=["drawn", "long", "searched"],
+)
+def test_xla_writes_the_same(make, kwargs):
+    model = _sharp(make(), 5.0)
+    prompts = [[5, 6, 7], [8, 9, 3, 4, 2, 11], [8, 9, 3, 4, 2, 11]]
+    graph, xla = (model.generate(prompts, seed=3, jit_compile=jit, **kwargs) for jit in (0, 1))
+    np.testing.assert_array_equal(graph, xla)
+
+
+def test_xla_compiles_one_program_for_lengths_that_are_near():
+    model = Transformer(12, 8, 2, 16, 0.0, max_length=64)
+    for prompt, length in (([3], 5), ([3, 4, 5], 7), ([2, 9], 30)):
+        model.generate([prompt], length=length, jit_compile=True)
+    assert model.continue_tokens_by_xla.experimental_get_tracing_count() == 1
+    assert model.continue_tokens.experimental_get_tracing_count() == 0
+
+
+@pytest.mark.parametrize(
+    ("context", "given", "length", "sizes"),
+    [
+        (None, 3, 40, (32, 64)),
+        (512, 8, 256, (32, 256)),
+        (512, 300, 200, (300, 200)),
+        (512, 200, 130, (256, 256)),
+        (100, 3, 60, (32, 64)),
+        (100, 3, 66, (32, 68)),
+        (100, 3, 70, (3, 70)),
+        (100, 90, 70, (128, 128)),  # Goes on from its last half.
+    ],
+)
+def test_room_is_made_within_the_context(context, given, length, sizes):
+    model = Transformer(12, 8, 2, 16, 0.0, max_length=context) if context else RNN(12, 8, 16)
+    tokens, room = model._roomy(np.ones((2, given), "int32"), length)
+    assert (tokens.shape[1], room) == sizes and tokens.sum() == 2 * given
+
+
+def test_jit_compile_is_checked(make):
+    with pytest.raises(ValueError, match="jit_compile: 'yes', expected True, False or 'auto'"):
+        make().generate([[3]], jit_compile="yes")
+
+
+@pytest.mark.parametrize(
+    ("gpu", "deterministic", "by_xla"), [(True, False, True), (True, True, False), (False,) * 3]
+)
+def test_auto_is_xla_on_a_gpu(monkeypatch, gpu, deterministic, by_xla):
+    monkeypatch.setattr(generation.kernels, "has_gpu", lambda: gpu)
+    monkeypatch.setattr(generation, "is_op_determinism_enabled", lambda: deterministic)
+    assert generation.is_by_xla("auto") is by_xla
+    assert generation.is_by_xla(True) and not generation.is_by_xla(False)

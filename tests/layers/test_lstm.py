@@ -224,7 +224,9 @@ def by_xla(layer, *args):
     return tf.function(lambda: results(layer, *args), jit_compile=True, autograph=False)()
 
 
-@pytest.mark.parametrize("length", [3, 8, 25], ids="{} steps".format)
+@pytest.mark.parametrize(
+    "length", [3, 8, pytest.param(25, marks=pytest.mark.thorough)], ids="{} steps".format
+)
 @pytest.mark.parametrize(
     ("kwargs", "masked"),
     [

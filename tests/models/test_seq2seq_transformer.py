@@ -178,3 +178,13 @@ def test_bad_tokens_are_named(model, rng, streamed):
         fit({"source": source})
     with pytest.raises(ValueError, match=r"expected a dict of \['source', 'target'\]"):
         fit(source)
+
+
+@pytest.mark.thorough
+def test_xla_translates_the_same(model, rng):
+    source = sources(rng)
+    padded = np.pad(source, [(0, 0), (0, model.max_length - source.shape[1])])
+    for num_beams in (None, 3):
+        found = model.translate_tokens_by_xla(padded, num_beams, tf.constant(1.0))
+        wanted = model.translate_tokens(source, num_beams, tf.constant(1.0))
+        np.testing.assert_array_equal(found, wanted)
