@@ -238,3 +238,34 @@ def test_steps_that_know_their_shapes_train_the_same(rng, monkeypatch):
     assert results[0][0] == results[1][0]
     for a, b in zip(results[0][1], results[1][1], strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("asked", ["auto", True])
+def test_what_xla_cannot_compile_runs_without_it(asked, rng, monkeypatch):
+    """Unless somebody asked for XLA."""
+    monkeypatch.setattr(keras.Model, "_resolve_auto_jit_compile", lambda self: True)
+    monkeypatch.setattr(bigmodels.Model, "_wants_shapes", lambda self: self.jit_compile)
+    make, failed = keras.Model._make_function, []
+
+    def failing(self, step):
+        if not self.jit_compile:
+            return make(self, step)
+
+        def fail(batches):
+            failed.append(len(list(batches)))
+            raise tf.errors.InternalError(None, None, "Autotuner could not compile\nmore")
+
+        return fail
+
+    monkeypatch.setattr(keras.Model, "_make_function", failing)
+    x, y = _images(rng)
+    model = CNN(3, (2,))
+    model.compile("sgd", SCE, jit_compile=asked)
+    if asked is True:
+        with pytest.raises(tf.errors.InternalError):
+            model.fit(x, y, verbose=0)
+        return
+    with pytest.warns(UserWarning, match="which runs without it: Autotuner could not compile$"):
+        history = model.fit(x, y, batch_size=5, epochs=2, verbose=0).history
+    assert failed == [1] and model.jit_compile is False and len(history["loss"]) == 2
+    assert model.optimizer.iterations == 4

@@ -1,5 +1,6 @@
 """Where a model trains: strategies by name, and the `Model` that is the same under each."""
 
+from bigmodels.distribute.accelerator import compile_quickly
 from bigmodels.distribute.finite import Watch
 from bigmodels.distribute.global_batch import share
 from bigmodels.distribute.model import Model
@@ -57,3 +58,5 @@ __all__ = [
     "workers",
     "writes",
 ]
+
+compile_quickly()

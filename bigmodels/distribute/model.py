@@ -4,6 +4,7 @@ import functools
 import inspect
 import itertools
 import types
+import warnings
 
 import keras
 import numpy as np
@@ -11,7 +12,7 @@ import tensorflow as tf
 
 from bigmodels import checks
 from bigmodels.distribute import exact, global_batch, replicas, resume, steps, streams, targets
-from bigmodels.distribute.accelerator import compile_quickly, has_gpu
+from bigmodels.distribute.accelerator import NOT_COMPILED, has_gpu, why_not_compiled
 from bigmodels.distribute.batches import GlobalBatches, symbolic
 from bigmodels.distribute.strategies import writes
 from bigmodels.distribute.upstream import (
@@ -415,8 +416,6 @@ class Model(keras.Model):
         return self.jit_compile and has_gpu() and self.steps_per_execution == 1
 
     def _make_function(self, step_function):
-        if self.jit_compile:
-            compile_quickly()
         # Keras reduces scalars over a batch axis (keras#20585), and takes means of means.
         if self._watch is not None and step_function.__name__ == "train_step":
             step_function = self._watch.step(step_function)
@@ -433,18 +432,34 @@ class Model(keras.Model):
             self._check_divisible(step_function)
             function = steps.step_function(self, step_function)
 
-        shapes_first = self._wants_shapes()
+        by_xla = self._wants_shapes()
+        tried = not (by_xla and self._jit_is_auto)
 
         def of_whole_steps(iterator):
+            nonlocal function, tried
             # At the end of data of unknown length, Keras begins a step without data: it fails, but
             # only after the weights have decayed and the step was counted
             # (`test_no_step_without_data`).
-            if not (self._unknown_length or shapes_first):
+            if not (self._unknown_length or by_xla):
                 return function(iterator)
             batches = list(itertools.islice(iterator, self.steps_per_execution))
             if not batches:
                 raise StopIteration
-            return function(iter(batches))
+            try:
+                logs = function(iter(batches))
+            except NOT_COMPILED as error:
+                if tried:
+                    raise
+                warnings.warn(
+                    "jit_compile: auto, but XLA cannot compile this step, which runs without it: "
+                    f"{why_not_compiled(error)}",
+                    stacklevel=2,
+                )
+                self.jit_compile = False
+                function = super(Model, self)._make_function(step_function)
+                logs = function(iter(batches))
+            tried = True
+            return logs
 
         return of_whole_steps
 

@@ -13,11 +13,12 @@ import functools
 import math
 import operator
 import types
+import warnings
 
 import tensorflow as tf
 
 from bigmodels import kernels
-from bigmodels.distribute.accelerator import compile_quickly
+from bigmodels.distribute.accelerator import NOT_COMPILED, why_not_compiled
 from bigmodels.distribute.upstream import is_op_determinism_enabled
 
 # The rating of what does not count.
@@ -47,8 +48,6 @@ class compiled:
         if known is None or not (
             len(known.weights) == len(weights) and all(map(operator.is_, known.weights, weights))
         ):
-            if self.jit_compile:
-                compile_quickly()
             function = tf.function(
                 functools.partial(self.method, model),
                 reduce_retracing=not self.jit_compile,
@@ -314,6 +313,30 @@ def is_by_xla(jit_compile):
     if jit_compile == "auto":
         return kernels.has_gpu() and not is_op_determinism_enabled()
     return jit_compile
+
+
+def by_xla_or_not(jit_compile, write):
+    """Write by XLA where `is_by_xla` says so; if `auto` said so and it cannot, without.
+
+    Args:
+        jit_compile: As for `is_by_xla`.
+        write: A function of whether it is to be by XLA.
+
+    Returns:
+        What `write` gives.
+    """
+    by_xla = is_by_xla(jit_compile)
+    try:
+        return write(by_xla)
+    except NOT_COMPILED as error:
+        if not by_xla or jit_compile != "auto":
+            raise
+        warnings.warn(
+            "jit_compile: auto, but XLA cannot compile this writing, which runs without it: "
+            f"{why_not_compiled(error)}",
+            stacklevel=3,
+        )
+        return write(False)
 
 
 def roomy(size):

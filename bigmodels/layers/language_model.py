@@ -1,6 +1,7 @@
 """What the models share that give the next token's logits: to continue a prompt."""
 
 import collections
+import functools
 import math
 
 import numpy as np
@@ -108,14 +109,14 @@ class LanguageModel(Model):
         _check(length, temperature, seed, top_k, top_p, num_beams, length_penalty)
         if not self.built:
             self.build(self.natural_input_shape)
-        by_xla = generation.is_by_xla(jit_compile)
         if num_beams is None:
-            new = self._continued(
-                by_xla, tokens, sizes, length, temperature, seed, top_k, top_p, stop_ids
-            )
+            drawn = tokens, sizes, length, temperature, seed, top_k, top_p, stop_ids
+            write = functools.partial(self._continued, *drawn)
         else:
             self._check_room(tokens.shape[1] + length)
-            new = self._searched(by_xla, tokens, sizes, length, num_beams, length_penalty, stop_ids)
+            searched = tokens, sizes, length, num_beams, length_penalty, stop_ids
+            write = functools.partial(self._searched, *searched)
+        new = generation.by_xla_or_not(jit_compile, write)
         new = ops.convert_to_numpy(new)
         if prompts is None:
             rows = np.pad(tokens, [(0, 0), (0, length)])
@@ -126,7 +127,7 @@ class LanguageModel(Model):
         texts = [text + decode(more) for text, more in zip(prompts, new, strict=True)]
         return texts[0] if isinstance(prompt, str) else texts
 
-    def _continued(self, by_xla, tokens, sizes, length, temperature, seed, top_k, top_p, stop_ids):
+    def _continued(self, tokens, sizes, length, temperature, seed, top_k, top_p, stop_ids, by_xla):
         """What `generate` draws, `(batch, length)`."""
         batch = len(tokens)
         repeats = _repeats(tokens)
@@ -155,7 +156,7 @@ class LanguageModel(Model):
         )
         return new[:, :length]
 
-    def _searched(self, by_xla, tokens, sizes, length, num_beams, length_penalty, stop_ids):
+    def _searched(self, tokens, sizes, length, num_beams, length_penalty, stop_ids, by_xla):
         """What `generate` finds with `num_beams`, `(batch, length)`."""
         penalty = tf.constant(length_penalty, "float32")
         if not by_xla:

@@ -10,7 +10,6 @@ FUSED = "fused CPU loop"
 CUDNN = "cuDNN"
 BY_XLA = "loop for XLA"
 SMALLEST_DIVIDED = 16  # A smaller batch stays whole.
-_AT_ONCE = (16, 7, -1)  # Steps in a round of XLA's loop, if one of these divides the length.
 _NO_SECOND = "bigmodels.layers.LSTM has no second derivative here: keras.layers.LSTM has"
 
 
@@ -299,7 +298,7 @@ def lstm_by_xla(x, h, c, kernel, recurrent_kernel, bias, mask=None):
     length, dtype = x.shape[0], x.dtype
     units = recurrent_kernel.shape[0]
     batch = tf.shape(x)[1]
-    at_once = next((n for n in range(*_AT_ONCE) if length % n == 0), 10)
+    at_once = _steps_in_a_round(length)
 
     def loop(body, *state):
         rounds, rest = divmod(length, at_once)
@@ -400,6 +399,13 @@ def lstm_by_xla(x, h, c, kernel, recurrent_kernel, bias, mask=None):
         return (states[1:], last_h, tf.cast(last_c, dtype)), gradient
 
     return run(x, h, c, kernel, recurrent_kernel, bias)
+
+
+def _steps_in_a_round(length):
+    """How many steps XLA's loop makes in a round: on a GPU so many that graphs of them pay."""
+    if not kernels.has_gpu():
+        return 1
+    return next((n for n in range(10, 4, -1) if length % n == 0), 10)
 
 
 def _swap_gates(weights):

@@ -9,6 +9,8 @@ and for the output (section 3.4 there).
         -> logits (batch, length, vocab_size)
 """
 
+import functools
+
 import keras
 import tensorflow as tf
 from keras import layers, ops
@@ -224,16 +226,20 @@ class Seq2SeqTransformer(Model):
             )
         found = [None] * len(several)
         penalty = tf.constant(length_penalty, "float32")
-        by_xla = generation.is_by_xla(jit_compile)
-        write = self.translate_tokens_by_xla if by_xla else self.translate_tokens
+
+        def write(source, by_xla):
+            if not by_xla:
+                return self.translate_tokens(source, num_beams, penalty)
+            room = min(generation.roomy(source.shape[1]), self.max_length)
+            source = tf.pad(source, [[0, 0], [0, room - source.shape[1]]])
+            return self.translate_tokens_by_xla(source, num_beams, penalty)
+
         # Those of a length together: the shorter ones need not wait.
         order = sizes.argsort(kind="stable")
         for rows in (order[i : i + _AT_ONCE] for i in range(0, len(order), _AT_ONCE)):
             source = tf.gather(tokens, rows).to_tensor()
-            if by_xla:
-                room = min(generation.roomy(source.shape[1]), self.max_length)
-                source = tf.pad(source, [[0, 0], [0, room - source.shape[1]]])
-            done = subwords.decode(write(source, num_beams, penalty))
+            done = generation.by_xla_or_not(jit_compile, functools.partial(write, source))
+            done = subwords.decode(done)
             for i, text in zip(rows, done.numpy(), strict=True):
                 found[i] = text.decode()
         return found[0] if isinstance(texts, str) else found

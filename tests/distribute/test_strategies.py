@@ -198,18 +198,20 @@ def test_deterministic_operations_train():
 
 
 @pytest.mark.parametrize(
-    ("gpus", "flags"), [(0, "-a"), (1, "-a --xla_gpu_enable_triton_gemm=false")]
+    ("given", "flags"),
+    [
+        ("-a", "-a --xla_gpu_enable_triton_gemm=false"),
+        ("--xla_gpu_enable_triton_gemm=true", "--xla_gpu_enable_triton_gemm=true"),
+    ],
 )
-def test_xla_is_told_to_compile_quickly_for_a_gpu(monkeypatch, gpus, flags):
-    monkeypatch.setenv("XLA_FLAGS", "-a")
-    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [kind] * gpus)
-    accelerator.compile_quickly()
-    accelerator.compile_quickly()
+def test_xla_is_told_to_compile_quickly(monkeypatch, given, flags):
+    monkeypatch.setenv("XLA_FLAGS", given)
+    for _ in range(2):
+        accelerator.compile_quickly()
     assert os.environ["XLA_FLAGS"] == flags
 
 
-def test_xla_flags_of_the_user_stay(monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_enable_triton_gemm=true")
-    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [kind])
-    accelerator.compile_quickly()
-    assert os.environ["XLA_FLAGS"] == "--xla_gpu_enable_triton_gemm=true"
+def test_importing_the_package_tells_xla():
+    script = "import os, bigmodels; print(os.environ['XLA_FLAGS'])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "--xla_gpu_enable_triton_gemm=false" in done.stdout

@@ -512,3 +512,22 @@ def test_auto_is_xla_on_a_gpu(monkeypatch, gpu, deterministic, by_xla):
     monkeypatch.setattr(generation, "is_op_determinism_enabled", lambda: deterministic)
     assert generation.is_by_xla("auto") is by_xla
     assert generation.is_by_xla(True) and not generation.is_by_xla(False)
+
+
+@pytest.mark.parametrize("asked", ["auto", True])
+def test_what_xla_cannot_compile_is_written_without_it(asked, monkeypatch):
+    monkeypatch.setattr(generation.kernels, "has_gpu", lambda: True)
+    model = _sharp(RNN(12, 8, 16))
+    wanted = model.generate([[3, 4]], length=5, jit_compile=False)
+
+    def fail(*args):
+        raise tf.errors.UnimplementedError(None, None, "Graph execution error:\n\nno kernel")
+
+    monkeypatch.setattr(RNN, "continue_tokens_by_xla", fail)
+    if asked is True:
+        with pytest.raises(tf.errors.UnimplementedError):
+            model.generate([[3, 4]], length=5, jit_compile=True)
+        return
+    with pytest.warns(UserWarning, match="which runs without it: no kernel$"):
+        found = model.generate([[3, 4]], length=5)
+    np.testing.assert_array_equal(found, wanted)

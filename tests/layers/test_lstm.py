@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bigmodels.layers import LSTM
+from bigmodels.layers import LSTM, lstm
 from bigmodels.models import RNN
 
 BATCH, LENGTH, FEATURES, UNITS = 4, 6, 3, 5
@@ -224,9 +224,7 @@ def by_xla(layer, *args):
     return tf.function(lambda: results(layer, *args), jit_compile=True, autograph=False)()
 
 
-@pytest.mark.parametrize(
-    "length", [3, 8, pytest.param(25, marks=pytest.mark.thorough)], ids="{} steps".format
-)
+@pytest.mark.parametrize(("length", "at_once"), [(3, 1), (6, 2), (5, 2), (3, 10)])
 @pytest.mark.parametrize(
     ("kwargs", "masked"),
     [
@@ -237,8 +235,9 @@ def by_xla(layer, *args):
     ],
     ids=["last", "masked", "backwards", "zeros"],
 )
-def test_by_xla_it_equals_keras(rng, kwargs, masked, length):
-    """In one round, in several, and with steps that are left over."""
+def test_by_xla_it_equals_keras(rng, kwargs, masked, length, at_once, monkeypatch):
+    """In rounds of one step and of several, and with steps that are left over."""
+    monkeypatch.setattr(lstm, "_steps_in_a_round", lambda length: at_once)
     ours, theirs = pair(rng, return_state=True, **kwargs)
     assert ours.describe_kernel(jit_compile=True) == "loop for XLA"
     x = some(rng, BATCH, length, FEATURES)
@@ -247,6 +246,15 @@ def test_by_xla_it_equals_keras(rng, kwargs, masked, length):
     assert_equal(by_xla(ours, x, mask, state), results(theirs, x, mask, state))
     inference = tf.function(lambda: ours(x, mask=mask, initial_state=state), jit_compile=True)()
     assert_equal(inference, theirs(x, mask=mask, initial_state=state))
+
+
+@pytest.mark.parametrize(
+    ("gpu", "length", "rounds"),
+    [(0, 100, 1), (1, 100, 10), (1, 256, 8), (1, 7, 7), (1, 13, 10)],
+)
+def test_steps_in_a_round(monkeypatch, gpu, length, rounds):
+    monkeypatch.setattr(lstm.kernels, "has_gpu", lambda: bool(gpu))
+    assert lstm._steps_in_a_round(length) == rounds
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
