@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -230,6 +231,7 @@ def test_ids_and_sizes_as_other_tools_write_them(folder):
         "/home/me/labels/images/{}.png",
         "../../upload/1/{}.png",
         "/data/local-files/?d=photos%2F{}.png",
+        "/data/local-files/?d={}.png",
         "%7B{}.png",
     ],
 )
@@ -308,6 +310,28 @@ def test_images_of_one_name_are_told_apart_by_their_folders(folder):
     _change(folder, _row("images", 3, file_name="C:\\x\\a.png"))
     with pytest.raises(ValueError, match="image 3: there is no "):
         read_coco(folder)
+
+
+def test_the_end_of_a_path_leads_to_an_image_before_its_name_does(folder):
+    (folder / "other").mkdir()
+    shutil.copy(folder / "images" / "3.png", folder / "other" / "3.png")
+    _change(folder, _row("images", 3, file_name="../../upload/1/3.png"))
+    notes = Notes()
+    splits, _ = read_coco(folder, notes)
+    assert folder / "images" / "3.png" in [picture.path for picture in splits["train"]]
+    assert notes.left_out == {"images that no annotation file names": 1}
+
+
+def test_images_of_one_name_further_below_are_told_apart_by_their_folders(folder):
+    for number in (3, 4):
+        day = folder / "deep" / f"day{number}"
+        day.mkdir(parents=True)
+        (folder / "images" / f"{number}.png").rename(day / "a.png")
+        _change(folder, _row("images", number, file_name=f"C:\\x\\day{number}\\a.png"))
+    splits, _ = read_coco(folder)
+    assert {f"deep/day{n}/a.png" for n in (3, 4)} <= {
+        picture.path.relative_to(folder).as_posix() for picture in splits["train"]
+    }
 
 
 def test_classes_are_in_the_order_of_their_numbers(folder):
