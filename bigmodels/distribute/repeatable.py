@@ -78,15 +78,14 @@ def check_seeds(name, dataset):
         ValueError: if it shuffles or draws without a seed.
     """
     for each in _within(dataset):
+        kind = type(each).__name__.lstrip("_").removesuffix("Dataset").lower()
         seeds = [getattr(each, "_seed", None), getattr(each, "_seed2", None)]
         if None not in seeds and not any(int(seed) for seed in seeds):
-            kind = type(each).__name__.lstrip("_").removesuffix("Dataset").lower()
             raise ValueError(
                 f"{name}: {kind} without a seed comes in another order in every process; give it "
                 "one, or call keras.utils.set_random_seed before the data set is made"
             )
         if getattr(each, "_deterministic", None) == "false":
-            kind = type(each).__name__.lstrip("_").removesuffix("Dataset").lower()
             raise ValueError(
                 f"{name}: {kind} with deterministic=False comes in another order in every process"
             )

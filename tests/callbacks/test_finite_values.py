@@ -338,6 +338,60 @@ def test_float16_that_overflows_at_any_scale_is_one():
         _fit(model, _rows(), FiniteValues(), epochs=9)
 
 
+def test_a_skipped_step_lowers_the_loss_scale_all_the_same():
+    """Or the next batch would overflow as this one did."""
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.01), initial_scale=0.5)
+    model = _model(policy="mixed_float16", optimizer=optimizer)
+    guard = FiniteValues(skip=True, verbose=0)
+    _fit(model, _rows(), guard)
+    assert guard.left_out == 1 and float(optimizer.dynamic_scale) == 0.25
+    assert optimizer.iterations == 4
+
+
+class Pair(distribute.Model):
+    """Two weights, each with an optimizer of its own; the second's gradient may be infinite."""
+
+    steps_add_up = True
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = (layers.Dense(1, name=name) for name in ("first", "second"))
+
+    def build(self, input_shape):
+        self.first.build(input_shape)
+        self.second.build(input_shape)
+
+    def call(self, x):
+        return self.first(x) + self.second(x)
+
+    def compile(self, **kwargs):
+        super().compile(optimizer=keras.optimizers.SGD(0.1), **kwargs)
+        self.other = keras.optimizers.SGD(0.1)
+
+    def train_step(self, data):
+        x, factor = data
+        for layer, optimizer, by in (
+            (self.first, self.optimizer, 1.0), (self.second, self.other, tf.reduce_max(factor))
+        ):  # fmt: skip
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean(layer(x))
+            variables = layer.trainable_variables
+            gradients = [by * g for g in tape.gradient(loss, variables)]
+            optimizer.apply(gradients, variables)
+        return {"loss": loss}
+
+
+def test_what_the_second_optimizer_met_is_said():
+    model = Pair()
+    model.compile()
+    model.build((None, 2))
+    x, factor = np.ones((8, 2), "float32"), np.ones((8, 1), "float32")
+    factor[5] = 3e38
+    x[4:] = 10.0
+    with pytest.raises(FloatingPointError, match=r"gradients of 1 of 2 weights.*second/kernel"):
+        model.fit(x, factor, batch_size=4, shuffle=False, verbose=0, callbacks=[FiniteValues()])
+
+
 def test_the_model_trains_as_before_when_the_watch_is_over():
     model = _model()
     _fit(model, _rows(bad=False), FiniteValues())
