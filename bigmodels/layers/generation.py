@@ -21,6 +21,9 @@ from bigmodels import kernels
 from bigmodels.distribute.accelerator import NOT_COMPILED, why_not_compiled
 from bigmodels.distribute.upstream import is_op_determinism_enabled
 
+# Tokens from which on `auto` has XLA compile a text for a GPU.
+_LONG = 256
+
 # The rating of what does not count.
 _NEVER = -1e9
 
@@ -294,13 +297,14 @@ def _allowed(logits, forbidden):
     return tf.where(tf.range(tf.shape(logits)[-1]) >= forbidden, logits, -math.inf)
 
 
-def is_by_xla(jit_compile):
+def is_by_xla(jit_compile, length):
     """Whether XLA compiles the writing.
 
     Args:
-        jit_compile: `True`, `False`, or `"auto"`: on a GPU, where one launch of a kernel costs as
-            much as its work, and a text is hundreds of thousands of them; not where
-            `bigmodels.distribute.deterministic` was called.
+        jit_compile: `True`, `False`, or `"auto"`: on a GPU, where to begin a kernel costs as much
+            as its work, and a text is tens of thousands of them. A short one is done before it is
+            compiled. Nor is it where `bigmodels.distribute.deterministic` was called.
+        length: How many tokens are written at most.
 
     Returns:
         A boolean.
@@ -311,21 +315,22 @@ def is_by_xla(jit_compile):
     if jit_compile not in (True, False, "auto"):
         raise ValueError(f"jit_compile: {jit_compile!r}, expected True, False or 'auto'")
     if jit_compile == "auto":
-        return kernels.has_gpu() and not is_op_determinism_enabled()
+        return kernels.has_gpu() and not is_op_determinism_enabled() and length >= _LONG
     return jit_compile
 
 
-def by_xla_or_not(jit_compile, write):
+def by_xla_or_not(jit_compile, length, write):
     """Write by XLA where `is_by_xla` says so; if `auto` said so and it cannot, without.
 
     Args:
         jit_compile: As for `is_by_xla`.
+        length: As for `is_by_xla`.
         write: A function of whether it is to be by XLA.
 
     Returns:
         What `write` gives.
     """
-    by_xla = is_by_xla(jit_compile)
+    by_xla = is_by_xla(jit_compile, length)
     try:
         return write(by_xla)
     except NOT_COMPILED as error:

@@ -95,7 +95,7 @@ class LanguageModel(Model):
                 their mean, see `bigmodels.layers.generation.beam_search`.
             jit_compile: Whether XLA compiles the whole writing to one program: the first text of a
                 size then takes seconds longer, every other one is written faster. `"auto"` does so
-                on a GPU.
+                on a GPU, from 256 tokens on.
 
         Returns:
             Prompt and continuation: a string for a string and a list for a list; for an array
@@ -116,7 +116,7 @@ class LanguageModel(Model):
             self._check_room(tokens.shape[1] + length)
             searched = tokens, sizes, length, num_beams, length_penalty, stop_ids
             write = functools.partial(self._searched, *searched)
-        new = generation.by_xla_or_not(jit_compile, write)
+        new = generation.by_xla_or_not(jit_compile, length, write)
         new = ops.convert_to_numpy(new)
         if prompts is None:
             rows = np.pad(tokens, [(0, 0), (0, length)])

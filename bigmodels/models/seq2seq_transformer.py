@@ -238,7 +238,9 @@ class Seq2SeqTransformer(Model):
         order = sizes.argsort(kind="stable")
         for rows in (order[i : i + _AT_ONCE] for i in range(0, len(order), _AT_ONCE)):
             source = tf.gather(tokens, rows).to_tensor()
-            done = generation.by_xla_or_not(jit_compile, functools.partial(write, source))
+            done = generation.by_xla_or_not(
+                jit_compile, self.max_length - 1, functools.partial(write, source)
+            )
             done = subwords.decode(done)
             for i, text in zip(rows, done.numpy(), strict=True):
                 found[i] = text.decode()

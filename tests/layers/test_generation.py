@@ -510,8 +510,9 @@ def test_jit_compile_is_checked(make):
 def test_auto_is_xla_on_a_gpu(monkeypatch, gpu, deterministic, by_xla):
     monkeypatch.setattr(generation.kernels, "has_gpu", lambda: gpu)
     monkeypatch.setattr(generation, "is_op_determinism_enabled", lambda: deterministic)
-    assert generation.is_by_xla("auto") is by_xla
-    assert generation.is_by_xla(True) and not generation.is_by_xla(False)
+    assert generation.is_by_xla("auto", 256) is by_xla
+    assert not generation.is_by_xla("auto", 255)
+    assert generation.is_by_xla(True, 1) and not generation.is_by_xla(False, 999)
 
 
 @pytest.mark.parametrize("asked", ["auto", True])
@@ -528,6 +529,7 @@ def test_what_xla_cannot_compile_is_written_without_it(asked, monkeypatch):
         with pytest.raises(tf.errors.UnimplementedError):
             model.generate([[3, 4]], length=5, jit_compile=True)
         return
+    monkeypatch.setattr(generation, "_LONG", 5)
     with pytest.warns(UserWarning, match="which runs without it: no kernel$"):
         found = model.generate([[3, 4]], length=5)
     np.testing.assert_array_equal(found, wanted)
