@@ -204,6 +204,15 @@ def test_a_box_that_sticks_out_by_two_pixels_is_cut_and_counted(folder, capsys):
     assert "the first is annotation 0" in line and line in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("left", "is_cut"), [(-2.0000005, True), (-2.01, False)])
+def test_two_pixels_are_two_pixels_in_whatever_arithmetic(folder, left, is_cut):
+    _change(folder, _row("annotations", 0, bbox=[left, 3, 10, 5], image_id=0))
+    if is_cut:
+        read_coco(folder)
+    else:
+        assert "annotation 0" in _refused(folder)
+
+
 def _as_other_tools(stored):
     """Ids as strings and floats, sizes as floats, no area and no iscrowd."""
     for row in stored["images"]:
@@ -387,7 +396,11 @@ def _only(stored, name, **more):
     ("others", "names", "said"),
     [
         ((), ["face"], None),
-        (({"id": 0, "name": "face", "supercategory": "none"},), ["face"], "0, 7 are all named"),
+        (
+            ({"id": 0, "name": "face", "supercategory": "none"},),
+            ["face"],
+            "0, 7 are all named 'face' and are one class, as one alone is used.",
+        ),
         (({"id": 8, "name": "car"},), ["face", "car"], "1 categories have no box, but are"),
         # One that has boxes is a class, whatever others call it.
         (({"id": 8, "name": "car", "supercategory": "face"},), ["face", "car"], "have no box, but"),
@@ -408,12 +421,19 @@ def test_categories_that_no_box_has(folder, others, names, said):
     assert any(said in line for line in notes.lines) if said else notes.lines == []
 
 
+def test_where_there_is_no_box_at_all_no_category_is_above_others(folder):
+    for place in range(len(json.loads(_json(folder).read_text())["annotations"])):
+        _change(folder, _row("annotations", place, bbox=[1, 1, 0, 3], segmentation=[]))
+    _change(folder, _row("categories", 0, supercategory="tall"))
+    assert read_coco(folder)[1] == ["tall", "wide"]
+
+
 def test_categories_of_one_name_that_boxes_have_are_one_class(folder):
     _change(folder, _row("categories", 0, name="tall"))
     notes = Notes()
     splits, names = read_coco(folder, notes)
     assert names == ["tall"] and {y for p in splits["train"] for y in p.objects[:, 4]} == {0}
-    assert "categories 3, 7 are all named 'tall' and are one class" in notes.lines[0]
+    assert "categories 3, 7 are all named 'tall' and are one class." in notes.lines[0]
 
 
 def test_other_splits_may_have_other_ids_for_the_same_names(tmp_path):

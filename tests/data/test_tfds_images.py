@@ -2,6 +2,7 @@
 
 import io
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -20,7 +21,9 @@ NAMED = F.ClassLabel(names=["a", "b"])
 
 def _write(data_dir, features, labels, supervised=None, channels=3, dtype="uint8", **more):
     """A prepared set `odd` of 40 images for training and 10 for testing."""
-    image = F.Image(shape=(6, 5, channels), dtype=np.dtype(dtype).type, encoding_format="png")
+    # Numbers that are no integers are written as the bytes of four.
+    form = None if dtype == "float32" else "png"
+    image = F.Image(shape=(6, 5, channels), dtype=np.dtype(dtype).type, encoding_format=form)
     features = F.FeaturesDict({"img": image} | features)
     identity = datasets.core.dataset_info.DatasetIdentity(
         name="odd",
@@ -35,9 +38,10 @@ def _write(data_dir, features, labels, supervised=None, channels=3, dtype="uint8
     writer = datasets.core.SequentialWriter(info, max_examples_per_shard=100)
     writer.initialize_splits(["train", "test"])
     rng = np.random.default_rng(0)
-    pixels = rng.integers(0, np.iinfo(dtype).max + 1, (50, 6, 5, channels)).astype(dtype)
+    most = 256 if dtype == "float32" else np.iinfo(dtype).max + 1
+    pixels = rng.integers(0, most, (50, 6, 5, channels)).astype(dtype)
     for i, each in enumerate(pixels):
-        encoded = io.BytesIO(tf.io.encode_png(each).numpy())
+        encoded = io.BytesIO(tf.io.encode_png(each).numpy()) if form else each
         row = {"img": encoded, **more} | {key: each[i % 2] for key, each in labels.items()}
         writer.add_examples({"train" if i < 40 else "test": [row]})
     writer.close_all()
@@ -153,3 +157,19 @@ def test_several_labels_or_none_are_refused(tmp_path, labels):
     _write(tmp_path, labels, values)
     with pytest.raises(ValueError, match="is not images with one class label each, but"):
         load_images("odd", 8, data_dir=tmp_path)
+
+
+def test_images_of_floats_are_refused(tmp_path):
+    """They might be anything: 0 to 1, -1 to 1, 0 to 255."""
+    _write(tmp_path, {"label": NAMED}, {"label": [0, 1]}, dtype="float32", channels=1)
+    with pytest.raises(ValueError, match="'odd' has images of dtype float32, expected uint8"):
+        load_images("odd", 8, data_dir=tmp_path)
+
+
+def test_a_class_label_that_does_not_know_its_classes_has_those_that_occur(tmp_path):
+    _write(tmp_path, {"label": F.ClassLabel(num_classes=8)}, {"label": [3, 7]})
+    description = tmp_path / "odd" / "1.0.0" / "features.json"
+    description.write_text(
+        re.sub(r'"classLabel": {[^}]*}', '"classLabel": {}', description.read_text())
+    )
+    assert load_images("odd", 8, data_dir=tmp_path).class_names == ["3", "7"]
