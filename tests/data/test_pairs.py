@@ -6,10 +6,12 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_datasets as tfds
 
 from bigmodels.data import load_pairs
 from bigmodels.data.notes import Notes
 from bigmodels.data.pair_files import pair_file
+from bigmodels.data.tfds import pair_dataset
 
 
 @pytest.fixture
@@ -381,3 +383,22 @@ def test_lists_in_json_are_no_texts(tmp_path):
     with pytest.raises(ValueError, match=r"line 1: 'target' is \['b', 'c'\], expected a text"):
         pair_file(path)
     assert pair_file(path, skip_bad_files=True) == [("d", "e")]
+
+
+def test_pairs_of_a_prepared_set_with_an_empty_side_are_counted(tmp_path):
+    directory = tmp_path / "odd" / "1.0.0"
+    identity = tfds.core.dataset_info.DatasetIdentity(
+        name="odd", version=tfds.core.Version("1.0.0"), data_dir=str(directory), module_name=""
+    )
+    info = tfds.core.DatasetInfo(
+        builder=identity, features=tfds.features.Translation(languages=("de", "en"))
+    )
+    directory.mkdir(parents=True)
+    writer = tfds.core.SequentialWriter(info, max_examples_per_shard=100)
+    writer.initialize_splits(["train"])
+    for pair in (("ja", "yes"), (" ", "no"), ("nein", "no"), ("doch", "")):
+        writer.add_examples({"train": [dict(zip(("de", "en"), pair, strict=True))]})
+    writer.close_all()
+    notes = Notes()
+    assert pair_dataset("odd", str(tmp_path), notes) == [("ja", "yes"), ("nein", "no")]
+    assert notes.lines == ["dataset: left out 2 pairs of train with an empty side: 1; 3."]

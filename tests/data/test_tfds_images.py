@@ -3,6 +3,7 @@
 import io
 import pathlib
 import re
+import types
 
 import numpy as np
 import pytest
@@ -173,3 +174,11 @@ def test_a_class_label_that_does_not_know_its_classes_has_those_that_occur(tmp_p
         re.sub(r'"classLabel": {[^}]*}', '"classLabel": {}', description.read_text())
     )
     assert load_images("odd", 8, data_dir=tmp_path).class_names == ["3", "7"]
+
+
+def test_a_set_that_is_no_dict_of_features_is_named():
+    info = types.SimpleNamespace(
+        features=F.Tensor(shape=(2,), dtype=np.int32), supervised_keys=None
+    )
+    with pytest.raises(ValueError, match="'odd' is not images with one class label each"):
+        tfds._image_features("odd", types.SimpleNamespace(info=info))
