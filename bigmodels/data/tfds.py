@@ -312,7 +312,7 @@ def _prepared(name, data_dir, prefix):
         # A name that TFDS cannot parse, or a version or configuration that the set lacks: each has
         # an error of its own, whose first line says which.
         hint = did_you_mean(name, prefix, embedded.ALL)
-        reason = str(error).strip().partition("\n")[0].partition(" The builder name string")[0]
+        reason = str(error).strip().partition("\n")[0]
         reason = "" if hint else f": {reason.rstrip('.')}"
         raise ValueError(f"dataset: {name!r} is not a data set{reason}{hint}") from None
     if not builder.is_prepared():

@@ -1,6 +1,7 @@
 """Data sets that cannot be had: what the user is told, and how soon."""
 
 import socket
+import threading
 
 import pytest
 
@@ -57,3 +58,13 @@ def test_without_a_network_it_ends_at_once(listens, tmp_path, monkeypatch):
             load_images("mnist", 4, data_dir=tmp_path / "sets")
     assert f"not prepared in '{tmp_path / 'sets' / 'mnist'}" in str(error.value)
     assert not (tmp_path / "sets").exists()
+
+
+def test_a_name_that_is_looked_up_for_ever_is_not_waited_for(tmp_path, monkeypatch):
+    """Whoever is asked for an address may take longer than any time-out of a connection."""
+    over = threading.Event()
+    monkeypatch.setattr(tfds, "_SECONDS_TO_ANSWER", 0.2)
+    monkeypatch.setattr(tfds.requests, "head", lambda *_, **__: over.wait(10))
+    with pytest.raises(ValueError, match=r"googleapis\.com cannot be reached"):
+        load_images("mnist", 4, data_dir=str(tmp_path))
+    over.set()
