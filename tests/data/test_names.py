@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import types
 
 import pytest
 
@@ -68,3 +69,21 @@ def test_a_name_that_is_looked_up_for_ever_is_not_waited_for(tmp_path, monkeypat
     with pytest.raises(ValueError, match=r"googleapis\.com cannot be reached"):
         load_images("mnist", 4, data_dir=str(tmp_path))
     over.set()
+
+
+def test_what_is_no_web_address_is_left_to_tfds(monkeypatch):
+    monkeypatch.setattr(tfds, "_SECONDS_TO_ANSWER", 0.5)
+    addresses = ["ftp://example.org/a.zip", "gs://bucket/b.zip"]
+    tfds._check_reachable("odd", types.SimpleNamespace(url_infos=addresses, data_dir="x"))
+
+
+def test_a_path_in_the_home_directory_is_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "pictures").mkdir()
+    with pytest.raises(ValueError, match=r"for your own files, give images:~/pictures$"):
+        load_images("~/pictures", 4)
+
+
+def test_a_name_that_is_nearly_one_is_suggested():
+    with pytest.raises(ValueError, match=r"'mnits' is not known .*; did you mean mnist\?$"):
+        load_images("mnits", 4)
