@@ -147,8 +147,6 @@ def _element_of(value, position):
 def _fault(name, value, spec, place):
     """A scalar string: what is wrong with the first bad value. If none is, it means nothing."""
     values = tf.reshape(_values(value), [-1])
-    if not isinstance(value, tf.Tensor):
-        values = tf.concat([values, [0]], 0)  # Of a sparse or ragged one there may be none.
     first = tf.argmin(tf.cast(_good(values, spec), "int32"))
     wanted = "finite values"
     if spec.low is not None or spec.high is not None:
@@ -344,7 +342,12 @@ def watch(dataset, name, specs):
 
         def describe():
             place = tf.strings.format("batch {}, ", number)
-            faults = [_fault(name, value, spec, place) for name, value, spec in values]
+            faults = []
+            for i, (name, value, spec) in enumerate(values):
+                told = functools.partial(_fault, name, value, spec, place)
+                # Where there may be no value at all, there is no first one to tell of.
+                full = isinstance(value, tf.Tensor) and value.shape[1:].num_elements()
+                faults.append(told() if full else tf.cond(good[i], lambda: tf.constant(""), told))
             return tf.stack(faults)[tf.argmax(tf.cast(~good, "int32"))]
 
         # No `tf.function`, although it would be traced but once: what a pipeline calls runs on the

@@ -551,3 +551,14 @@ def test_checks_of_a_data_set_are_traced_once():
         checks.guard(data, "x", (checks.Spec("float"), spec)) for spec in (*labels, labels[0])
     ]
     assert guarded[0] is guarded[2] is not guarded[1]
+
+
+def test_a_part_without_any_value_hides_no_fault_of_another():
+    empty = tf.RaggedTensor.from_row_lengths(tf.zeros([0], "int32"), [0, 0])
+    data = tf.data.Dataset.from_tensors((empty, tf.constant([1, 7])))
+    guarded = checks.guard(
+        data, "x", (checks.Spec("int", None, 1, 5), checks.Spec("int", (), 0, 5))
+    )
+    with pytest.raises(ValueError, match=r"targets\): batch 0, element 1 holds 7"):
+        with checks.readable_errors():
+            next(iter(guarded))

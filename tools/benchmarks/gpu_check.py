@@ -33,6 +33,7 @@ import time
 # TensorFlow is imported by the children that need it: PyTorch's has none, and the parent would
 # hold memory of the card.
 import numpy as np
+import torch_networks
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 COLUMNS = ("ours", "keras", "torch", "torch compiled")
@@ -1134,7 +1135,7 @@ def torch_rows(given, by_compiler):
         *_, length, batch, vocabulary = size
         add(
             transformer_name(*size),
-            functools.partial(torch_transformer, torch, *size),
+            functools.partial(torch_networks.transformer, torch, *size[:4], size[5]),
             text_batch(vocabulary, batch, length),
             sizes.steps[kind],
             policies=policies,
@@ -1145,7 +1146,7 @@ def torch_rows(given, by_compiler):
         # Each takes many seconds to compile on a CPU, tiny or not.
         x, y = image_batch(sizes.cnn[0])
         data = x.transpose(0, 3, 1, 2).copy(), y
-        make = functools.partial(torch_cnn, torch)
+        make = functools.partial(torch_networks.cnn, torch)
         add(cnn_name(sizes.cnn[0]), make, data, sizes.steps["cnn"], policies=("float32",))
     elif by_compiler:
         # What ours are compared with comes first: it may be that not all are reached.
@@ -1157,76 +1158,21 @@ def torch_rows(given, by_compiler):
             for batch in sizes.cnn:
                 x, y = image_batch(batch)
                 x = x.transpose(0, 3, 1, 2).copy()
-                make = functools.partial(torch_cnn, torch)
+                make = functools.partial(torch_networks.cnn, torch)
                 add(cnn_name(batch), make, (x, y), sizes.steps["cnn"], policies=("float32",))
     else:
         for batch in sizes.cnn:
             x, y = image_batch(batch)
             x = x.transpose(0, 3, 1, 2).copy()
-            make = functools.partial(torch_cnn, torch)
+            make = functools.partial(torch_networks.cnn, torch)
             add(cnn_name(batch), make, (x, y), sizes.steps["cnn"])
         for units, batch, length in sizes.lstm:
-            make = functools.partial(torch_lstm, torch, units)
+            make = functools.partial(torch_networks.lstm, torch, 65, 256, units)
             data = text_batch(65, batch, length)
             add(lstm_name(units, batch, length), make, data, sizes.steps["lstm"])
         for kind in ("transformer", "gpt2"):
             of_transformer(kind, ("float32", "mixed_bfloat16"))
     each(tasks, given.until, least=20 if by_compiler and not given.small else 0)
-
-
-def torch_cnn(torch):
-    nn = torch.nn
-    return nn.Sequential(
-        *(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Flatten(), nn.Linear(1600, 128), nn.ReLU(), nn.Linear(128, 10)),
-    )
-
-
-def torch_lstm(torch, units):
-    class Network(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.embedding = torch.nn.Embedding(65, 256)
-            self.rnn = torch.nn.LSTM(256, units, batch_first=True)
-            self.dense = torch.nn.Linear(units, 65)
-
-        def forward(self, x):
-            return self.dense(self.rnn(self.embedding(x))[0])
-
-    return Network()
-
-
-def torch_transformer(torch, layers, width, heads, length, batch, vocabulary):
-    nn = torch.nn
-
-    class Block(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-            self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-            self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-
-        def forward(self, x):
-            shape = (*x.shape[:2], 3, heads, width // heads)
-            q, k, v = self.qkv(self.norm1(x)).view(shape).permute(2, 0, 3, 1, 4)
-            y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-            x = x + self.out(y.transpose(1, 2).reshape(x.shape))
-            return x + self.down(torch.relu(self.up(self.norm2(x))))
-
-    class Network(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.tokens = nn.Embedding(vocabulary, width)
-            self.positions = nn.Parameter(torch.zeros(length, width), requires_grad=False)
-            self.blocks = nn.Sequential(*(Block() for _ in range(layers)))
-            self.norm, self.dense = nn.LayerNorm(width), nn.Linear(width, vocabulary)
-
-        def forward(self, x):
-            x = self.tokens(x) * width**0.5 + self.positions
-            return self.dense(self.norm(self.blocks(x)))
-
-    return Network()
 
 
 # What `Process.name` stands for.

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import race
 import tensorflow as tf
+import torch_networks
 
 from bigmodels import checks, losses, models
 
@@ -94,12 +95,7 @@ def cnn(table, batch, steps=200):
         "Keras": by_fit(compiled(plain), x, y, steps),
     }
     if torch:
-        nn = torch.nn
-        network = nn.Sequential(
-            *(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.MaxPool2d(2)),
-            *(nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2)),
-            *(nn.Flatten(), nn.Linear(1600, 128), nn.ReLU(), nn.Linear(128, 10)),
-        )
+        network = torch_networks.cnn(torch)
         contestants |= in_torch(network, x.transpose(0, 3, 1, 2), y, steps)
     # The first convolution's input needs no gradient.
     forward = 2 * (26 * 26 * 9 * 32 + 11 * 11 * 9 * 32 * 64 + 1600 * 128 + 1280)
@@ -128,18 +124,8 @@ def lstm(table, units, batch=64, length=100, width=256, steps=20):
         "Keras": by_fit(compiled(plain), x, y, steps),
     }
     if torch:
-
-        class Network(torch.nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.embedding = torch.nn.Embedding(vocabulary, width)
-                self.rnn = torch.nn.LSTM(width, units, batch_first=True)
-                self.dense = torch.nn.Linear(units, vocabulary)
-
-            def forward(self, x):
-                return self.dense(self.rnn(self.embedding(x))[0])
-
-        contestants |= in_torch(Network(), x, y, steps)
+        network = torch_networks.lstm(torch, vocabulary, width, units)
+        contestants |= in_torch(network, x, y, steps)
     flops = 6 * batch * length * (4 * units * (width + units) + units * vocabulary)
     table.add(name, contestants, steps * batch * length, "tokens", steps * flops)
 
@@ -155,35 +141,8 @@ def transformer(table, width, length, batch, layers=4, heads=4, steps=8):
     )
     contestants = {"ours": by_fit(compiled(ours), x, y, steps)}
     if torch:
-        nn = torch.nn
-
-        class Block(nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-                self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-                self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-
-            def forward(self, x):
-                shape = (*x.shape[:2], 3, heads, width // heads)
-                q, k, v = self.qkv(self.norm1(x)).view(shape).permute(2, 0, 3, 1, 4)
-                y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-                x = x + self.out(y.transpose(1, 2).reshape(x.shape))
-                return x + self.down(torch.relu(self.up(self.norm2(x))))
-
-        class Network(nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.tokens = nn.Embedding(vocabulary, width)
-                self.positions = nn.Parameter(torch.zeros(length, width), requires_grad=False)
-                self.blocks = nn.Sequential(*(Block() for _ in range(layers)))
-                self.norm, self.dense = nn.LayerNorm(width), nn.Linear(width, vocabulary)
-
-            def forward(self, x):
-                x = self.tokens(x) * width**0.5 + self.positions
-                return self.dense(self.norm(self.blocks(x)))
-
-        contestants |= in_torch(Network(), x, y, steps)
+        network = torch_networks.transformer(torch, layers, width, heads, length, vocabulary)
+        contestants |= in_torch(network, x, y, steps)
     each = 2 * (layers * (12 * width**2 + 2 * length * width) + width * vocabulary)
     flops = 3 * batch * length * each
     table.add(name, contestants, steps * batch * length, "tokens", steps * flops)
