@@ -8,36 +8,38 @@ import importlib
 
 __version__ = "0.1.0"
 
-_MODULES = (
-    "callbacks",
-    "checkpoint",
-    "checks",
-    "compare",
-    "data",
-    "distribute",
-    "evaluate",
-    "export",
-    "intervals",
-    "layers",
-    "losses",
-    "models",
-    "pages",
-    "plots",
-    "predict",
-    "report",
-    "tasks",
-    "train",
-    "tune",
-)
+_FUNCTIONS = {
+    "train": "commands.train",
+    "evaluate": "commands.evaluate",
+    "predict": "commands.predict",
+    "tune": "tuning.tune",
+    "export": "commands.export",
+    "compare": "reports.compare",
+}
+_MODULES = {
+    "callbacks": "callbacks",
+    "data": "data",
+    "distribute": "distribute",
+    "forecasts": "evaluation.forecasts",
+    "intervals": "evaluation.intervals",
+    "layers": "layers",
+    "losses": "losses",
+    "models": "models",
+    "plots": "reports.plots",
+    "tasks": "tasks",
+    "tokenizers": "tokenizers",
+}
 
-__all__ = ["Model", "__version__", *_MODULES]
+__all__ = ["Model", "__version__", *_FUNCTIONS, *_MODULES]
 
 
 def __getattr__(name):
     if name == "Model":
         return importlib.import_module("bigmodels.distribute").Model
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(f"bigmodels.{_FUNCTIONS[name]}"), name)
     if name in _MODULES:
-        return importlib.import_module(f"bigmodels.{name}")
+        return importlib.import_module(f"bigmodels.{_MODULES[name]}")
     raise AttributeError(f"module 'bigmodels' has no attribute {name!r}")
 
 

@@ -11,8 +11,9 @@ import zipfile
 import pytest
 
 import bigmodels
-from bigmodels import atomic, train
-from bigmodels.run_directory import RunDirectory
+from bigmodels.commands import train
+from bigmodels.runs import atomic
+from bigmodels.runs.directory import RunDirectory
 
 ROOT = pathlib.Path(bigmodels.__file__).parents[1]
 

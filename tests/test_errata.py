@@ -16,7 +16,7 @@ import tensorflow as tf
 from keras import layers
 
 from bigmodels.data import load_images
-from bigmodels.data.split import stratified_split
+from bigmodels.data.splits import stratified_split
 from bigmodels.layers import PositionalEncoding, TransformerBlock
 from bigmodels.models import CNN, GAN, RNN, Discriminator, Generator, Transformer
 

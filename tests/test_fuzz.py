@@ -34,18 +34,18 @@ from hypothesis import strategies as st
 
 import bigmodels
 from bigmodels import distribute, tasks
-from bigmodels.checkpoint import Checkpoints
 from bigmodels.cli import command
-from bigmodels.compare import compare
 from bigmodels.data import load_pairs, load_text
 from bigmodels.data.files import read_image
 from bigmodels.data.image_header import MAX_PIXELS
-from bigmodels.data.pair_files import pair_file
-from bigmodels.data.recordings import MAX_SECONDS, read_audio
-from bigmodels.data.text_files import text_file
-from bigmodels.intervals import Observations
+from bigmodels.data.readers.pair_files import pair_file
+from bigmodels.data.readers.recordings import MAX_SECONDS, read_audio
+from bigmodels.data.readers.text_files import text_file
+from bigmodels.evaluation.intervals import Observations
 from bigmodels.models import CNN
-from bigmodels.run_directory import RunDirectory, plain
+from bigmodels.reports.compare import compare
+from bigmodels.runs.checkpoint import Checkpoints
+from bigmodels.runs.directory import RunDirectory, plain
 from bigmodels.tasks.task import command_line, flat_settings, with_settings
 from tests.data.test_audio import WAV, wav
 from tests.test_hostile import JPEG, PIXELS, PNG, bmp, gif, png_of
@@ -438,8 +438,8 @@ def _take_flags():
 # What is not itself part of parsing, and would begin work: reaching it is a proper end.
 BEGINNINGS = (
     (distribute, "strategy"),
-    (importlib.import_module("bigmodels.search"), "role"),
-    (importlib.import_module("bigmodels.launch"), "_run"),
+    (importlib.import_module("bigmodels.tuning.search"), "role"),
+    (importlib.import_module("bigmodels.commands.launch"), "_run"),
 )
 FLAG_NAMES = sorted(
     {"verbosity", "flagfile", "undefok", "help", "format", "signature", "temperature"}

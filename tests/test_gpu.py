@@ -104,7 +104,7 @@ def test_a_batch_too_large_is_told_in_one_line(tmp_path):
         "gpu, = tf.config.list_physical_devices('GPU')[:1]\n"
         "part = [tf.config.LogicalDeviceConfiguration(memory_limit=600)]\n"
         "tf.config.set_logical_device_configuration(gpu, part)\n"
-        "from bigmodels.train import train\n"
+        "from bigmodels.commands.train import train\n"
         "settings = {'dataset': 'digits', 'epochs': 1, 'batch_size': 1200,\n"
         "            'model.filters': (512, 512)}\n"
         "try:\n"

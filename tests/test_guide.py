@@ -16,7 +16,7 @@ import urllib.parse
 import pytest
 
 from bigmodels import tasks
-from bigmodels.catalogue import settings
+from bigmodels.commands.catalogue import settings
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "notebooks" / "guide").rglob("*.md"))]

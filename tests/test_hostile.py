@@ -18,14 +18,14 @@ import pytest
 import tensorflow as tf
 
 import bigmodels
+from bigmodels.commands.evaluate import evaluate
+from bigmodels.commands.predict import predict
+from bigmodels.commands.train import train
 from bigmodels.data import load_images, load_text
 from bigmodels.data.files import list_images, read_image
 from bigmodels.data.image_header import MAX_PIXELS
 from bigmodels.data.notes import noted
-from bigmodels.evaluate import evaluate
-from bigmodels.predict import predict
-from bigmodels.run_directory import RunDirectory
-from bigmodels.train import train
+from bigmodels.runs.directory import RunDirectory
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 5, 3), "uint8")
 PNG = tf.io.encode_png(PIXELS).numpy()
@@ -565,7 +565,7 @@ WRONG_FORMS = [
 def test_json_of_the_wrong_form_is_named(name, content, message, run):
     (run / name).write_bytes(content)
     with pytest.raises(ValueError) as error:
-        bigmodels.evaluate.evaluate(run)
+        bigmodels.commands.evaluate.evaluate(run)
     assert str(error.value).startswith(f"workdir: {str(run / name)!r} cannot be read: ")
     assert message in str(error.value)
 

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from .runs import assert_same_run
+from tests.same_run import assert_same_run
 
 FAMILIES = {
     "cnn": (
@@ -59,7 +59,7 @@ COMMON = {"strategy": "one_device", "epochs": 2, "batch_size": 4, "seed": 3, "sa
 NURSERY = """
 import json, os, resource, sys
 from bigmodels import models, tasks
-from bigmodels.train import train
+from bigmodels.commands.train import train
 for line in sys.stdin:
     task, run, settings, most = json.loads(line)
     child = os.fork()

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from bigmodels import distribute
 from bigmodels.callbacks.state import Kept, key_of, packed, unpacked
-from bigmodels.checkpoint import Checkpoints
+from bigmodels.runs.checkpoint import Checkpoints
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # Over several workers to agree on a step costs a message, so it is not done after each.

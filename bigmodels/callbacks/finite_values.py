@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from bigmodels import atomic, distribute
+from bigmodels import distribute
+from bigmodels.runs import atomic
 
 
 class FiniteValues(keras.callbacks.Callback):

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from bigmodels import distribute
-from bigmodels.pages import save_drawn
+from bigmodels.reports.pages import save_drawn
 
 _SAMPLES_PER_RUN = 10
 

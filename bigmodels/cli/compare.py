@@ -18,7 +18,7 @@ def main(write, words):
     """Compare as the flags and words say."""
     if len(words) < 2:
         raise ValueError(f"workdirs: {len(words)} given, expected two or more run directories")
-    from bigmodels.compare import compare
+    from bigmodels.reports.compare import compare
 
     output = flags.FLAGS.output
     write.result(compare(words, output), lambda: f"\nPage: {output}")

@@ -29,8 +29,9 @@ def main(write):
         raise ValueError("workdir: give --workdir=...")
     names = ("dataset", "data_dir", "batch_size")
     values = {n: given[n].value for n in names if given[n].value is not None}
-    from bigmodels import report, tasks
-    from bigmodels.evaluate import evaluate
+    from bigmodels import tasks
+    from bigmodels.commands.evaluate import evaluate
+    from bigmodels.reports import report
 
     result = evaluate(given.workdir, values | command.settings(given.set))
     write.result(result, lambda: report.summary(tasks.get(result["task"]), result))

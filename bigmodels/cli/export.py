@@ -29,7 +29,7 @@ def main(write):
     given = flags.FLAGS
     if not given.workdir:
         raise ValueError("workdir: give --workdir=...")
-    from bigmodels.export import export
+    from bigmodels.commands.export import export
 
     write(command.to_json(export(given.workdir, given.format, given.output, given.signature)))
 

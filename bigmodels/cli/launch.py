@@ -36,7 +36,7 @@ _TOPICS = {
 
 def main(write, rest):
     """Launch as the flags say."""
-    from bigmodels.launch import launch
+    from bigmodels.commands.launch import launch
 
     given = flags.FLAGS
     devices = [f"--devices={given.devices}"] if given.devices and rest else []

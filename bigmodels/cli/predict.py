@@ -73,7 +73,7 @@ def main(write):
     given = flags.FLAGS
     if not given.workdir:
         raise ValueError("workdir: give --workdir=...")
-    from bigmodels.predict import predict
+    from bigmodels.commands.predict import predict
 
     for item in predict(given.workdir, **{name: given[name].value for name in _OPTIONS}):
         write(item if isinstance(item, str) else command.to_json(item))

@@ -118,7 +118,7 @@ def main(write):
         write(_listing(given.task, command.settings(given.set)))
         return
     values = command.training_settings(_CONFIG_FLAGS)
-    from bigmodels.train import train
+    from bigmodels.commands.train import train
 
     result = train(
         given.task,
@@ -134,7 +134,7 @@ def main(write):
 
 
 def _summary(result, workdir, dry_run):
-    from bigmodels import pages, report
+    from bigmodels.reports import pages, report
 
     if dry_run:
         return "\n".join(
@@ -156,7 +156,7 @@ def _steps(profile):
 
 
 def _listing(task, chosen):
-    from bigmodels.catalogue import catalogue, settings
+    from bigmodels.commands.catalogue import catalogue, settings
 
     if task:
         lines = [f"Settings of {task}, for --set NAME=VALUE:"]

@@ -104,7 +104,7 @@ def main(write):
     """Search as the flags say."""
     given = flags.FLAGS
     values = command.training_settings(_CONFIG_FLAGS)
-    from bigmodels.tune import tune
+    from bigmodels.tuning.tune import tune
 
     options = {name: given[name].value for name in _SEARCH_FLAGS}
     result = tune(given.task, given.workdir, values, **options)
@@ -113,7 +113,7 @@ def main(write):
 
 
 def _summary(result):
-    from bigmodels import pages
+    from bigmodels.reports import pages
 
     best = result["best"]
     settings = [[f"  {name}", pages.plain(value)] for name, value in best["settings"].items()]

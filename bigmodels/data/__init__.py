@@ -16,7 +16,7 @@ from bigmodels.data.pairs import PairData, load_pairs
 from bigmodels.data.pipeline import Augmentation
 from bigmodels.data.series import SeriesData, load_series
 from bigmodels.data.text import TextData, clean_text, load_text
-from bigmodels.layers import Subwords, Vocabulary
+from bigmodels.tokenizers import Subwords, Vocabulary
 
 __all__ = [
     "AudioAugmentation",

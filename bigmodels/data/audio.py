@@ -11,14 +11,14 @@ import numpy as np
 import tensorflow as tf
 
 from bigmodels.checks import shown
-from bigmodels.data import audio_files, embedded, tfds
 from bigmodels.data.notes import Notes
 from bigmodels.data.pipeline import evaluation_batches, training_batches
-from bigmodels.data.recordings import MAX_SECONDS, resampled, without_end
-from bigmodels.data.split import stratified_split
+from bigmodels.data.readers import audio_files, embedded, tfds
+from bigmodels.data.readers.recordings import MAX_SECONDS, resampled, without_end
+from bigmodels.data.splits import stratified_split
 from bigmodels.data.text import note_unknown
-from bigmodels.layers import Vocabulary
 from bigmodels.layers.log_mel import hop_length
+from bigmodels.tokenizers import Vocabulary
 
 # Batches are padded to a multiple of it: fewer shapes to compile for.
 _WIDTH_SECONDS = 0.25

@@ -8,11 +8,12 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from bigmodels.data import coco, embedded, files
+from bigmodels.data import files
 from bigmodels.data.names import did_you_mean
 from bigmodels.data.notes import Notes
 from bigmodels.data.pipeline import evaluation_batches, training_batches
-from bigmodels.data.split import stratified_split
+from bigmodels.data.readers import coco, embedded
+from bigmodels.data.splits import stratified_split
 
 _SPLITS = ("train", "validation", "test")
 _FEWEST = 10  # Images from which validation and test are split off.
@@ -137,8 +138,8 @@ def load_detection(
     """Load images with boxes by name, check them, split them, batch them.
 
     Args:
-        name: `digit_canvas` (embedded) or `coco:DIR`, see `bigmodels.data.coco`; what of validation
-            and test is not there is split off training, 10 % each, the same every time.
+        name: `digit_canvas` (embedded) or `coco:DIR`, see `bigmodels.data.readers.coco`; what of
+            validation and test is not there is split off training, 10 % each, the same every time.
         batch_size: The global batch.
         image_size: `(height, width)` to resize to, and the boxes with them; needed if the images
             differ in size.

@@ -8,10 +8,11 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from bigmodels.data import embedded, files, tub
+from bigmodels.data import files
 from bigmodels.data.names import did_you_mean
 from bigmodels.data.notes import Notes
 from bigmodels.data.pipeline import Augmentation, evaluation_batches, training_batches
+from bigmodels.data.readers import embedded, tub
 
 _SPLITS = ("train", "validation", "test")
 # Of a drive, for each of validation and test; in stretches of about so many frames.

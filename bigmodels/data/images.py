@@ -7,8 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from bigmodels import checks
-from bigmodels.data import embedded, files, tfds
-from bigmodels.data.image_folder import image_folder
+from bigmodels.data import files
 from bigmodels.data.notes import Notes
 from bigmodels.data.pipeline import (
     SHUFFLE_WINDOW,
@@ -16,6 +15,8 @@ from bigmodels.data.pipeline import (
     evaluation_batches,
     training_batches,
 )
+from bigmodels.data.readers import embedded, tfds
+from bigmodels.data.readers.image_folder import image_folder
 
 # What each set's classes survive. Digits, letters and street signs do not survive a mirror, so what
 # is not named here is shifted, turned and zoomed a little and never mirrored.

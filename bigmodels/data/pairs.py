@@ -9,13 +9,13 @@ import numpy as np
 import tensorflow as tf
 
 from bigmodels.checks import shown
-from bigmodels.data import embedded, tfds
-from bigmodels.data.encodings import check_encoding
 from bigmodels.data.notes import Notes
-from bigmodels.data.pair_files import pair_file
 from bigmodels.data.pipeline import evaluation_batches, training_batches
+from bigmodels.data.readers import embedded, tfds
+from bigmodels.data.readers.encodings import check_encoding
+from bigmodels.data.readers.pair_files import pair_file
 from bigmodels.data.text import clean_text, note_cleaning, note_unknown
-from bigmodels.layers import Subwords
+from bigmodels.tokenizers import Subwords
 
 # Of pairs that come unsplit: what validation and test get each, but no more.
 _HELD_OUT_SHARE, _HELD_OUT_MOST = 0.1, 2500

@@ -7,12 +7,12 @@ import numpy as np
 import tensorflow as tf
 
 from bigmodels.checks import shown
-from bigmodels.data import csv_series, embedded
 from bigmodels.data.gaps import Known
 from bigmodels.data.names import did_you_mean
 from bigmodels.data.notes import Notes
 from bigmodels.data.pipeline import evaluation_batches, training_batches
-from bigmodels.data.timeline import Timeline
+from bigmodels.data.readers import csv_series, embedded
+from bigmodels.data.readers.timeline import Timeline
 
 SPLITS = ("train", "validation", "test")
 FILLS = ("none", "linear", "previous")
@@ -117,7 +117,7 @@ def load_series(
 
     Args:
         name: `co2`, `sunspots`, `elnino` (embedded; what is missing of them is filled in), or
-            `csv:FILE`, see `bigmodels.data.csv_series.read_csv`.
+            `csv:FILE`, see `bigmodels.data.readers.csv_series.read_csv`.
         batch_size: The global batch.
         length: Rows of a window; four seasons when left out, 32 where there is no season.
         horizon: Rows to forecast; a season when left out, 8 where there is none.

@@ -8,12 +8,12 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from bigmodels.checks import shown
-from bigmodels.data import embedded, tfds
-from bigmodels.data.encodings import check_encoding
 from bigmodels.data.notes import Notes
 from bigmodels.data.pipeline import evaluation_batches, training_batches
-from bigmodels.data.text_files import given_path, text_file, text_folder
-from bigmodels.layers import Vocabulary
+from bigmodels.data.readers import embedded, tfds
+from bigmodels.data.readers.encodings import check_encoding
+from bigmodels.data.readers.text_files import given_path, text_file, text_folder
+from bigmodels.tokenizers import Vocabulary
 
 
 @dataclasses.dataclass(frozen=True)

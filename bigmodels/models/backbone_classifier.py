@@ -17,7 +17,7 @@ import keras
 from keras import layers, ops
 
 from bigmodels import kernels
-from bigmodels.layers import ImageClassifier, check_classes, check_image_shape
+from bigmodels.models.base import ImageClassifier, check_classes, check_image_shape
 
 APPLICATIONS = tuple(name for name in sorted(dir(keras.applications)) if name[0].isupper())
 

@@ -12,7 +12,7 @@ dropout, batch normalisation.
 import keras
 from keras import layers
 
-from bigmodels.layers import ImageClassifier, check_classes
+from bigmodels.models.base import ImageClassifier, check_classes
 
 
 @keras.saving.register_keras_serializable(package="bigmodels")

@@ -11,7 +11,8 @@ import math
 import keras
 from keras import layers
 
-from bigmodels.layers import LayerStack, SpectralNormalization, check_image_shape
+from bigmodels.layers import SpectralNormalization
+from bigmodels.models.base import LayerStack, check_image_shape
 
 
 @keras.saving.register_keras_serializable(package="bigmodels")

@@ -15,7 +15,7 @@ from keras import layers, ops
 
 from bigmodels import checks
 from bigmodels.distribute import Model
-from bigmodels.layers import check_classes, image_spec
+from bigmodels.models.base import check_classes, image_spec
 
 # Pixels from one cell of the map to the next; a stage halves what the one before it gives.
 STRIDE = 4

@@ -19,8 +19,9 @@ from keras import layers, ops
 
 from bigmodels import checks
 from bigmodels.distribute import Model
-from bigmodels.layers import LSTM, LogMel, SpecAugment, Vocabulary
+from bigmodels.layers import LSTM, LogMel, SpecAugment
 from bigmodels.layers.log_mel import begun, lengths_of
+from bigmodels.tokenizers import Vocabulary
 
 # Of a step of padding; exp of it is 0.
 _NEVER = -1e9

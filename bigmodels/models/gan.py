@@ -19,7 +19,8 @@ from keras import layers, ops
 
 from bigmodels import checks, kernels
 from bigmodels.distribute import Model, SharedSeedGenerator, all_sum, of_batch, row_by_row, share
-from bigmodels.layers import LayerStack, SpectralNormalization, check_image_shape
+from bigmodels.layers import SpectralNormalization
+from bigmodels.models.base import LayerStack, check_image_shape
 
 # The article's widths, in its order: a ladder down, up to 1024, down to a waist of 16, and out.
 # Its last two, Dense(784) and Dense(1), become the one output layer.

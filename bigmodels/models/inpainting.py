@@ -15,7 +15,8 @@ from keras import layers, ops
 
 from bigmodels import checks
 from bigmodels.distribute import Model, all_sum, share
-from bigmodels.layers import HarmonicFill, check_image_shape
+from bigmodels.layers import HarmonicFill
+from bigmodels.models.base import check_image_shape
 
 _NEARLY = 0.999  # Of 1 there is no arctanh.
 

@@ -12,7 +12,7 @@ import keras
 from keras import layers
 
 from bigmodels import checks
-from bigmodels.layers import LayerStack
+from bigmodels.models.base import LayerStack
 
 
 @keras.saving.register_keras_serializable(package="bigmodels")

@@ -13,8 +13,9 @@ import keras
 import tensorflow as tf
 from keras import layers, ops
 
-from bigmodels.layers import LSTM, LanguageModel
+from bigmodels.layers import LSTM
 from bigmodels.layers.cached_attention import dense_stepper
+from bigmodels.models.base import LanguageModel
 
 
 @keras.saving.register_keras_serializable(package="bigmodels")

@@ -21,11 +21,11 @@ from bigmodels.layers import (
     CachedAttention,
     LayerNormalization,
     PositionalEncoding,
-    Subwords,
     TransformerBlock,
     generation,
 )
 from bigmodels.layers.cached_attention import normalised
+from bigmodels.tokenizers import Subwords
 
 _AT_ONCE = 64
 
@@ -36,7 +36,7 @@ class Seq2SeqTransformer(Model):
 
     Args:
         vocab_size: Number of token ids, of both languages together; ids 0 to 3 are those of
-            `bigmodels.layers.Subwords`: padding, hidden from all, unknown, start and end.
+            `bigmodels.tokenizers.Subwords`: padding, hidden from all, unknown, start and end.
         embedding_dim: Width of the model; divisible by `num_heads`.
         num_heads: Attention heads a block.
         feed_forward_dim: Inner width of each block's feed-forward pair.
@@ -197,7 +197,7 @@ class Seq2SeqTransformer(Model):
                 else each token is the likeliest one.
             length_penalty: Of the search: 0 rates by the sum of the log-probabilities, 1 nearly by
                 their mean, see `bigmodels.layers.generation.beam_search`.
-            jit_compile: As for `bigmodels.layers.LanguageModel.generate`.
+            jit_compile: As for `bigmodels.models.base.LanguageModel.generate`.
 
         Returns:
             A string for a string, a list for a list.

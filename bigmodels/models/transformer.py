@@ -16,12 +16,12 @@ from keras import layers, ops
 
 from bigmodels.layers import (
     CachedAttention,
-    LanguageModel,
     LayerNormalization,
     PositionalEncoding,
     TransformerBlock,
 )
 from bigmodels.layers.cached_attention import dense_stepper
+from bigmodels.models.base import LanguageModel
 
 
 @keras.saving.register_keras_serializable(package="bigmodels")
@@ -132,7 +132,7 @@ class Transformer(LanguageModel):
         return (*input_shape, self.vocab_size)
 
     def generate(self, *args, **kwargs):
-        """Continue a prompt, see `bigmodels.layers.LanguageModel.generate`.
+        """Continue a prompt, see `bigmodels.models.base.LanguageModel.generate`.
 
         When `max_length` tokens are reached, it goes on from the last half of them.
 

@@ -18,13 +18,14 @@ import numpy as np
 import tensorflow as tf
 from sklearn.metrics import r2_score
 
-from bigmodels import intervals, plots
 from bigmodels.data import SteeringAugmentation, files, load_driving
-from bigmodels.data.embedded import DRIVES
 from bigmodels.data.notes import Notes
-from bigmodels.data.tub import MANIFEST, read_tub
-from bigmodels.intervals import Observations
+from bigmodels.data.readers.embedded import DRIVES
+from bigmodels.data.readers.tub import MANIFEST, read_tub
+from bigmodels.evaluation import intervals
+from bigmodels.evaluation.intervals import Observations
 from bigmodels.models import PilotNet
+from bigmodels.reports import plots
 from bigmodels.tasks.task import (
     Config,
     Metric,

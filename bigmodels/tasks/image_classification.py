@@ -14,14 +14,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bigmodels import intervals, plots
 from bigmodels.data import Mixing, files, load_images
 from bigmodels.data.images import augmentation_for
 from bigmodels.data.mixing import KINDS
-from bigmodels.intervals import Observations
+from bigmodels.evaluation import intervals
+from bigmodels.evaluation.intervals import Observations
 from bigmodels.losses import SparseCategoricalCrossentropy
 from bigmodels.models import CNN, BackboneClassifier
 from bigmodels.models.backbone_classifier import APPLICATIONS
+from bigmodels.reports import plots
 from bigmodels.tasks.task import (
     Config,
     Metric,

@@ -15,15 +15,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bigmodels import plots
 from bigmodels.data import load_images
 from bigmodels.data.images import augmentation_for
+from bigmodels.evaluation.judge import JUDGES_BATCH, Judge
 from bigmodels.losses import Wasserstein
 from bigmodels.models import GAN, ConvDiscriminator, ConvGenerator, Discriminator, Generator
-from bigmodels.tasks.judge import JUDGES_BATCH, Judge
+from bigmodels.reports import plots
 from bigmodels.tasks.task import (
     Config,
     Metric,
+    Optimizer,
     Signature,
     Task,
     check_choice,
@@ -193,7 +194,12 @@ def _judge(config):
     config = dataclasses.replace(config, batch_size=JUDGES_BATCH)
     augmentation = augmentation_for(config.dataset)
     real = _load(config, (0.0, 1.0), with_labels=True, augmentation=augmentation)
-    return Judge(real, config.judge_steps, config.seed)
+    return Judge(
+        real,
+        Optimizer(learning_rate=2e-3).build(config.judge_steps),
+        config.judge_steps,
+        config.seed,
+    )
 
 
 def measure(model, data, config, measured):
@@ -201,7 +207,7 @@ def measure(model, data, config, measured):
 
     Returns:
         Under "validation" and "test" the metrics of `Judge.rate`, for other noise each; under
-        "test" also those of `Judge.rate_real`. See `bigmodels.tasks.judge`.
+        "test" also those of `Judge.rate_real`. See `bigmodels.evaluation.judge`.
     """
     judge = _judge(config)
 

@@ -20,14 +20,16 @@ import numpy as np
 import tensorflow as tf
 from scipy import ndimage
 
-from bigmodels import extras, intervals, plots
+from bigmodels import extras
 from bigmodels.checks import shown
 from bigmodels.data import Augmentation, Holes, files, load_images
 from bigmodels.data.images import augmentation_for
 from bigmodels.data.notes import Notes
-from bigmodels.intervals import Observations
+from bigmodels.evaluation import intervals
+from bigmodels.evaluation.intervals import Observations
 from bigmodels.layers import HarmonicFill
 from bigmodels.models import ConvDiscriminator, Inpainter, InpaintingGAN
+from bigmodels.reports import plots
 from bigmodels.tasks.task import (
     Config,
     Metric,

@@ -15,12 +15,13 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from bigmodels import detections, intervals, pages, plots
 from bigmodels.data import BoxAugmentation, files, load_detection
-from bigmodels.intervals import Observations
+from bigmodels.evaluation import detections, intervals
+from bigmodels.evaluation.intervals import Observations
 from bigmodels.losses import CenterPoints
 from bigmodels.models import Detector
 from bigmodels.models.detector import STRIDE
+from bigmodels.reports import pages, plots
 from bigmodels.tasks.task import (
     Config,
     Metric,
@@ -188,8 +189,8 @@ def measure(model, data, config, measured):
     Returns:
         Under "validation" and "test": `map_50`, average precision at an overlap (intersection over
         union) of 0.5, mean over the classes; `map`, the mean of those at 0.5, 0.55, ..., 0.95.
-        Under "test" also both with `_components`, see `bigmodels.detections.Components`. And the
-        `bigmodels.detections.Ratings` of both on the test split.
+        Under "test" also both with `_components`, see `bigmodels.evaluation.detections.Components`.
+        And the `Ratings` of both on the test split.
     """
 
     def ratings(split, rows):

@@ -16,17 +16,19 @@ import importlib
 import numpy as np
 import tensorflow as tf
 
-from bigmodels import extras, intervals, plots
+from bigmodels import extras
 from bigmodels.checks import shown
 from bigmodels.data import AudioAugmentation, load_audio
-from bigmodels.data.audio_files import list_recordings
 from bigmodels.data.notes import Notes
-from bigmodels.data.recordings import note_remarks, read_audio, resampled, without_end
-from bigmodels.data.text_files import given_path
-from bigmodels.intervals import Observations
-from bigmodels.layers import LogMel, Vocabulary
+from bigmodels.data.readers.audio_files import list_recordings
+from bigmodels.data.readers.recordings import note_remarks, read_audio, resampled, without_end
+from bigmodels.data.readers.text_files import given_path
+from bigmodels.evaluation import intervals
+from bigmodels.evaluation.intervals import Observations
+from bigmodels.layers import LogMel
 from bigmodels.losses import CTC
 from bigmodels.models import DRNN
+from bigmodels.reports import plots
 from bigmodels.tasks.task import (
     Config,
     Metric,
@@ -38,6 +40,7 @@ from bigmodels.tasks.task import (
     check_share,
     check_sizes,
 )
+from bigmodels.tokenizers import Vocabulary
 
 # Of the beam search that is measured and exported.
 _NUM_BEAMS = 16

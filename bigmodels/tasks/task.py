@@ -12,7 +12,7 @@ from collections.abc import Callable
 import keras
 
 from bigmodels.checks import shown
-from bigmodels.intervals import Observations
+from bigmodels.evaluation.intervals import Observations
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "auto")
 
@@ -277,8 +277,8 @@ class Task:
         search_space: `(hp) -> settings`, for a keras-tuner `hp`: dotted names to what it chose.
         measure: `(model, data, config, measured) -> (metrics, found)`. `metrics`, `{split: {metric:
             value}}`, is what comes on top of the `measured` that Keras evaluates. A value may be
-            `bigmodels.intervals.Observations`: the metric then gets an interval, and so does one
-            that is in `measured` already. `found` is what `draw` need not find again: anything.
+            `bigmodels.evaluation.intervals.Observations`: the metric then gets an interval, and so
+            does one that is in `measured` already. `found` is what `draw` need not find again.
         draw: `(model, data, config, found) -> {title: Figure or str}`, at the end.
         sample: `(model, data, config) -> Figure or str`, now and then while training; or `None`.
         describe: `(data) -> {what: value}`, the data's lines in the report.

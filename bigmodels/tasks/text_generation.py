@@ -14,11 +14,10 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from bigmodels import intervals
 from bigmodels.data import clean_text, load_text
-from bigmodels.data.encodings import check_encoding
-from bigmodels.intervals import Observations
-from bigmodels.layers import Vocabulary
+from bigmodels.data.readers.encodings import check_encoding
+from bigmodels.evaluation import intervals
+from bigmodels.evaluation.intervals import Observations
 from bigmodels.losses import SparseCategoricalCrossentropy
 from bigmodels.models import RNN, Transformer
 from bigmodels.tasks.task import (
@@ -29,6 +28,7 @@ from bigmodels.tasks.task import (
     Task,
     check_sizes,
 )
+from bigmodels.tokenizers import Vocabulary
 
 # Characters. Neighbours are not independent; what lies this far apart nearly is.
 _BLOCK = 1000
@@ -271,7 +271,7 @@ def predict(
         length: Characters to add.
         temperature: 0 takes the likeliest character, 1 samples the model's own distribution.
         seed: Same seed, same text.
-        top_k: As for `bigmodels.layers.LanguageModel.generate`, and so are the others.
+        top_k: As for `bigmodels.models.base.LanguageModel.generate`, and so are the others.
         top_p: As there.
         stop: As there.
         num_beams: As there.

@@ -14,12 +14,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bigmodels import forecasts, intervals, plots
 from bigmodels.data import load_series
-from bigmodels.data.csv_series import DECIMALS
+from bigmodels.data.readers.csv_series import DECIMALS
 from bigmodels.data.series import FILLS, last_window
-from bigmodels.intervals import Observations
+from bigmodels.evaluation import forecasts, intervals
+from bigmodels.evaluation.intervals import Observations
 from bigmodels.models import Forecaster
+from bigmodels.reports import plots
 from bigmodels.tasks.task import (
     Config,
     Metric,
@@ -187,7 +188,7 @@ def measure(model, data, config, measured):
         `interval_width`, between the bounds, standardised; and `mse_less_linear`, by how much its
         `mse` is above that of the linear map. `mse` and `mae` of the baselines under "validation"
         as well. And of the model, as "", and of each baseline the test split's
-        `bigmodels.forecasts.Rating`.
+        `bigmodels.evaluation.forecasts.Rating`.
 
     Raises:
         ValueError: if the model was trained for other variables.

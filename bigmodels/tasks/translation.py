@@ -14,16 +14,18 @@ import tensorflow as tf
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.neighbors import NearestNeighbors
 
-from bigmodels import extras, intervals, plots
+from bigmodels import extras
 from bigmodels.data import clean_text, load_pairs
-from bigmodels.data.encodings import check_encoding
 from bigmodels.data.notes import Notes
-from bigmodels.data.pair_files import check_columns
+from bigmodels.data.readers.encodings import check_encoding
+from bigmodels.data.readers.pair_files import check_columns
+from bigmodels.data.readers.text_files import given_path, text_file
 from bigmodels.data.text import note_unknown
-from bigmodels.data.text_files import given_path, text_file
-from bigmodels.intervals import Observations
+from bigmodels.evaluation import intervals
+from bigmodels.evaluation.intervals import Observations
 from bigmodels.losses import SparseCategoricalCrossentropy
 from bigmodels.models import Seq2SeqTransformer
+from bigmodels.reports import plots
 from bigmodels.tasks.task import Config, Metric, Optimizer, Signature, Task, check_sizes
 
 _NUM_BEAMS = 4
@@ -156,7 +158,7 @@ def rate(translations, references, keys=None):
     Args:
         translations: List of strings.
         references: List of as many, one each.
-        keys: What tells the pairs apart, see `bigmodels.intervals.Observations`.
+        keys: What tells the pairs apart, see `bigmodels.evaluation.intervals.Observations`.
 
     Returns:
         `{metric: Observations or float}`: `bleu` and `chrf` of the corpus (sacreBLEU, 0 to 100),

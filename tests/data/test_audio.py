@@ -14,11 +14,11 @@ import pytest
 import soundfile
 import tensorflow as tf
 
+from bigmodels.commands.train import train
 from bigmodels.data import AudioAugmentation, audio, clean_transcript, load_audio
-from bigmodels.data.audio_files import audio_folder, list_recordings
 from bigmodels.data.notes import Notes
-from bigmodels.data.recordings import decode_audio, read_audio, resampled
-from bigmodels.train import train
+from bigmodels.data.readers.audio_files import audio_folder, list_recordings
+from bigmodels.data.readers.recordings import decode_audio, read_audio, resampled
 
 RATE = 8000
 NOISE = np.random.default_rng(0).integers(-9000, 9000, 2400).astype("int16")

@@ -3,8 +3,8 @@ import pytest
 import tensorflow as tf
 
 from bigmodels.data import BoxAugmentation, load_detection
-from bigmodels.data.canvas import canvases
-from bigmodels.data.embedded import digit_canvas, digits
+from bigmodels.data.readers.canvas import canvases
+from bigmodels.data.readers.embedded import digit_canvas, digits
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_canvases_are_the_same_every_time_and_others_with_another_seed():
 
 @pytest.fixture
 def data(made, monkeypatch):
-    monkeypatch.setattr("bigmodels.data.embedded.OBJECTS", {"digit_canvas": lambda: made})
+    monkeypatch.setattr("bigmodels.data.readers.embedded.OBJECTS", {"digit_canvas": lambda: made})
     return load_detection(augmentation=BoxAugmentation(translation=0.1, zoom=0.2), seed=1)
 
 
@@ -155,7 +155,9 @@ def test_nothing_is_varied_unless_asked():
 
 def test_canvases_are_resized_with_their_boxes(made, monkeypatch):
     few = {split: (pixels[:20], rows[:20]) for split, (pixels, rows) in made[0].items()}
-    monkeypatch.setattr("bigmodels.data.embedded.OBJECTS", {"digit_canvas": lambda: (few, made[1])})
+    monkeypatch.setattr(
+        "bigmodels.data.readers.embedded.OBJECTS", {"digit_canvas": lambda: (few, made[1])}
+    )
     data = load_detection(image_size=(32, 96))
     assert data.image_shape == (32, 96, 1)
     for new, old in zip(data.objects["test"], few["test"][1], strict=True):

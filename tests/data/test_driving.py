@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from bigmodels.data import SteeringAugmentation, driving, load_driving, load_images
 from bigmodels.data.driving import split_in_time
-from bigmodels.data.road import synthetic_road
+from bigmodels.data.readers.road import synthetic_road
 from tests.tubs import write_tub
 
 

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from bigmodels.data import Augmentation, Holes, load_images
-from bigmodels.data.embedded import photos
+from bigmodels.data.readers.embedded import photos
 
 
 def _masks(holes, seed=(1, 2), count=400, size=(28, 20), numbers=None):

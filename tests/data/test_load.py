@@ -14,7 +14,8 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as datasets
 
-from bigmodels.data import images, load_images, tfds
+from bigmodels.data import images, load_images
+from bigmodels.data.readers import tfds
 
 _MB = 1_000_000
 _ROOT = pathlib.Path(__file__).parents[2]
@@ -277,7 +278,7 @@ def test_ten_thousand_steps_without_growth(tmp_path, how):
 _LONG_RUN = {
     "train": """
     import pathlib, sys
-    import bigmodels.train
+    import bigmodels.commands.train
 
     class Epochs(threading.Thread):
         def run(self):
@@ -298,7 +299,7 @@ _LONG_RUN = {
         "model.filters": (2, 2),
         "model.dense_units": 4,
     }
-    result = bigmodels.train.train("image_classification", sys.argv[1], settings, verbose=0)
+    result = bigmodels.train("image_classification", sys.argv[1], settings, verbose=0)
     epochs.join(10)
     found = {"resident": epochs.seen, "steps": result["steps"], "seconds": result["seconds"]}
     print(json.dumps(found))

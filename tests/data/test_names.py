@@ -14,8 +14,8 @@ from bigmodels.data import (
     load_pairs,
     load_series,
     load_text,
-    tfds,
 )
+from bigmodels.data.readers import tfds
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import tensorflow_datasets as tfds
 
 from bigmodels.data import load_pairs
 from bigmodels.data.notes import Notes
-from bigmodels.data.pair_files import pair_file
-from bigmodels.data.tfds import pair_dataset
+from bigmodels.data.readers.pair_files import pair_file
+from bigmodels.data.readers.tfds import pair_dataset
 
 
 @pytest.fixture

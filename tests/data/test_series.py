@@ -8,11 +8,12 @@ import pytest
 from hypothesis import example
 from hypothesis import strategies as st
 
-from bigmodels.data import embedded, load_series
-from bigmodels.data.csv_series import read_csv
+from bigmodels.data import load_series
 from bigmodels.data.notes import Notes
+from bigmodels.data.readers import embedded
+from bigmodels.data.readers.csv_series import read_csv
+from bigmodels.data.readers.timeline import Timeline
 from bigmodels.data.series import last_window
-from bigmodels.data.timeline import Timeline
 from tests.test_fuzz import Refused, ask, fuzz, mutated
 
 HOURS = [datetime.datetime(2020, 2, 28, 20) + datetime.timedelta(hours=i) for i in range(100)]

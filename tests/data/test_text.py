@@ -3,8 +3,8 @@ import pytest
 
 from bigmodels.data import clean_text, load_text
 from bigmodels.data.notes import Notes
-from bigmodels.data.text_files import text_folder
-from bigmodels.layers import Vocabulary
+from bigmodels.data.readers.text_files import text_folder
+from bigmodels.tokenizers import Vocabulary
 
 # Random letters, so that every window occurs once.
 TEXT = "".join(np.random.default_rng(0).choice(list("abcdefghijklmnopqrstuvwxyz"), 2000))

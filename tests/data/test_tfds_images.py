@@ -10,10 +10,11 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as datasets
 
-from bigmodels.data import images, load_images, tfds
-from bigmodels.predict import predict
-from bigmodels.run_directory import RunDirectory
-from bigmodels.train import train
+from bigmodels.commands.predict import predict
+from bigmodels.commands.train import train
+from bigmodels.data import images, load_images
+from bigmodels.data.readers import tfds
+from bigmodels.runs.directory import RunDirectory
 from tests.tasks.test_tasks import TINY
 
 F = datasets.features

@@ -17,7 +17,7 @@ import pytest
 import tensorflow as tf
 
 from bigmodels import distribute
-from bigmodels.launch import launch
+from bigmodels.commands.launch import launch
 from tests.distribute import cases
 
 # name: (workers, devices of each)

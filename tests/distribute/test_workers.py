@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from bigmodels import distribute
-from bigmodels.launch import launch
+from bigmodels.commands.launch import launch
 
 ROWS, EPOCHS = 29, 2
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bigmodels.layers import Subwords
 from bigmodels.models import Seq2SeqTransformer
+from bigmodels.tokenizers import Subwords
 
 PIECES = ("▁a", "▁b", "c", "d", "▁")
 VOCABULARY = 4 + len(PIECES)

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from bigmodels.layers import Vocabulary
 from bigmodels.models import RNN, Transformer
+from bigmodels.tokenizers import Vocabulary
 from tests.conftest import counting_tokens
 
 LETTERS = "abcdefghij"

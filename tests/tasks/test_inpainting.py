@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from bigmodels import tasks
+from bigmodels.commands.predict import predict
+from bigmodels.commands.train import train
 from bigmodels.models import Inpainter, InpaintingGAN
-from bigmodels.predict import predict
-from bigmodels.run_directory import RunDirectory
+from bigmodels.runs.directory import RunDirectory
 from bigmodels.tasks import inpainting
 from bigmodels.tasks.task import with_settings
-from bigmodels.train import train
 from tests.test_fuzz import Refused, ask, fuzz
 from tests.test_hostile import BAD_IMAGES
 

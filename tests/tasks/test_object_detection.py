@@ -8,12 +8,12 @@ import pytest
 import tensorflow as tf
 
 from bigmodels import tasks
+from bigmodels.commands.predict import predict
+from bigmodels.commands.train import train
 from bigmodels.models import Detector
-from bigmodels.predict import predict
-from bigmodels.run_directory import RunDirectory
+from bigmodels.runs.directory import RunDirectory
 from bigmodels.tasks import object_detection
 from bigmodels.tasks.task import with_settings
-from bigmodels.train import train
 from tests.cocos import write_coco
 from tests.test_hostile import BAD_IMAGES
 

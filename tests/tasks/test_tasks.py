@@ -14,23 +14,24 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bigmodels import distribute, forecasts, tasks
+from bigmodels import distribute, tasks
 from bigmodels.callbacks import FiniteValues
-from bigmodels.checkpoint import Checkpoints
-from bigmodels.detections import Components
-from bigmodels.evaluate import evaluate
-from bigmodels.export import export
+from bigmodels.commands.evaluate import evaluate
+from bigmodels.commands.export import export
+from bigmodels.commands.predict import predict
+from bigmodels.commands.train import train
+from bigmodels.evaluation import forecasts
+from bigmodels.evaluation.detections import Components
 from bigmodels.models import CNN, PilotNet, Seq2SeqTransformer
-from bigmodels.predict import predict
-from bigmodels.run_directory import RunDirectory, transfer_weights
+from bigmodels.runs.checkpoint import Checkpoints
+from bigmodels.runs.directory import RunDirectory, transfer_weights
 from bigmodels.tasks import inpainting, speech_recognition
 from bigmodels.tasks.task import Config, Optimizer, flat_settings, with_settings
-from bigmodels.train import train
 from tests.cocos import write_coco
 from tests.conftest import made_once
 from tests.data.test_audio import wav
 from tests.pages import Page
-from tests.runs import assert_same_run
+from tests.same_run import assert_same_run
 from tests.tubs import write_tub
 
 # The article's own families; the others' dearest guarantees are held by the thorough tests.
@@ -765,7 +766,7 @@ def test_a_loss_that_is_no_number_stops_and_leaves_no_model(sets, tmp_path, monk
             named = distribute.named_variables(self.model)
             before.update({name: (v, np.array(v)) for name, v in named.items()})
 
-    monkeypatch.setattr("bigmodels.train.FiniteValues", Seen)
+    monkeypatch.setattr("bigmodels.commands.train.FiniteValues", Seen)
     settings = TINY["image_classification"] | {
         "dataset": sets["image_classification"],
         "optimizer.name": "sgd",

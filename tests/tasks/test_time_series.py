@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from bigmodels.evaluate import evaluate
-from bigmodels.predict import predict
-from bigmodels.run_directory import RunDirectory
-from bigmodels.train import train
+from bigmodels.commands.evaluate import evaluate
+from bigmodels.commands.predict import predict
+from bigmodels.commands.train import train
+from bigmodels.runs.directory import RunDirectory
 from tests.tasks.test_tasks import TINY
 
 

@@ -20,7 +20,7 @@ import race
 
 import bigmodels
 from bigmodels import distribute
-from bigmodels.launch import launch
+from bigmodels.commands.launch import launch
 
 BATCH = 64
 

@@ -500,7 +500,8 @@ def devices(given):
     import keras
     import tensorflow as tf
 
-    from bigmodels import estimate, kernels, models
+    from bigmodels import kernels, models
+    from bigmodels.commands import estimate
 
     def found():
         gpus = tf.config.list_logical_devices("GPU")

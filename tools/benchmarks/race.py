@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 
-from bigmodels import estimate
+from bigmodels.commands import estimate
 
 
 def arguments(description):

@@ -1,0 +1,276 @@
+"""A trained run as a file that runs without this package."""
+
+import dataclasses
+import importlib
+import inspect
+import json
+import pathlib
+import tempfile
+import zipfile
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from bigmodels import extras
+from bigmodels.runs import atomic
+from bigmodels.runs.directory import RunDirectory
+from bigmodels.tasks.task import check_choice
+
+# What an exported file may differ from Keras by, relative to the largest value if that is over 1:
+# the runtimes add up in other orders. Pixels may be rounded the other way.
+TOLERANCE = 1e-4
+
+_METADATA = "metadata.json"
+
+
+def export(workdir, format="saved_model", output=None, signature=None):
+    """Write a run's model for a runtime, and try it there.
+
+    What is written computes in float32, also after a training in half precision.
+
+    Args:
+        workdir: A trained run's directory.
+        format: `saved_model` (TensorFlow, TensorFlow Serving), `onnx` (ONNX Runtime and others) or
+            `litert` (formerly TensorFlow Lite).
+        output: Where to: for `saved_model` a directory, which gets a numbered version beside those
+            that it has; else a file, `.onnx` or `.tflite`, which is replaced. In the run's
+            directory `export` when left out.
+        signature: The only one to write; all that the format can hold when left out (ONNX: the
+            first of those).
+
+    Returns:
+        A dict: `task`, `format`, `path`, `bytes`, `signatures` (each with `inputs` and `outputs`
+        by name, of these `dtype` and `shape`, in which `None` is any size), `max_difference` (the
+        largest from Keras in what the file gave for an example) and `tolerance`.
+
+    Raises:
+        ValueError: naming the argument that does not fit: no trained run, an unknown format or
+            signature, one that the format cannot hold, a package that is not installed.
+        FloatingPointError: if the file gives something else than Keras; it is not kept.
+    """
+    check_choice("format", format, tuple(FORMATS))
+    write, load, default, packages = FORMATS[format]
+    _check_installed(format, packages)
+    run = RunDirectory(workdir)
+    task, config = run.load_config()
+    model = run.load_model()
+    _use_plain_arithmetic(model)
+    signatures, metadata = task.serving(model, config)
+    signatures = _choose(signatures, format, signature)
+    metadata = {"task": task.name, **metadata}
+    path = _target(run.path, default, output)
+    with atomic.whole(path) as temporary:
+        try:
+            write(signatures, metadata, temporary)
+            exported = load(temporary, signatures)
+        except Exception as error:
+            # Each converter and runtime has errors of its own.
+            reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(f"format: {format} cannot hold this model: {reason}") from error
+        difference = max(_difference(name, s, exported[name]) for name, s in signatures.items())
+    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+    return {
+        "task": task.name,
+        "format": format,
+        "path": str(path),
+        "bytes": sum(file.stat().st_size for file in files),
+        "signatures": {
+            name: {"inputs": inputs, "outputs": outputs}
+            for name, (_, inputs, outputs) in exported.items()
+        },
+        "max_difference": difference,
+        "tolerance": TOLERANCE,
+    }
+
+
+def _check_installed(format, packages):
+    with extras.needs(f"format: {format}", "export"):
+        for package in packages:
+            importlib.import_module(package)
+
+
+def _use_plain_arithmetic(model):
+    """float32 throughout, and no kernel of one vendor's devices; the weights stay as they are."""
+    for layer in model._flatten_layers():
+        layer.dtype_policy = "float32"
+        if hasattr(layer, "use_cudnn"):
+            # On a GPU Keras would put cuDNN's LSTM into the file, which no other device can run.
+            layer.use_cudnn = False
+
+
+def _choose(signatures, format, signature):
+    everything = format == "saved_model"
+    held = {name: s for name, s in signatures.items() if everything or s.portable}
+    if signature is None:
+        # An ONNX file is one function.
+        return dict(list(held.items())[:1]) if format == "onnx" else held
+    check_choice("signature", signature, tuple(signatures))
+    if signature not in held:
+        raise ValueError(
+            f"signature: {signature!r} needs what {format} does not have (strings, image files, "
+            f"random numbers or loops); use --format=saved_model, or of {format} {', '.join(held)}"
+        )
+    return {signature: signatures[signature]}
+
+
+def _target(run, default, output):
+    path = run / "export" / default if output is None else pathlib.Path(output)
+    suffix = pathlib.Path(default).suffix
+    if output is None:
+        path.parent.mkdir(exist_ok=True)
+    elif path.suffix != suffix and suffix:
+        raise ValueError(f"output: {str(path)!r}, expected a file name that ends in {suffix}")
+    elif not path.absolute().parent.is_dir():
+        raise ValueError(f"output: {str(path)!r}, but {str(path.parent)!r} is no directory")
+    if suffix:
+        if path.is_dir():
+            raise ValueError(f"output: {str(path)!r} is a directory, expected a file")
+        return path
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"output: {str(path)!r} is a file, expected a directory")
+    path.mkdir(exist_ok=True)
+    # TensorFlow Serving serves the highest number, and takes up a new one while it runs.
+    versions = [int(p.name) for p in path.iterdir() if p.name.isdecimal()]
+    return path / str(1 + max(versions, default=0))
+
+
+def _difference(name, signature, exported):
+    """The largest difference from Keras for the example, in the units of the outputs."""
+    run, _, _ = exported
+    wanted = signature.function(*map(tf.constant, signature.example))
+    arguments = inspect.signature(signature.function).parameters
+    found = run(**dict(zip(arguments, signature.example, strict=True)))
+    largest = 0.0
+    for output, value in wanted.items():
+        a, b = (_pixels(output, np.asarray(v)) for v in (found[output], value))
+        if a.shape != b.shape:
+            difference, allowed = np.inf, 0.0
+        elif b.dtype.kind in "OS":
+            difference, allowed = float(np.sum(a != b)), 0.0
+        else:
+            difference = float(np.max(np.abs(a.astype("float64") - b.astype("float64"))))
+            is_float = b.dtype.kind == "f"
+            allowed = TOLERANCE * max(1.0, float(np.abs(b).max())) if is_float else 1.0
+        if not difference <= allowed:  # NaN does not pass either.
+            raise FloatingPointError(
+                f"signature: {name!r} gives another {output!r} than Keras: they differ by "
+                f"{difference:.2g}, allowed are {allowed:.2g}; nothing was written"
+            )
+        largest = max(largest, difference)
+    return largest
+
+
+def _pixels(name, values):
+    """Encoded images as what they show: another byte in a file may be one level of one pixel."""
+    if not name.endswith("_bytes"):
+        return values
+    return np.stack([tf.io.decode_image(v, expand_animations=False) for v in values])
+
+
+def _spec(dtype, shape):
+    sizes = [size if isinstance(size, int) and size >= 0 else None for size in shape]
+    return {"dtype": dtype, "shape": sizes}
+
+
+def _write_saved_model(signatures, metadata, path):
+    archive = keras.export.ExportArchive()
+    for name, signature in signatures.items():
+        archive.add_endpoint(name, signature.function, list(signature.inputs))
+    archive.write_out(str(path), verbose=False)
+    # Where a SavedModel keeps what TensorFlow does not look at.
+    (path / "assets.extra").mkdir()
+    (path / "assets.extra" / _METADATA).write_text(json.dumps(metadata), encoding="utf-8")
+
+
+def _load_saved_model(path, signatures):
+    loaded = tf.saved_model.load(str(path))
+
+    def runner(name):
+        function = loaded.signatures[name]
+        described = function.structured_input_signature[1], function.structured_outputs
+        return function, *(
+            {n: _spec(s.dtype.name, s.shape) for n, s in sorted(specs.items())}
+            for specs in described
+        )
+
+    return {name: runner(name) for name in signatures}
+
+
+def _write_onnx(signatures, metadata, path):
+    import onnx
+    import tf2onnx
+
+    (signature,) = signatures.values()
+    function = tf.function(signature.function, input_signature=signature.inputs, autograph=False)
+    model, _ = tf2onnx.convert.from_function(function, signature.inputs)
+    for tensor in (*model.graph.input, *model.graph.output):
+        for axis, size in enumerate(tensor.type.tensor_type.shape.dim):
+            if size.dim_param:  # Where any size goes; the converter numbers them.
+                size.dim_param = f"{tensor.name}_{axis}" if axis else "batch"
+    properties = {name: json.dumps(value) for name, value in metadata.items()}
+    onnx.helper.set_model_props(model, properties)
+    onnx.save(model, path)
+
+
+def _load_onnx(path, signatures):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    inputs, outputs = (
+        # "tensor(float)" is what NumPy calls float32.
+        {v.name: _spec({"float": "float32"}.get(v.type[7:-1], v.type[7:-1]), v.shape) for v in all}
+        for all in (session.get_inputs(), session.get_outputs())
+    )
+
+    def run(**values):
+        return dict(zip(outputs, session.run(list(outputs), values), strict=True))
+
+    (name,) = signatures
+    return {name: (run, inputs, outputs)}
+
+
+def _write_litert(signatures, metadata, path):
+    def fixed(signature):
+        if not signature.fixed_in_litert:
+            return signature
+        pairs = zip(signature.inputs, signature.example, strict=True)
+        inputs = tuple(tf.TensorSpec(np.shape(example), spec.dtype) for spec, example in pairs)
+        return dataclasses.replace(signature, inputs=inputs)
+
+    with tempfile.TemporaryDirectory() as directory:
+        source = pathlib.Path(directory)
+        _write_saved_model({name: fixed(s) for name, s in signatures.items()}, metadata, source)
+        converter = tf.lite.TFLiteConverter.from_saved_model(
+            directory, signature_keys=list(signatures)
+        )
+        path.write_bytes(converter.convert())
+    # As TensorFlow Lite's metadata tools attach files: the model is a ZIP archive as well.
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(_METADATA, json.dumps(metadata))
+
+
+def _load_litert(path, signatures):
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path))
+
+    def runner(name):
+        run = interpreter.get_signature_runner(name)
+        return run, *(
+            {
+                n: _spec(np.dtype(d["dtype"]).name, d["shape_signature"].tolist())
+                for n, d in details.items()
+            }
+            for details in (run.get_input_details(), run.get_output_details())
+        )
+
+    return {name: runner(name) for name in signatures}
+
+
+# How to write it, how to run it, its name in the run's directory, the packages it needs.
+FORMATS = {
+    "saved_model": (_write_saved_model, _load_saved_model, "saved_model", ()),
+    "onnx": (_write_onnx, _load_onnx, "model.onnx", ("tf2onnx", "onnx", "onnxruntime")),
+    "litert": (_write_litert, _load_litert, "model.tflite", ("ai_edge_litert.interpreter",)),
+}

@@ -1,0 +1,388 @@
+"""TensorFlow Datasets by name."""
+
+import logging
+import queue
+import threading
+import time
+import urllib.parse
+
+import numpy as np
+import requests
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from bigmodels.data.names import did_you_mean
+from bigmodels.data.readers import embedded
+from bigmodels.data.readers.recordings import Recording
+
+_VALIDATION_PERCENT = 10
+# Within which a host has to answer.
+_SECONDS_TO_ANSWER = 8.0
+# What TFDS would keep in memory beside our own cache and window: small sets decoded, images made
+# ahead, 8 MiB of every open file, and of 32 files read at the same time 16 images each.
+_READING = tfds.ReadConfig(
+    try_autocache=False,
+    skip_prefetch=True,
+    override_buffer_size=1 << 20,
+    num_parallel_calls_for_interleave_files=1,
+)
+_FILES_AT_ONCE = 16
+# Names of labels that are numbers without names.
+_LABELS = ("label", "labels", "class", "category", "target", "y", "fine_label")
+_MOST_CLASSES = 10_000
+# How classes that are digits are said.
+_DIGITS = dict(
+    zip("0123456789", "zero one two three four five six seven eight nine".split(), strict=True)
+)
+_log = logging.getLogger(__name__)
+
+
+def image_dataset(name, data_dir=None, notes=None):
+    """An image-classification set of TFDS.
+
+    Its one image and its one label are found by their kinds, whatever they are called; of several
+    those that the set calls supervised, or `image` and `label`. Labels without names, integers or
+    texts, are classes as they are.
+
+    Args:
+        name: For example `fashion_mnist`, `cifar10`, `tf_flowers:3.*.*`.
+        data_dir: Where prepared sets lie; `TFDS_DATA_DIR` or TFDS' own default when left out.
+        notes: A `bigmodels.data.notes.Notes`, to which it says what of it is not read.
+
+    Returns:
+        `(splits, class_names)` as from `embedded.digits`, images in their own size.
+
+    Raises:
+        ValueError: if the name is unknown, the set cannot be had, or it is not images with one
+            label each.
+    """
+    builder = _prepared(name, data_dir, "images")
+    image, label, classes = _image_features(name, builder, notes)
+    pick = _picked(image, label, classes)
+    splits = {
+        split: builder.as_dataset(split=where, read_config=_READING).map(pick)
+        for split, where in _three_splits(builder).items()
+    }
+    return splits, classes or list(builder.info.features[label].names)
+
+
+def _image_features(name, builder, notes=None):
+    """`(name of the image, name of the label, classes)` of a set's features, by their kinds.
+
+    The classes are `None` for a label that has names or their number; else they are what it holds.
+    """
+    features, keys = builder.info.features, builder.info.supervised_keys
+    if not isinstance(features, tfds.features.FeaturesDict):
+        raise ValueError(f"dataset: {name!r} is not images with one class label each")
+    kinds = {
+        "image": [k for k in features if isinstance(features[k], tfds.features.Image)],
+        "label": [k for k in features if isinstance(features[k], tfds.features.ClassLabel)],
+    }
+    if not kinds["label"]:
+        kinds["label"] = [key for key in features if _may_be_label(key, features[key], keys or ())]
+    chosen = []
+    for what, found in kinds.items():
+        wanted = [key for key in found if keys and key in keys] or [k for k in found if k == what]
+        if len(found) > 1 and len(wanted) == 1:
+            found = wanted
+        if len(found) != 1:
+            several = f"; it has {found}" if found else ""
+            raise ValueError(
+                f"dataset: {name!r} is not images with one class label each, but "
+                f"{sorted(features)}{several}"
+            )
+        chosen += found
+    image, label = chosen
+    dtype = features[image].np_dtype
+    if dtype not in (np.uint8, np.uint16):
+        raise ValueError(
+            f"dataset: {name!r} has images of dtype {np.dtype(dtype).name}, expected uint8 or "
+            "uint16"
+        )
+    if notes is not None:
+        others = sorted(set(features) - {image, label})
+        if others:
+            notes.say(f"dataset: of {name!r}, {image!r} and {label!r} are read, not {others}.")
+        if dtype == np.uint16:
+            notes.say(f"dataset: {name!r} has 16 bits a channel, of which the upper 8 are read.")
+    return image, label, _classes(name, builder, image, label, notes)
+
+
+def _may_be_label(key, feature, supervised):
+    """Whether a feature is a text, or an integer that is called a label."""
+    if isinstance(feature, tfds.features.Text):
+        return True
+    is_integer = feature.shape == () and np.issubdtype(feature.np_dtype, np.integer)
+    return is_integer and (key in _LABELS or key in supervised)
+
+
+def _classes(name, builder, image, label, notes):
+    feature = builder.info.features[label]
+    if isinstance(feature, tfds.features.ClassLabel) and feature.num_classes:
+        return None
+    decoders = {image: tfds.decode.SkipDecoding()}
+    values = set()
+    for where in builder.info.splits:
+        rows = builder.as_dataset(split=where, read_config=_READING, decoders=decoders)
+        values.update(row[label] for row in rows.as_numpy_iterator())
+        if len(values) > _MOST_CLASSES:
+            raise ValueError(f"dataset: {name!r} has more than {_MOST_CLASSES:,} labels {label!r}")
+    if len(values) < 2:
+        raise ValueError(f"dataset: {name!r} has {len(values)} classes, expected at least two")
+    if notes is not None:
+        notes.say(f"dataset: the {len(values):,} values of {label!r} of {name!r} are the classes.")
+    return [
+        v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in sorted(values)
+    ]
+
+
+def _picked(image, label, classes):
+    """Function from a row to `(image uint8, label int64)`."""
+
+    @tf.autograph.experimental.do_not_convert
+    def pick(row):
+        pixels, number = row[image], row[label]
+        if pixels.dtype == tf.uint16:  # As TensorFlow reads a file of 16 bits.
+            pixels = tf.cast(tf.bitwise.right_shift(pixels, tf.constant(8, "uint16")), "uint8")
+        if classes:
+            text = number if number.dtype == tf.string else tf.strings.as_string(number)
+            number = tf.argmax(tf.cast(tf.constant(classes) == text, "int32"))
+        return pixels, tf.cast(number, "int64")
+
+    return pick
+
+
+def mixed_images(name, data_dir=None):
+    """The training images of a set in another order every epoch, without holding them.
+
+    The files (shards) are opened in an order of the epoch's own, and read in turns, one image from
+    each of several. What lies in one file keeps its order: a shuffle has to follow.
+
+    Args:
+        name: As for `image_dataset`, which accepts it.
+        data_dir: As for `image_dataset`.
+
+    Returns:
+        A function from an epoch's seed (scalar int64) to a data set of `(image, label)`.
+    """
+    builder = _prepared(name, data_dir, "images")
+    where = _three_splits(builder)["train"]
+    pick = _picked(*_image_features(name, builder))
+
+    @tf.autograph.experimental.do_not_convert  # It warns that it cannot.
+    def elements(epoch_seed):
+        reading = _READING.replace(
+            shuffle_seed=epoch_seed,
+            interleave_cycle_length=_FILES_AT_ONCE,
+            interleave_block_length=1,
+            enable_ordering_guard=False,  # Sets in an order of their own need mixing most.
+        )
+        return builder.as_dataset(split=where, shuffle_files=True, read_config=reading).map(pick)
+
+    return elements
+
+
+def text_dataset(name, data_dir=None):
+    """A set of TFDS with one long text, or many, per split.
+
+    Args:
+        name: For example `tiny_shakespeare`.
+        data_dir: As for `image_dataset`.
+
+    Returns:
+        `{"train": str, "validation": str, "test": str}`; many texts are joined by empty lines.
+
+    Raises:
+        ValueError: if the name is unknown, the set cannot be had, or it has no text.
+    """
+    builder = _prepared(name, data_dir, "text")
+    features = builder.info.features
+    texts = [key for key in features if isinstance(features[key], tfds.features.Text)]
+    if not texts:
+        raise ValueError(f"dataset: {name!r} has no text feature, but {sorted(features)}")
+    key = "text" if "text" in texts else texts[0]
+    result = {}
+    for split, where in _three_splits(builder).items():
+        rows = builder.as_dataset(split=where).as_numpy_iterator()
+        result[split] = "\n\n".join(row[key].decode("utf-8", "replace") for row in rows)
+    return result
+
+
+def pair_dataset(name, data_dir, notes):
+    """A set of TFDS with sentences in two languages.
+
+    Args:
+        name: For example `tatoeba/tatoeba_es`, `ted_hrlr_translate/pt_to_en`.
+        data_dir: As for `image_dataset`.
+        notes: A `Notes`, told how many pairs have an empty side.
+
+    Returns:
+        `{split: list of (source, target)}` for train, validation and test, or the list alone if the
+        set is not split.
+
+    Raises:
+        ValueError: if the name is unknown, the set cannot be had, or it has no such pairs.
+    """
+    builder = _prepared(name, data_dir, "pairs")
+    features = builder.info.features
+    if isinstance(features, tfds.features.Translation):
+        keys = builder.info.supervised_keys or tuple(features)
+    elif {"source_sentence", "target_sentence"} <= features.keys():
+        keys = ("source_sentence", "target_sentence")
+    else:
+        raise ValueError(
+            f"dataset: {name!r} has no sentences in two languages, but {sorted(features)}"
+        )
+
+    def read(where):
+        rows = builder.as_dataset(split=where, read_config=_READING).as_numpy_iterator()
+        decoded = ([row[key].decode("utf-8", "replace").strip() for key in keys] for row in rows)
+        pairs = [tuple(pair) for pair in decoded]
+        empty = [number for number, pair in enumerate(pairs) if not all(pair)]
+        notes.leave_out("dataset", f"pairs of {where} with an empty side", empty)
+        return [pair for pair in pairs if all(pair)]
+
+    splits = builder.info.splits
+    if len(splits) == 1:
+        return read(*splits)
+    return {split: read(where) for split, where in _three_splits(builder).items()}
+
+
+def audio_dataset(name, data_dir=None):
+    """A set of TFDS with recordings of 16 bits, and a text or a class for each.
+
+    Args:
+        name: For example `spoken_digit`.
+        data_dir: As for `image_dataset`.
+
+    Returns:
+        A list of `Recording`; or a dict of such lists by split, if the set has one for testing.
+        Who speaks is taken from `speaker_id`, or from names such as `7_jackson_32.wav`. Of a class
+        the name is the transcript, of digits in words.
+
+    Raises:
+        ValueError: if the name is unknown, the set cannot be had, or it is not such recordings.
+    """
+    builder = _prepared(name, data_dir, "audio")
+    features = builder.info.features
+    sounds = [key for key in features if isinstance(features[key], tfds.features.Audio)]
+    texts = [key for key in features if key in ("text", "label", "speech_text")]
+    if len(sounds) != 1 or not texts:
+        raise ValueError(
+            f"dataset: {name!r} is not recordings with a text or a class each, but "
+            f"{sorted(features)}"
+        )
+    (sound,), text = sounds, texts[0]
+    rate = features[sound].sample_rate
+    if rate is None:
+        raise ValueError(f"dataset: {name!r} does not say how many samples a second it has")
+    classes = getattr(features[text], "names", None)
+
+    def recording(row, number):
+        samples = row[sound]
+        where = row.get(f"{sound}/filename", row.get("id", b"")).decode("utf-8", "replace")
+        where = where or f"{name}[{number}]"
+        if np.abs(samples.astype("int64"), dtype="int64").max(initial=0) > 1 << 15:
+            raise ValueError(f"dataset: {where!r} has samples of more than 16 bits")
+        said = classes[row[text]] if classes else row[text].decode("utf-8", "replace")
+        speaker = str(row["speaker_id"]) if "speaker_id" in row else None
+        parts = where.removesuffix(".wav").split("_")
+        if speaker is None and len(parts) == 3:
+            speaker = parts[1]
+        samples = np.clip(samples, -(1 << 15), (1 << 15) - 1).astype("int16")
+        return Recording(where, samples, rate, _DIGITS.get(said, said), speaker)
+
+    def all_of(where):
+        rows = builder.as_dataset(split=where, read_config=_READING).as_numpy_iterator()
+        return [recording(row, number) for number, row in enumerate(rows)]
+
+    if {"test", "validation"} & set(builder.info.splits):
+        return {split: all_of(where) for split, where in _three_splits(builder).items()}
+    return all_of("train")
+
+
+def _prepared(name, data_dir, prefix):
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except tfds.core.registered.DatasetNotFoundError:
+        known = [*embedded.ALL, *tfds.list_builders(with_community_datasets=False)]
+        hint = did_you_mean(name, prefix, known)
+        raise ValueError(f"dataset: {name!r} is not known to TensorFlow Datasets{hint}") from None
+    except Exception as error:
+        # A name that TFDS cannot parse, or a version or configuration that the set lacks: each has
+        # an error of its own, whose first line says which.
+        hint = did_you_mean(name, prefix, embedded.ALL)
+        reason = str(error).strip().partition("\n")[0]
+        reason = "" if hint else f": {reason.rstrip('.')}"
+        raise ValueError(f"dataset: {name!r} is not a data set{reason}{hint}") from None
+    if not builder.is_prepared():
+        _check_reachable(name, builder)
+        _log.warning("%s is not prepared in %s; downloading it.", name, builder.data_dir)
+        # It logs every one of its many retries.
+        logging.getLogger("urllib3").setLevel(logging.ERROR)
+    try:
+        builder.download_and_prepare()
+    except Exception as error:
+        # Whatever the downloader, the parser or the disk raises: the user needs the set's name.
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(f"{_not_prepared(name, builder)}: {reason[:300]}") from error
+    return builder
+
+
+def _not_prepared(name, builder):
+    where = str(builder.data_dir)
+    return f"dataset: {name!r} is not prepared in {where!r} and could not be downloaded"
+
+
+def _check_reachable(name, builder):
+    """Refuse at once what cannot be downloaded: TFDS tries again for minutes.
+
+    Raises:
+        ValueError: naming the first host that a download would need and that does not answer.
+    """
+    hosts = {urllib.parse.urlsplit(url).netloc: url for url in builder.url_infos}
+    answers = {host: queue.SimpleQueue() for host in hosts}
+
+    def ask(host):
+        try:
+            # Any answer will do. A proxy that the environment names is used.
+            requests.head(hosts[host], timeout=_SECONDS_TO_ANSWER)
+            answers[host].put(None)
+        except (requests.ConnectionError, requests.Timeout) as error:
+            answers[host].put(error)
+        except requests.RequestException:
+            answers[host].put(None)  # Not http: TFDS has to know what to do with it.
+
+    for host in hosts:  # In threads, as looking up a name knows no time-out.
+        threading.Thread(target=ask, args=(host,), daemon=True).start()
+    until = time.monotonic() + _SECONDS_TO_ANSWER
+    for host, answer in answers.items():
+        try:
+            error = answer.get(timeout=max(0.0, until - time.monotonic()))
+        except queue.Empty:
+            error = TimeoutError
+        if error is not None:
+            raise ValueError(
+                f"{_not_prepared(name, builder)}: {host} cannot be reached. Prepare it on a "
+                f"machine with a network, with tfds.load({name!r}), and give the folder as "
+                "--data_dir"
+            )
+
+
+def _three_splits(builder):
+    """TFDS slices for train, validation and test, whatever of them the set brings."""
+    has = set(builder.info.splits)
+    if "train" not in has:
+        raise ValueError(f"dataset: {builder.name!r} has no split 'train', but {sorted(has)}")
+    cut = 100 - _VALIDATION_PERCENT
+    if "test" in has or "validation" in has:
+        test = "test" if "test" in has else "validation"
+        if {"test", "validation"} <= has:
+            return {"train": "train", "validation": "validation", "test": "test"}
+        return {"train": f"train[:{cut}%]", "validation": f"train[{cut}%:]", "test": test}
+    half = cut - _VALIDATION_PERCENT
+    return {
+        "train": f"train[:{half}%]",
+        "validation": f"train[{half}%:{cut}%]",
+        "test": f"train[{cut}%:]",
+    }

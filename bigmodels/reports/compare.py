@@ -1,0 +1,343 @@
+"""Runs of one task side by side."""
+
+import dataclasses
+import itertools
+import math
+import pathlib
+import sys
+
+from bigmodels.evaluation import intervals
+from bigmodels.evaluation.intervals import Observations
+from bigmodels.reports import pages, plots
+from bigmodels.runs import atomic
+from bigmodels.runs.directory import RunDirectory
+from bigmodels.tasks.task import Config, Metric, Task, command_line, flat_settings
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    name: str
+    path: str
+    task: Task
+    config: Config
+    stored: dict  # config.json
+    result: dict  # result.json; empty if the run is not finished
+    history: list
+    observed: dict[str, Observations]
+
+    def test(self, metric):
+        return self.result.get("test", {}).get(metric)
+
+    def interval(self, metric):
+        return self.result.get("intervals", {}).get("test", {}).get(metric)
+
+
+def compare(workdirs, output=None, verbose=1):
+    """Compare runs: what they measured, in what they differ, how they learnt.
+
+    Runs measured on the same test examples are compared example by example; others only by whether
+    their intervals are apart. A difference that neither settles is not called one.
+
+    Args:
+        workdirs: Two or more run directories of one task; runs need not be finished.
+        output: HTML file to write, or `None`.
+        verbose: 0 for silence, 1 for a table on stderr.
+
+    Returns:
+        A dict: `task`; `runs`, for each its `name`, `workdir`, `finished`, `epochs`, and what
+        `result.json` holds; `differing`, `{setting: [value of each run]}`; `differences`, one dict
+        for each metric and pair of runs (`metric`, `a`, `b`, `difference` of `b` from `a`,
+        `interval` or `None`, `examples`); `verdicts`, `{metric: what can be said}`; `warnings`;
+        and `output`.
+
+    Raises:
+        ValueError: naming the directory that holds no run, or two that cannot be compared.
+    """
+    output = None if output is None else _checked_output(output)
+    runs = _read(workdirs)
+    task = runs[0].task
+    differences = _differences(runs)
+    names = {name: None for run in runs for name in run.result.get("test", {})}
+    names = [*(name for name in task.metrics if name in names)] + [
+        name for name in names if name not in task.metrics
+    ]
+    found = {
+        "task": task.name,
+        "runs": [
+            {
+                "name": run.name,
+                "workdir": run.path,
+                "finished": bool(run.result),
+                "epochs": len(run.history),
+                **run.result,
+            }
+            for run in runs
+        ],
+        "differing": _differing([flat_settings(run.stored["config"]) for run in runs]),
+        "differences": differences,
+        "verdicts": {name: _verdict(task, runs, name, differences) for name in names},
+        "warnings": _warnings(runs),
+        "output": None if output is None else str(output),
+    }
+    if verbose:
+        print(_plain(runs, names, found), file=sys.stderr)
+    if output is not None:
+        atomic.write_text(output, _page(runs, names, found))
+    return found
+
+
+def _checked_output(output):
+    path = pathlib.Path(output)
+    if path.suffix.lower() not in (".html", ".htm") or not path.parent.is_dir() or path.is_dir():
+        raise ValueError(f"output: {str(output)!r}, expected an .html in an existing directory")
+    return path
+
+
+def _read(workdirs):
+    paths = [str(path) for path in workdirs]
+    if len(paths) < 2:
+        raise ValueError(f"workdirs: {len(paths)} given, expected two or more run directories")
+    for a, b in itertools.combinations(paths, 2):
+        if pathlib.Path(a).resolve() == pathlib.Path(b).resolve():
+            raise ValueError(f"workdirs: {a!r} and {b!r} are the same run")
+    last = [pathlib.Path(path).resolve().name for path in paths]
+    runs = []
+    for path, name in zip(paths, last, strict=True):
+        run = RunDirectory(path)
+        task, config = run.load_config()
+        result = run.read_json("result.json") if run.has_result() else {}
+        name = name if last.count(name) == 1 else path
+        stored, observed = run.read_json("config.json"), run.observations()
+        runs.append(_Run(name, path, task, config, stored, result, run.history(), observed))
+    for run in runs[1:]:
+        if run.task.name != runs[0].task.name:
+            raise ValueError(
+                f"workdirs: {runs[0].path!r} is {runs[0].task.name}, but {run.path!r} is "
+                f"{run.task.name}; only runs of one task can be compared"
+            )
+    return runs
+
+
+def _differing(settings):
+    """The names under which not all dicts hold the same, with what each holds."""
+    names = dict.fromkeys(name for one in settings for name in one)
+    rows = {name: [one.get(name) for one in settings] for name in names}
+    return {name: row for name, row in rows.items() if any(value != row[0] for value in row)}
+
+
+def _differences(runs):
+    """All pairs of runs that were measured on the same examples."""
+    found = []
+    for a, b in itertools.combinations([run for run in runs if run.result], 2):
+        if a.result["dataset"] != b.result["dataset"]:
+            continue
+        for metric in a.observed.keys() & b.observed.keys():
+            paired = intervals.difference(a.observed[metric], b.observed[metric], seed=0)
+            if paired is not None:
+                difference, interval, count = paired
+                found.append(
+                    {
+                        "metric": metric,
+                        "a": a.name,
+                        "b": b.name,
+                        "difference": difference,
+                        "interval": interval and list(interval),
+                        "examples": f"{count:,} {a.observed[metric].unit}",
+                    }
+                )
+    order = {name: i for i, name in enumerate(runs[0].task.metrics)}
+    return sorted(found, key=lambda row: order.get(row["metric"], len(order)))
+
+
+def _verdict(task, runs, metric, differences):
+    """What the test figures say of one metric, in words."""
+    better = task.metrics.get(metric, Metric()).better
+    measured = [run for run in runs if run.test(metric) is not None]
+    if better is None or len(measured) < 2:
+        return ""
+    if len({run.result["dataset"] for run in measured}) > 1:
+        return "not comparable: other data"
+    pick = max if better == "max" else min
+    first = pick(measured, key=lambda run: run.test(metric))
+    unsettled = [
+        run.name
+        for run in measured
+        if run is not first and not _apart(first, run, metric, differences)
+    ]
+    if not unsettled:
+        return f"{first.name} is better"
+    return f"{first.name} is ahead, but not clearly of {', '.join(unsettled)}"
+
+
+def _apart(a, b, metric, differences):
+    """Whether two runs differ by more than the choice of test examples explains."""
+    for row in differences:
+        if row["metric"] == metric and {row["a"], row["b"]} == {a.name, b.name}:
+            interval = row["interval"]
+            return interval is not None and not interval[0] <= 0 <= interval[1]
+    one, other = a.interval(metric), b.interval(metric)
+    return bool(one and other) and (one[1] < other[0] or other[1] < one[0])
+
+
+def _warnings(runs):
+    said = []
+    data = {run.name: run.result.get("dataset", run.config.dataset) for run in runs}
+    if len(set(data.values())) > 1:
+        which = ", ".join(f"{name} on {dataset}" for name, dataset in data.items())
+        said.append(f"The runs were measured on different data ({which}).")
+    unfinished = [run.name for run in runs if not run.result]
+    if unfinished:
+        said.append(f"Not finished, so without held-out figures: {', '.join(unfinished)}.")
+    machines = [run.stored["machine"] for run in runs if "machine" in run.stored]
+    if any(machine != machines[0] for machine in machines):
+        said.append("The runs were trained on different machines: times are not comparable.")
+    return said
+
+
+def _plain(runs, names, found):
+    """The table of the metrics, for a terminal."""
+    task = runs[0].task
+    rows = [["test", *(run.name for run in runs), ""]]
+    for name in names:
+        unit = task.metrics.get(name, Metric()).unit
+        rows.append([f"{pages.words(name)} {unit}".strip()])
+        for run in runs:
+            value = pages.number(run.test(name), unit)
+            interval = pages.between(run.interval(name), unit)
+            rows[-1].append(f"{value} ({interval})" if interval else value)
+        rows[-1].append(found["verdicts"][name])
+    rows.append(["epochs trained", *(str(len(run.history)) for run in runs), ""])
+    rows.append(["training time", *(pages.duration(_seconds(run)[-1]) for run in runs), ""])
+    for name, values in found["differing"].items():
+        rows.append([name, *map(pages.plain, values), ""])
+    notes = [f"Note: {line}" for line in found["warnings"]]
+    return "\n".join([*notes, *pages.aligned(rows)])
+
+
+def _seconds(run):
+    """Seconds of training up to the end of each epoch, beginning with 0."""
+    return [0.0, *itertools.accumulate(row["seconds"] for row in run.history)]
+
+
+def _page(runs, names, found):
+    task, results = runs[0].task, [run.result for run in runs]
+    run_names = [run.name for run in runs]
+    title = f"{pages.words(task.name).capitalize()}: {' and '.join(run_names)}"
+    facts = [
+        ["data set", *(run.result.get("dataset", run.config.dataset) for run in runs)],
+        ["finished", *("yes" if result else "no" for result in results)],
+        ["epochs", *(len(run.history) for run in runs)],
+        ["training time", *(pages.duration(_seconds(run)[-1]) for run in runs)],
+        [f"{task.unit} a second", *(_count(result.get("throughput")) for result in results)],
+        ["parameters", *(_count(result.get("parameters")) for result in results)],
+    ]
+    environment = _differing(
+        [{**run.stored.get("versions", {}), **run.stored.get("machine", {})} for run in runs]
+    )
+    sections = {
+        "Measured on test data": _measured(task, runs, names, found) if names else [],
+        "Learning curves": _curves(task, runs),
+        "Time and size": [pages.grid(["", *run_names], facts)],
+        "Differing settings": [_settings_grid(run_names, found["differing"])],
+        "Differing environment": [_settings_grid(run_names, environment)] if environment else [],
+        "Run them again": [
+            f"<h3>{pages.text(run.name)}</h3>{pages.shell(command_line(task, run.config))}"
+            for run in runs
+        ],
+    }
+    sections = {name: parts for name, parts in sections.items() if parts}
+    return pages.page(
+        title,
+        [
+            f'<header><h1>{pages.text(title)}</h1><p class="soft">{pages.text(task.summary)}</p>'
+            "</header>",
+            *(f'<p class="note warning">{pages.text(line)}</p>' for line in found["warnings"]),
+            pages.contents(sections),
+            *(pages.section(name, parts) for name, parts in sections.items()),
+        ],
+    )
+
+
+def _count(value):
+    return "" if value is None else f"{value:,.0f}"
+
+
+def _settings_grid(run_names, differing):
+    if not differing:
+        return "<p>None.</p>"
+    rows = [[name, *map(pages.plain, values)] for name, values in differing.items()]
+    return pages.grid(["", *run_names], rows)
+
+
+def _measured(task, runs, names, found):
+    rows = []
+    for name in names:
+        unit = task.metrics.get(name, Metric()).unit
+        cells = [
+            (pages.number(run.test(name), unit), pages.between(run.interval(name), unit))
+            for run in runs
+        ]
+        rows.append([(pages.words(name), unit), *cells, found["verdicts"][name]])
+    parts = [pages.grid(["", *(run.name for run in runs), "so far as one can tell"], rows)]
+    if found["differences"]:
+        parts.append("<h3>Differences on the same test examples</h3>")
+        parts.append(
+            pages.grid(
+                ["", "runs", "difference", "over"],
+                [_difference_row(task, row) for row in found["differences"]],
+            )
+        )
+    paired = (
+        "where the runs were measured on the same test examples, the interval of their difference, "
+        "example by example, leaves out zero; otherwise, "
+    )
+    parts.append(
+        f'<p class="soft">Small print: {intervals.LEVEL:.0%} bootstrap intervals. A run is called '
+        f"better if {paired if found['differences'] else ''}the two intervals do not overlap. All "
+        "this says what other test examples would have changed, not what another seed would "
+        "have: train each with several seeds before you rely on a small difference.</p>"
+    )
+    return parts
+
+
+def _difference_row(task, row):
+    unit = task.metrics.get(row["metric"], Metric()).unit
+    scale = 100 if unit == "%" else 1
+    signed = [f"{scale * value:+.3g}" for value in (row["difference"], *(row["interval"] or ()))]
+    return [
+        (pages.words(row["metric"]), "points of %" if unit == "%" else unit),
+        f"{row['b']} less {row['a']}",
+        (signed[0], " to ".join(signed[1:])),
+        row["examples"],
+    ]
+
+
+def _curves(task, runs):
+    begun = [run for run in runs if run.history]
+    names = dict.fromkeys(
+        key for run in begun for key in plots.logged(run.history) if f"val_{key}" in run.history[0]
+    )
+    drawn = {}
+    for name in names:
+        unit = task.metrics.get(name, Metric()).unit
+        ylabel = pages.words(name) + (f" ({unit})" if unit else "")
+        values = {
+            run.name: plots.in_percent(
+                [row.get(f"val_{name}", math.nan) for row in run.history], unit
+            )
+            for run in begun
+        }
+        for xlabel, points in (
+            ("epoch", {run.name: [row["epoch"] for row in run.history] for run in begun}),
+            ("seconds of training", {run.name: _seconds(run)[1:] for run in begun}),
+        ):
+            heading = f"validation {pages.words(name)} over {xlabel}"
+            lines = {run.name: (points[run.name], values[run.name]) for run in begun}
+            drawn[heading] = plots.overlaid(lines, heading, xlabel, ylabel)
+    if not drawn:
+        return []
+    return [
+        '<div class="row">'
+        + "".join(pages.picture(heading, figure) for heading, figure in drawn.items())
+        + "</div>"
+    ]

@@ -1,0 +1,452 @@
+"""What a run leaves on disk, and how it goes on from there.
+
+Files are written under another name and renamed when whole, so that a killed run leaves the old
+file or the new one, never half of one.
+"""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import io
+import json
+import math
+import os
+import pathlib
+import platform
+import shutil
+import warnings
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from bigmodels import distribute, models, tasks  # noqa: F401  (registers the classes that `.keras` files name)
+from bigmodels.distribute import training_state
+from bigmodels.evaluation.intervals import Observations
+from bigmodels.runs import atomic, untrusted
+from bigmodels.runs.checkpoint import Checkpoints
+from bigmodels.tasks.task import command_line, flat_settings, with_settings
+
+_PACKAGES = ("bigmodels", "tensorflow", "keras", "numpy", "tensorflow-datasets")
+# Bytes for logs, pictures and the report.
+_ROOM = 50_000_000
+# Where a run may be moved to without becoming another run: the numbers are the same everywhere.
+_NOT_THE_RUN = ("data_dir", "strategy", "save_freq", "grace")
+
+
+def _is_number(value):
+    # Neither NaN nor what is infinite as a float.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def _has_intervals(value):
+    return isinstance(value, dict) and all(
+        isinstance(metrics, dict)
+        and all(
+            isinstance(ends, list) and len(ends) == 2 and all(map(_is_number, ends))
+            for ends in metrics.values()
+        )
+        for metrics in value.values()
+    )
+
+
+_TEXT = (lambda value: isinstance(value, str), "a string")
+_OBJECT = (lambda value: isinstance(value, dict), "an object")
+_NUMBER = (_is_number, "a finite number")
+_NUMBERS = (
+    lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),
+    "an object of finite numbers",
+)
+_INTERVALS = (_has_intervals, "pairs of numbers by split and metric")
+_BUDGET = (
+    lambda value: (
+        isinstance(value, dict)
+        and all(number is None or _is_number(number) for number in value.values())
+    ),
+    "an object of finite numbers",
+)
+_LINES = (
+    lambda value: isinstance(value, list) and all(isinstance(line, str) for line in value),
+    "a list of strings",
+)
+_OPTIONAL = ("machine", "intervals", "left_out", "notes")
+_FORMS = {
+    "config.json": {"task": _TEXT, "config": _OBJECT, "versions": _OBJECT, "machine": _OBJECT},
+    "result.json": {"task": _TEXT, "dataset": _TEXT}
+    | dict.fromkeys(("seed", "parameters", "steps", "seconds", "throughput"), _NUMBER)
+    | dict.fromkeys(("train", "validation", "test"), _NUMBERS)
+    | {"intervals": _INTERVALS, "left_out": _NUMBERS, "notes": _LINES},
+    "search.json": {"task": _TEXT, "config": _OBJECT},
+    "oracle.json": {"seconds": _NUMBER, "oracle": _OBJECT, "trials": _OBJECT},
+}
+_RESULT_OF_A_SEARCH = {"task": _TEXT, "dataset": _TEXT, "budget": _BUDGET}
+
+
+class RunDirectory:
+    """A run's directory: `config.json`, `metrics.jsonl`, `result.json`, `model.keras`, ...
+
+    Args:
+        path: The directory; made by `create`.
+    """
+
+    def __init__(self, path):
+        self.path = pathlib.Path(path)
+        self.samples = self.path / "samples"
+        self.logs = self.path / "logs"
+        self.checkpoints = Checkpoints(self.path / "checkpoints")
+
+    def check(self, task, config):
+        """See that the directory is free for a run, or holds this very run. Writes nothing.
+
+        Args:
+            task: A `Task`.
+            config: Its config.
+
+        Raises:
+            ValueError: if the directory holds a run with other settings, or is something else.
+        """
+        try:
+            self.check_is("run", "config.json", {"task": task.name, "config": plain(config)})
+        except ValueError as error:
+            raise ValueError(f"{error}{self._how_to_go_on(task, config)}") from None
+
+    def _how_to_go_on(self, task, config):
+        """The end of a message for who asks a finished run for more epochs, else nothing."""
+        if not self.has_result():
+            return ""
+        stored, before = self.load_config()
+        if stored.name != task.name or config.epochs <= before.epochs:
+            return ""
+        longer = dataclasses.replace(before, epochs=config.epochs)
+        if longer != dataclasses.replace(config, **{n: getattr(before, n) for n in _NOT_THE_RUN}):
+            return ""
+        # Its learning rate has come to its end: more epochs are a training of their own.
+        more = dataclasses.replace(
+            config, epochs=config.epochs - before.epochs, init_from=str(self.path)
+        )
+        return f", or train on from its weights with {command_line(task, more)}"
+
+    def check_is(self, kind, name, content):
+        """See that the directory is free, or holds what a JSON file of it says. Writes nothing.
+
+        Args:
+            kind: How the user calls it, for example "run".
+            name: The JSON file.
+            content: What stands in it; its settings are under "config".
+
+        Raises:
+            ValueError: as `check`.
+        """
+        if not (self.path / name).exists():
+            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+                raise ValueError(
+                    f"workdir: {str(self.path)!r} exists and is no {kind}; choose another workdir"
+                )
+            parent = next(p for p in self.path.absolute().parents if p.exists())
+            if not (parent.is_dir() and os.access(parent, os.W_OK)):
+                raise ValueError(f"workdir: {str(self.path)!r} cannot be made in {str(parent)!r}")
+            return
+        stored = self.read_json(name)
+        before, now = (
+            {key: given.get(key) for key in content} | flat_settings(given.get("config", {}))
+            for given in (stored, content)
+        )
+        for key in sorted({*before, *now} - {"config", *_NOT_THE_RUN}, key=lambda k: k != "task"):
+            if before.get(key) != now.get(key):
+                what, old, new = map(untrusted.spoken, (key, before.get(key), now.get(key)))
+                raise ValueError(
+                    f"workdir: {str(self.path)!r} holds a {kind} with {what}={old}, not {new}; "
+                    "choose another workdir"
+                )
+
+    def create(self, task, config):
+        """Make the directory and `config.json`, unless they are there."""
+        if (self.path / "config.json").exists():
+            return
+        for directory in (self.path, self.samples, self.logs, self.checkpoints.path):
+            directory.mkdir(parents=True, exist_ok=True)
+        content = {
+            "task": task.name,
+            "config": plain(config),
+            "versions": versions(),
+            "machine": _machine(),
+        }
+        self.write_json("config.json", content)
+
+    def load_config(self):
+        """The task and config of the run.
+
+        Returns:
+            `(task, config)`.
+
+        Raises:
+            ValueError: if there is no run, or its config is not readable.
+        """
+        stored = self.read_json("config.json")
+        try:
+            task = tasks.get(stored["task"])
+            config = with_settings(task.config(), flat_settings(stored["config"]))
+        except ValueError as error:
+            path = self.path / "config.json"
+            raise ValueError(f"workdir: {str(path)!r} is not a run's config: {error}") from None
+        return task, config
+
+    def load_model(self):
+        """The trained model. A file from elsewhere can name no code but this package's and Keras'.
+
+        Returns:
+            A `bigmodels.Model`.
+
+        Raises:
+            ValueError: if there is none, or the file is damaged, or not a run's.
+        """
+        path = self.path / "model.keras"
+        if not os.path.exists(path):
+            raise ValueError(f"workdir: {str(self.path)!r} holds no model.keras (not trained yet?)")
+        try:
+            untrusted.check_model_file(path)
+            with untrusted.no_larger_than_file(path), warnings.catch_warnings():
+                # Keras warns of a model that cannot be built, and goes on with part of it.
+                warnings.simplefilter("error", UserWarning)
+                warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+                model = keras.models.load_model(path, safe_mode=True)
+            if not isinstance(model, distribute.Model):
+                raise ValueError(f"it is a {type(model).__name__}, not a model of this package")
+            if not model.built:
+                raise ValueError("it holds a model without weights")
+            return model
+        except Exception as error:
+            # zipfile, h5py, json and Keras each raise their own kind for a damaged file.
+            raise ValueError(
+                f"workdir: {str(path)!r} cannot be loaded: {untrusted.reason(error)}"
+            ) from error
+
+    def save_model(self, model):
+        """Write `model.keras`, whole or not at all."""
+        with atomic.whole(self.path / "model.keras") as temporary:
+            model.save(temporary)
+
+    def read_json(self, name):
+        """A JSON file of the run.
+
+        Raises:
+            ValueError: if it is missing or damaged, or not what such a file holds.
+        """
+        path = self.path / name
+        try:
+            content = untrusted.parsed(untrusted.contents(path))
+            of_search = name == "result.json" and self._is_search()
+            form = _RESULT_OF_A_SEARCH if of_search else _FORMS.get(name, {})
+            untrusted.check_form(content, form, _OPTIONAL)
+            return content
+        except FileNotFoundError:
+            if not self.path.exists():
+                raise ValueError(f"workdir: {str(self.path)!r} does not exist") from None
+            hint = "; it is a search, whose runs are in trials/" if self._is_search() else ""
+            raise ValueError(f"workdir: {str(self.path)!r} holds no {name}{hint}") from None
+        except (OSError, ValueError) as error:
+            raise ValueError(f"workdir: {str(path)!r} cannot be read: {error}") from None
+
+    def write_json(self, name, content):
+        """Write a JSON file, whole or not at all."""
+        self.write_text(name, json.dumps(content, indent=2) + "\n")
+
+    def write_text(self, name, text):
+        """Write a text file, whole or not at all."""
+        atomic.write_text(self.path / name, text)
+
+    def _is_search(self):
+        return (self.path / "search.json").exists()
+
+    def has_result(self):
+        """Whether the run is finished."""
+        return (self.path / "result.json").exists()
+
+    def history(self):
+        """The lines of `metrics.jsonl`, one dict an epoch.
+
+        Raises:
+            ValueError: naming the line that is not an epoch's.
+        """
+        path, rows = self.path / "metrics.jsonl", []
+        try:
+            for line in untrusted.contents(path).splitlines() if path.exists() else []:
+                row = untrusted.parsed(line)
+                untrusted.check_form(
+                    row, dict.fromkeys(["epoch", "seconds", *row, *(rows or [{}])[0]], _NUMBER)
+                )
+                if row["epoch"] != len(rows) + 1:
+                    raise ValueError(f"epoch: {row['epoch']}, expected {len(rows) + 1}")
+                rows.append(row)
+        except (OSError, ValueError) as error:
+            where = f"{str(path)!r}, line {len(rows) + 1}"
+            raise ValueError(f"workdir: {where} cannot be read: {error}") from None
+        return rows
+
+    def write_history(self, rows):
+        """Write `metrics.jsonl`."""
+        self.write_text("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+    def samples_in_order(self):
+        """What was drawn while training.
+
+        Returns:
+            `{"epoch 1": path of a PNG, or a text, ...}`.
+        """
+        return {
+            f"epoch {int(path.stem.partition('_')[2])}": (
+                path.read_text(encoding="utf-8") if path.suffix == ".txt" else path
+            )
+            for path in sorted(self.samples.glob("epoch_*"))
+        }
+
+    def write_observations(self, observed):
+        """Write `test_examples.npz`: what the test figures rest on, example by example.
+
+        Args:
+            observed: `{metric: Observations}`; only those with keys are kept.
+        """
+        arrays = {
+            f"{name}/{part}": np.asarray(getattr(what, part))
+            for name, what in observed.items()
+            if what.keys is not None
+            for part in ("values", "unit", "weights", "keys")
+            if getattr(what, part) is not None
+        }
+        if not arrays:
+            return
+        with atomic.whole(self.path / "test_examples.npz") as temporary:
+            np.savez_compressed(temporary, **arrays)
+
+    def observations(self):
+        """What `write_observations` wrote.
+
+        Returns:
+            `{metric: Observations}`, empty if there is nothing.
+
+        Raises:
+            ValueError: if the file is damaged.
+        """
+        path = self.path / "test_examples.npz"
+        if not path.exists():
+            return {}
+        try:
+            with np.load(io.BytesIO(untrusted.contents(path))) as stored:
+                if sum(part.file_size for part in stored.zip.infolist()) > untrusted.MAX_BYTES:
+                    raise ValueError(f"it claims more than {untrusted.MAX_BYTES:,} bytes")
+                found = {}
+                for key in stored.files:
+                    name, _, part = key.rpartition("/")
+                    found.setdefault(name, {})[part] = stored[key]
+            return {name: _observations(name, **parts) for name, parts in found.items()}
+        except Exception as error:
+            # As for a model's file.
+            raise ValueError(
+                f"workdir: {str(path)!r} cannot be read: {untrusted.reason(error)}"
+            ) from None
+
+    @contextlib.contextmanager
+    def lock(self):
+        """Keep other processes from training in the directory; ends with the process at the latest.
+
+        Raises:
+            ValueError: if one does.
+        """
+        try:
+            descriptor = atomic.lock(self.path)
+        except BlockingIOError:
+            raise ValueError(
+                f"workdir: another process is training in {str(self.path)!r}"
+            ) from None
+        try:
+            for directory in (self.path, self.samples, self.checkpoints.path):
+                atomic.remove_left_over(directory)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def check_space(self, model):
+        """See that what the run will write has room.
+
+        Args:
+            model: Compiled and built.
+
+        Raises:
+            ValueError: naming what is needed and what is free.
+        """
+        state = sum(v.dtype.size * math.prod(v.shape) for v in training_state(model))
+        needed = state * (self.checkpoints.max_to_keep + 3) + _ROOM  # With the best, one begun,
+        free = shutil.disk_usage(self.path).free  # and the model.
+        if free < needed:
+            raise ValueError(
+                f"workdir: {str(self.path)!r} has {free / 1e6:,.0f} MB free, but the run may need "
+                f"{needed / 1e6:,.0f} MB"
+            )
+
+
+def _observations(name, values, unit, keys, weights=None):
+    """`Observations` out of arrays that somebody may have been at."""
+    columns = [values, keys] if weights is None else [values, keys, weights]
+    numbers = all(column.dtype.kind in "fiub" for column in columns)
+    if not (numbers and values.shape == (len(values),) and len(values)):
+        raise ValueError(f"{untrusted.spoken(name)}: expected a number for each example")
+    if not all(c.shape == values.shape and np.isfinite(c).all() for c in columns):
+        raise ValueError(f"{untrusted.spoken(name)}: expected finite numbers, as many of each kind")
+    if weights is not None and not (weights > 0).all():
+        raise ValueError(f"{untrusted.spoken(name)}: expected weights above zero")
+    return Observations(values, str(unit), weights, keys)
+
+
+def _machine():
+    """What a run's time depends on."""
+    processor = platform.processor() or platform.machine()
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next(line.partition(": ")[2] for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        pass  # Not Linux, or a processor that Linux has no name for.
+    gpus = [
+        tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
+        for gpu in tf.config.list_physical_devices("GPU")
+    ]
+    return {
+        "system": platform.platform(),
+        "processor": processor,
+        "cores": os.cpu_count(),
+        "GPUs": ", ".join(gpus) or "none",
+    }
+
+
+def plain(config):
+    """A config as JSON has it: nested dicts, and lists for tuples."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def versions():
+    """The versions of what a run's numbers depend on, by package."""
+    packages = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return packages | {"python": platform.python_version()}
+
+
+def transfer_weights(source, target):
+    """Start a model from another's weights, layer by layer where name and shape agree.
+
+    Args:
+        source: A trained model.
+        target: A built model; its weights are overwritten.
+
+    Returns:
+        `(taken, left)`: names of the target's weights that were taken over, and that were not.
+    """
+    # Paths begin with the model's own name, which may differ.
+    given = {v.path.partition("/")[2]: v for v in source.weights}
+    taken, left = [], []
+    for variable in target.weights:
+        name = variable.path.partition("/")[2]
+        found = given.get(name)
+        if found is not None and found.shape == variable.shape:
+            variable.assign(found)
+            taken.append(name)
+        else:
+            left.append(name)
+    return taken, left

@@ -1,0 +1,44 @@
+"""When two runs are the same one."""
+
+import json
+
+import numpy as np
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+from bigmodels.runs.directory import RunDirectory
+
+_TIMES = (
+    *("seconds", "throughput", "examples_per_second", "first_step_seconds", "peak_memory"),
+    *("input_wait", "share_of_limit"),
+)
+
+
+def assert_same_run(one, other):
+    """Weights to the bit, metrics of every epoch, results, samples, and TensorBoard's points."""
+    for a, b in zip(*(RunDirectory(run).load_model().weights for run in (one, other)), strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=a.path)
+    rows = [[_without_times(row) for row in RunDirectory(run).history()] for run in (one, other)]
+    assert rows[0] == rows[1]
+    results = [
+        _without_times(json.loads((run / "result.json").read_text())) for run in (one, other)
+    ]
+    assert results[0] == results[1]
+    samples = [sorted(p.name for p in (run / "samples").iterdir()) for run in (one, other)]
+    assert samples[0] == samples[1]
+    points = [_points(run / "logs") for run in (one, other)]
+    assert points[0] == points[1] and len(set(points[0])) == len(points[0]) > 0
+
+
+def _without_times(content):
+    return {name: value for name, value in content.items() if name not in _TIMES}
+
+
+def _points(logs):
+    found = []
+    for file in sorted(logs.rglob("events*")):
+        for event in EventFileLoader(str(file)).Load():
+            found += [
+                (file.parent.name, value.tag, event.step, tuple(value.tensor.float_val))
+                for value in event.summary.value
+            ]
+    return sorted(found)
