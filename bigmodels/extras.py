@@ -4,7 +4,7 @@ import contextlib
 
 
 @contextlib.contextmanager
-def needs(what, extra):
+def require_extra(what, extra):
     """Around an import of what an extra brings: without it the error says how to get it.
 
     Args:

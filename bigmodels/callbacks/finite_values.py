@@ -96,7 +96,7 @@ class FiniteValues(keras.callbacks.Callback):
         path = pathlib.Path(self.directory) / "bad_batch.npz"
         parts = tf.nest.flatten(self.batch_at(self._epoch, step))
         os.makedirs(path.parent, exist_ok=True)
-        with atomic.whole(path) as temporary:
+        with atomic.atomic_path(path) as temporary:
             np.savez_compressed(
                 temporary, **{f"part_{i}": np.asarray(p) for i, p in enumerate(parts)}
             )

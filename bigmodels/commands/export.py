@@ -60,7 +60,7 @@ def export(workdir, format="saved_model", output=None, signature=None):
     signatures = _choose(signatures, format, signature)
     metadata = {"task": task.name, **metadata}
     path = _target(run.path, default, output)
-    with atomic.whole(path) as temporary:
+    with atomic.atomic_path(path) as temporary:
         try:
             write(signatures, metadata, temporary)
             exported = load(temporary, signatures)
@@ -85,7 +85,7 @@ def export(workdir, format="saved_model", output=None, signature=None):
 
 
 def _check_installed(format, packages):
-    with extras.needs(f"format: {format}", "export"):
+    with extras.require_extra(f"format: {format}", "export"):
         for package in packages:
             importlib.import_module(package)
 

@@ -51,7 +51,7 @@ class SeriesData:
             was measured.
         borders: `{split: (first row, row after the last)}`; what follows a window lies in one
             split, the window itself may begin in the one before.
-        made_up: `{split: number of values that were not measured}`.
+        imputed: `{split: number of values that were not measured}`.
         known: The values as they were known at each time, a `bigmodels.data.gaps.Known`.
         begins: `{split: the rows after its windows}`, see `starts`.
         notes: What was left out and how the rest was understood, a `Notes`.
@@ -73,7 +73,7 @@ class SeriesData:
     scales: tuple
     values: np.ndarray
     borders: dict
-    made_up: dict
+    imputed: dict
     known: Known
     begins: dict
     notes: Notes = dataclasses.field(default_factory=Notes)
@@ -172,7 +172,7 @@ def load_series(
     length = length or (4 * season if season > 1 else 32)
     horizon = horizon or (season if season > 1 else 8)
     borders = _borders(len(table.values), split, length, horizon, name)
-    made_up = _missing(table, fill, borders, source, notes)
+    imputed = _missing(table, fill, borders, source, notes)
     begin, end = borders["train"]
     means, scales = _statistics(table.values[begin:end], table.variables, name)
     values = (table.values - means) / scales
@@ -231,7 +231,7 @@ def load_series(
         scales=tuple(scales.tolist()),
         values=values,
         borders=borders,
-        made_up=made_up,
+        imputed=imputed,
         known=known,
         begins=begins,
         notes=notes,
@@ -335,15 +335,15 @@ def _missing(table, fill, borders, source, notes):
         for column in np.flatnonzero(missing[begin:end].all(0)):
             variable = shown(table.variables[column])
             raise ValueError(f"{source}: {variable} has no value at all in {split}")
-    made_up = {split: int(missing[begin:end].sum()) for split, (begin, end) in borders.items()}
-    each = ", ".join(f"{count:,} {split}" for split, count in made_up.items())
+    imputed = {split: int(missing[begin:end].sum()) for split, (begin, end) in borders.items()}
+    each = ", ".join(f"{count:,} {split}" for split, count in imputed.items())
     first = f"{table.first_missing}; " if table.first_missing else f"{source}: "
     notes.say(
         f"{first}{missing.sum():,} of {missing.size:,} values are missing ({each}). "
         f"data.fill={fill} fills in windows from what was measured before their ends; a value that "
         "was not measured is never a target."
     )
-    return made_up
+    return imputed
 
 
 def _statistics(values, variables, name):

@@ -93,7 +93,7 @@ def added_losses(model):
             vars(layer)["_losses"] = losses
 
 
-def own_apply(optimizer):
+def wrap_apply(optimizer):
     """Let an optimizer's `apply` begin with the sum over the replicas, and a look at its numbers.
 
     Only this one object changes.
@@ -102,7 +102,7 @@ def own_apply(optimizer):
         optimizer: A `keras.optimizers.Optimizer`; may be given again. If it has a `_watch`, that
             decides whether the step is made; see `bigmodels.distribute.finite`.
     """
-    if "_own_apply" in vars(optimizer):
+    if "_wrap_apply" in vars(optimizer):
         return
     plain, scale_loss = optimizer.apply, optimizer.scale_loss
     losses = _OwnLosses()  # Replicas are traced by threads that take turns.
@@ -124,7 +124,7 @@ def own_apply(optimizer):
             return plain(grads, trainable_variables)
         return watch.apply(self, plain, grads, trainable_variables, bad)
 
-    optimizer._own_apply = True
+    optimizer._wrap_apply = True
     optimizer.scale_loss = types.MethodType(note_loss, optimizer)
     optimizer.apply = types.MethodType(apply, optimizer)
 
@@ -139,7 +139,7 @@ def sum_gradients(optimizer):
     Args:
         optimizer: A `keras.optimizers.Optimizer`; may be given again.
     """
-    own_apply(optimizer)
+    wrap_apply(optimizer)
     for each in _parts(optimizer):
         # What has been summed is not summed again, also where a class has an update of its own.
         each._all_reduce_sum_gradients = lambda grads_and_variables: list(grads_and_variables)

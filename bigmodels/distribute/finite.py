@@ -49,7 +49,7 @@ class Watch:
             self._now, self._last = (note(len(self._rows) + 2, 3) for _ in range(2))
             self._count = note()
         for optimizer in model.optimizers:
-            exact.own_apply(optimizer)
+            exact.wrap_apply(optimizer)
             optimizer._watch = self
         model._watch, model.train_function = self, None  # To be traced with it.
 
@@ -101,12 +101,12 @@ class Watch:
         flags = [loss, *(~_is_finite(on_replica(v)) for _, v in self._statistics)]
         return tf.cast(tf.stack(flags), "float32")
 
-    def apply(self, optimizer, own_apply, grads, variables, bad):
-        """What stands in for an optimizer's `apply`, called by `exact.own_apply`.
+    def apply(self, optimizer, original_apply, grads, variables, bad):
+        """What stands in for an optimizer's `apply`, called by `exact.wrap_apply`.
 
         Args:
             optimizer: The optimizer.
-            own_apply: Its own `apply`.
+            original_apply: Its own `apply`.
             grads: Gradients, summed over the replicas.
             variables: The weights they are of.
             bad: What `bad` gave, summed over the replicas.
@@ -114,7 +114,7 @@ class Watch:
         key, bad = id(optimizer), bad > 0
         self._paths[key] = [v.path for v in variables or optimizer._trainable_variables]
         flags = tf.stack([tf.constant(False) if g is None else ~_is_finite(g) for g in grads])
-        own_apply(grads, variables)
+        original_apply(grads, variables)
         if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
             flags &= bad[0] | (tf.convert_to_tensor(optimizer.dynamic_scale) < 1)
         self._note(self._rows[key], bad[0], flags)

@@ -117,7 +117,7 @@ class Model(keras.Model):
     _jit_is_auto = False
 
     # The shape a model is built for when `summary()` is asked before any data was seen.
-    natural_input_shape = None
+    default_input_shape = None
 
     def __init__(self, *args, **kwargs):
         # As Keras tells the functional form from a subclass's own arguments.
@@ -160,8 +160,8 @@ class Model(keras.Model):
 
     def summary(self, *args, **kwargs):
         """Print the layers and count the parameters, also before the first `fit`."""
-        if not self.built and self.natural_input_shape is not None:
-            self.build(self.natural_input_shape)
+        if not self.built and self.default_input_shape is not None:
+            self.build(self.default_input_shape)
         return super().summary(*args, **kwargs)
 
     def fit(self, x=None, y=None, *args, **kwargs):

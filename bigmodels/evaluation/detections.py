@@ -37,7 +37,7 @@ def check_installed():
     Raises:
         ValueError: if it is not, with what to install.
     """
-    with extras.needs("task: object_detection", "detection"):
+    with extras.require_extra("task: object_detection", "detection"):
         importlib.import_module("pycocotools.cocoeval")
 
 

@@ -143,7 +143,7 @@ class CachedAttention(layers.MultiHeadAttention):
         return None
 
     def _without_steps(self):
-        """What in the layer's configuration `stepper` and `reader` cannot do, or None."""
+        """What in the layer's configuration `decode_step` and `reader` cannot do, or None."""
         if self._use_gate:
             return "use_gate=True"
         if self._sliding_window is not None:
@@ -180,7 +180,7 @@ class CachedAttention(layers.MultiHeadAttention):
             biases.append(ops.reshape(bias, (-1,)) * scale)
         return ops.concatenate(kernels, 1), ops.concatenate(biases, 0)
 
-    def start(self, x, capacity):
+    def prefill(self, x, capacity):
         """The cache of a sequence.
 
         Args:
@@ -195,7 +195,7 @@ class CachedAttention(layers.MultiHeadAttention):
         values = tf.transpose(self.value_dense(x), (0, 2, 3, 1))
         return tf.pad(keys, room), tf.transpose(tf.pad(values, room), (0, 1, 3, 2))
 
-    def stepper(self, norm):
+    def decode_step(self, norm):
         """A function that reads one more token, its weights gathered once and for all.
 
         Args:
@@ -204,7 +204,7 @@ class CachedAttention(layers.MultiHeadAttention):
 
         Returns:
             A function of `x` `(batch, embedding_dim)`, `places` from `self.places`, `seen` `(batch,
-            1, capacity)`, true for what is looked at, and a cache from `start` or from the last
+            1, capacity)`, true for what is looked at, and a cache from `prefill` or from the last
             step, which is overwritten. It gives what `call` does for that token, and the cache
             with it.
 
@@ -232,14 +232,14 @@ class CachedAttention(layers.MultiHeadAttention):
         """A function that looks one more token up in another sequence, which stays as it is.
 
         Args:
-            norm: As for `stepper`.
+            norm: As for `decode_step`.
 
         Returns:
-            A function of `x` and `seen` as `stepper` has them, and the cache that `start` gave
-            for the other sequence.
+            A function of `x` and `seen` as `decode_step` has them, and the cache that `prefill`
+            gave for the other sequence.
 
         Raises:
-            ValueError: As `stepper`.
+            ValueError: As `decode_step`.
         """
         # Of a sequence of padding alone a query sees nothing: zeros, as in `call`.
         project = self._projector(norm, "query")
@@ -444,7 +444,7 @@ def is_plain(dense):
     return type(dense) in (layers.Dense, layers.EinsumDense) and dense.quantization_mode is None
 
 
-def dense_stepper(dense, norm=None):
+def dense_step(dense, norm=None):
     """A dense layer as a function whose weights are gathered once and for all.
 
     Args:

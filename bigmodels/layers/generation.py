@@ -1,9 +1,10 @@
 """How a language model goes on: one token after the other, drawn or searched for, in one graph.
 
-A model is asked for two things. `start(tokens, sizes, capacity)` reads prompts in one pass, and
-gives the logits of what follows each and a cache of what it has read. `stepper()` gives a function
-`step(token, slot, positions, cache)` that reads one more token of each, at a cost that does not
-depend on how many there were. A cache is any structure of tensors whose first axis is the batch.
+A model is asked for two things. `prefill(tokens, sizes, capacity)` reads prompts in one pass, and
+gives the logits of what follows each and a cache of what it has read. `decode_step()` gives a
+function `step(token, slot, positions, cache)` that reads one more token of each, at a
+cost that does not depend on how many there were. A cache is any structure of tensors whose first
+axis is the batch.
 
 Compiled by XLA (on a GPU one launch of a kernel costs as much as its work) every shape is fixed:
 the tokens that are read and the cache have room for as many as there may be.
@@ -70,8 +71,8 @@ def continue_tokens(
     them, which is read anew.
 
     Args:
-        model: Has `start`, `stepper`, `context` (the most tokens it can look at, or `None`) and
-            `never_drawn` (how many of the first ids are never drawn: padding, unknown).
+        model: Has `prefill`, `decode_step`, `context` (the most tokens it can look at, or `None`)
+            and `num_reserved_ids` (how many of the first ids are never drawn: padding, unknown).
         tokens: Prompts, int32 `(batch, width)`, padded with 0 at their ends.
         sizes: Length of each, int32 `(batch,)`, one at least.
         counts: How many tokens follow each at most, int32 `(batch,)`.
@@ -89,14 +90,14 @@ def continue_tokens(
     """
     width = _size(tokens, 1)
     length, batch = _size(uniform, 0), _size(uniform, 1)
-    step = model.stepper()
+    step = model.decode_step()
     context = width + length if model.context is None else model.context
     if fixed := kernels.in_xla():
         # One window holds everything, or each is as wide as any may become.
         most = width if width + length <= context else context
 
     def choose(logits, t, ended, drawn):
-        token = draw(logits, uniform[t], temperature, top_k, top_p, model.never_drawn)
+        token = draw(logits, uniform[t], temperature, top_k, top_p, model.num_reserved_ids)
         token = tf.where(ended, 0, token)
         ended |= (t + 1 >= counts) | _is_any(token, stop_ids)
         return token, ended, tf.tensor_scatter_nd_update(drawn, [[t]], [token])
@@ -118,7 +119,7 @@ def continue_tokens(
         # How many tokens can follow until the window is full, and how many the cache is made for.
         room = tf.minimum(length - t, context - longest)
         capacity = keep + (min(length, context) if fixed else room)
-        logits, cache = model.start(read, read_sizes, capacity)
+        logits, cache = model.prefill(read, read_sizes, capacity)
         token, ended, drawn = choose(logits, t, ended, drawn)
 
         def one_token(t, slot, token, ended, drawn, cache):
@@ -166,8 +167,8 @@ def beam_search(
     """
     batch, width = _size(tokens, 0), _size(tokens, 1)
     most = length if most is None else most
-    logits, cache = model.start(tokens, sizes, width + most)
-    step = model.stepper()
+    logits, cache = model.prefill(tokens, sizes, width + most)
+    step = model.decode_step()
     vocab_size = _size(logits, -1)
     # What may end makes room for what goes on.
     stop_ids = tf.convert_to_tensor(stop_ids, "int32")
@@ -191,7 +192,7 @@ def beam_search(
 
     def extend(logits, t, scores, found, ended_ratings, ended_found):
         """The best candidates from logits `(batch * num_beams, vocab_size)`."""
-        log_p = tf.nn.log_softmax(_allowed(tf.cast(logits, "float32"), model.never_drawn))
+        log_p = tf.nn.log_softmax(_allowed(tf.cast(logits, "float32"), model.num_reserved_ids))
         total = scores[:, :, None] + tf.reshape(log_p, (batch, num_beams, vocab_size))
         total = tf.reshape(total, (batch, num_beams * vocab_size))
         least = min if kernels.in_xla() else tf.minimum

@@ -32,8 +32,8 @@ def hop_length(sample_rate):
     return round(_HOP_SECONDS * sample_rate)
 
 
-def begun(time, length):
-    """How many pieces of a length have begun in a time; both positive integers, or tensors.
+def ceil_div(time, length):
+    """`time / length` rounded up; both positive integers, or tensors.
 
     ONNX divides negative numbers otherwise, so this is not `-(-time // length)`.
     """
@@ -97,7 +97,7 @@ class LogMel(layers.Layer):
         x = ops.cast(inputs, dtype)
         power = ops.sum(ops.square(x), 1) / ops.cast(ops.maximum(lengths_of(inputs), 1), dtype)
         x = tf.math.divide_no_nan(x, ops.sqrt(power)[:, None])[..., None]  # (batch, time, 1)
-        frames = begun(ops.shape(inputs)[1], self.hop)
+        frames = ceil_div(ops.shape(inputs)[1], self.hop)
         needed = (frames - 1) * self.hop + self.window
         x = tf.pad(x, [[0, 0], [0, tf.maximum(needed - ops.shape(inputs)[1], 0)], [0, 0]])
         x = x[:, :needed]
@@ -121,7 +121,7 @@ class LogMel(layers.Layer):
 
     def compute_output_shape(self, input_shape):
         batch, time = input_shape
-        return batch, None if time is None else begun(time, self.hop), self.mel_bins
+        return batch, None if time is None else ceil_div(time, self.hop), self.mel_bins
 
     def get_config(self):
         config = super().get_config()

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 from keras import layers, ops
 
-from bigmodels.layers.cached_attention import CachedAttention, dense_stepper
+from bigmodels.layers.cached_attention import CachedAttention, dense_step
 from bigmodels.layers.layer_normalization import LayerNormalization
 
 
@@ -136,22 +136,22 @@ class TransformerBlock(layers.Layer):
             return_attention_scores=return_attention_scores,
         )
 
-    def start(self, inputs, padding_mask, capacity, context=None, context_mask=None):
+    def prefill(self, inputs, padding_mask, capacity, context=None, context_mask=None):
         """What `call` gives, with a cache to go on from token by token.
 
         Args:
             inputs: `(batch, length, embedding_dim)`.
             padding_mask: As for `call`.
-            capacity: As for `CachedAttention.start`.
+            capacity: As for `CachedAttention.prefill`.
             context: As for `call`.
             context_mask: As for `call`.
 
         Returns:
             `(output, cache)`.
         """
-        cache = self.attention.start(self.attention_norm(inputs), capacity)
+        cache = self.attention.prefill(self.attention_norm(inputs), capacity)
         if self.cross_attention:
-            cache = cache, self.context_attention.start(context, tf.shape(context)[1])
+            cache = cache, self.context_attention.prefill(context, tf.shape(context)[1])
         output = self(
             inputs,
             padding_mask=padding_mask,
@@ -161,17 +161,17 @@ class TransformerBlock(layers.Layer):
         )
         return output, cache
 
-    def stepper(self):
-        """A function that reads one more token, see `CachedAttention.stepper`.
+    def decode_step(self):
+        """A function that reads one more token, see `CachedAttention.decode_step`.
 
         With `cross_attention` its last argument is what is seen of the other sequence, `(batch, 1,
         context_length)`.
         """
-        attend = self.attention.stepper(self.attention_norm)
+        attend = self.attention.decode_step(self.attention_norm)
         if self.cross_attention:
             look_up = self.context_attention.reader(self.context_norm)
-        feed_forward = dense_stepper(self.feed_forward, self.feed_forward_norm)
-        projection = dense_stepper(self.projection)
+        feed_forward = dense_step(self.feed_forward, self.feed_forward_norm)
+        projection = dense_step(self.projection)
 
         def step(x, places, seen, cache, seen_context=None):
             if self.cross_attention:

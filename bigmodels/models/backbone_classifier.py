@@ -101,7 +101,7 @@ class BackboneClassifier(ImageClassifier):
         self.batch_statistics = batch_statistics
         self.dropout_rate = dropout_rate
         self.class_names = check_classes(num_classes, class_names)
-        self.natural_input_shape = (None, *self.image_shape)
+        self.default_input_shape = (None, *self.image_shape)
         dtype = self.dtype_policy
         self.preprocessing = Preprocessing(application, dtype=dtype, name="preprocessing")
         self.backbone = _backbone(application, alpha, self.image_shape, dtype)
@@ -116,7 +116,7 @@ class BackboneClassifier(ImageClassifier):
     def build(self, input_shape):
         if tuple(input_shape)[1:] != self.image_shape:
             raise ValueError(
-                f"input_shape: {tuple(input_shape)}, expected {self.natural_input_shape}"
+                f"input_shape: {tuple(input_shape)}, expected {self.default_input_shape}"
             )
         super().build(input_shape)
 

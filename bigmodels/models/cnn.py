@@ -43,7 +43,7 @@ class CNN(ImageClassifier):
         ValueError: if an argument is out of range or the images are too small for the stages.
     """
 
-    natural_input_shape = (None, 28, 28, 1)
+    default_input_shape = (None, 28, 28, 1)
 
     def __init__(
         self,

@@ -36,7 +36,7 @@ class ConvGenerator(LayerStack):
         self.latent_dim = latent_dim
         self.image_shape = check_image_shape(image_shape)
         self.filters = tuple(filters)
-        self.natural_input_shape = (None, latent_dim)
+        self.default_input_shape = (None, latent_dim)
         height, width, channels = self.image_shape
         if height % 4 or width % 4:
             raise ValueError(
@@ -113,7 +113,7 @@ class ConvDiscriminator(LayerStack):
         self.filters = tuple(filters)
         self.dropout_rate = dropout_rate
         self.normalization = normalization
-        self.natural_input_shape = (None, *self.image_shape)
+        self.default_input_shape = (None, *self.image_shape)
         dtype = self.dtype_policy
         in_batch = normalization == "batch"
 

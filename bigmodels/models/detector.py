@@ -110,7 +110,7 @@ class Detector(Model):
         ValueError: if an argument is out of range or the images are too small for the stages.
     """
 
-    natural_input_shape = (None, 64, 64, 1)
+    default_input_shape = (None, 64, 64, 1)
 
     def __init__(
         self,

@@ -20,7 +20,7 @@ from keras import layers, ops
 from bigmodels import checks
 from bigmodels.distribute import Model
 from bigmodels.layers import LSTM, LogMel, SpecAugment
-from bigmodels.layers.log_mel import begun, lengths_of
+from bigmodels.layers.log_mel import ceil_div, lengths_of
 from bigmodels.tokenizers import Vocabulary
 
 # Of a step of padding; exp of it is 0.
@@ -55,14 +55,14 @@ class DRNN(Model):
         training: Whether dropout and SpecAugment are on.
 
     Returns:
-        Logits `(batch, steps, vocab_size)`, a step for every `stack` frames that have begun.
+        Logits `(batch, steps, vocab_size)`, a step for every `stack` frames that have ceil_div.
 
     Raises:
         ValueError: if an argument is out of range.
     """
 
     gives_logits = True
-    natural_input_shape = (None, None)
+    default_input_shape = (None, None)
 
     def __init__(
         self,
@@ -141,7 +141,7 @@ class DRNN(Model):
 
     def call(self, inputs, training=None):
         batch, time = ops.shape(inputs)[0], ops.shape(inputs)[1]
-        steps = begun(time, self.step_length)
+        steps = ceil_div(time, self.step_length)
         samples = tf.pad(inputs, [[0, 0], [0, steps * self.step_length - time]])
         lengths = lengths_of(inputs)
         x = self.log_mel(samples)  # (batch, steps * stack, mel_bins)
@@ -149,10 +149,10 @@ class DRNN(Model):
             x = x - ops.cast(self.mean, x.dtype)
         if self.deviation is not None:
             x = x / ops.cast(self.deviation, x.dtype)
-        frames = begun(lengths, self.log_mel.hop)
+        frames = ceil_div(lengths, self.log_mel.hop)
         x = self.spec_augment(x, frames=frames, training=training)
         x = ops.reshape(x, (batch, steps, self.stack * self.mel_bins))
-        mask = tf.sequence_mask(begun(lengths, self.step_length), steps)  # (batch, steps)
+        mask = tf.sequence_mask(ceil_div(lengths, self.step_length), steps)  # (batch, steps)
         for i in range(1, self.num_layers + 1):
             x = getattr(self, f"dropout{i}")(x, training=training)
             x = getattr(self, f"rnn{i}")(x, mask=mask, training=training)
@@ -162,10 +162,10 @@ class DRNN(Model):
 
     def compute_output_shape(self, input_shape):
         batch, time = input_shape
-        return batch, None if time is None else begun(time, self.step_length), self.vocab_size
+        return batch, None if time is None else ceil_div(time, self.step_length), self.vocab_size
 
     def time_steps(self, input_shape):
-        return begun(input_shape[1], self.step_length)
+        return ceil_div(input_shape[1], self.step_length)
 
     def transcribe(self, samples, num_beams=None):
         """What is said in some recordings.

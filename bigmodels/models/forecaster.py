@@ -100,7 +100,7 @@ class Forecaster(Model):
         self.scales = None if scales is None else tuple(scales)
         self.spacing = spacing
         self.coverage = coverage
-        self.natural_input_shape = (None, length, len(columns))
+        self.default_input_shape = (None, length, len(columns))
         self.autocast = False  # A window is normalised before it may lose digits.
         self.segments = math.ceil(horizon / segment)
         dtype = self.dtype_policy
@@ -117,9 +117,9 @@ class Forecaster(Model):
         self.dense = layers.Dense(segment, None, True, start, dtype=full, name="dense")
 
     def build(self, input_shape):
-        if tuple(input_shape[1:]) != self.natural_input_shape[1:]:
+        if tuple(input_shape[1:]) != self.default_input_shape[1:]:
             raise ValueError(
-                f"input_shape: {tuple(input_shape)}, expected {self.natural_input_shape}"
+                f"input_shape: {tuple(input_shape)}, expected {self.default_input_shape}"
             )
         self.normalization.build(input_shape)
         if self.linear_path:

@@ -54,7 +54,7 @@ class Generator(LayerStack):
         self.latent_dim = latent_dim
         self.image_shape = check_image_shape(image_shape)
         self.units = tuple(units)
-        self.natural_input_shape = (None, latent_dim)
+        self.default_input_shape = (None, latent_dim)
         dtype = self.dtype_policy
         # As in the article, the last hidden layer (100 wide) has no batch normalisation.
         for i, width in enumerate(self.units, start=1):  # self.dense1, self.batchnorm1, ...
@@ -126,7 +126,7 @@ class Discriminator(LayerStack):
         self.image_shape = check_image_shape(image_shape)
         self.units = tuple(units)
         self.normalization = normalization
-        self.natural_input_shape = (None, *self.image_shape)
+        self.default_input_shape = (None, *self.image_shape)
         dtype = self.dtype_policy
         self.flatten = layers.Flatten(dtype=dtype, name="flatten")
         in_batch = normalization == "batch"

@@ -53,7 +53,7 @@ class Inpainter(Model):
         if not self.filters:
             raise ValueError(f"filters: {filters!r}, expected one number or more")
         height, width, channels = self.image_shape
-        self.natural_input_shape = (None, height, width, channels + 1)
+        self.default_input_shape = (None, height, width, channels + 1)
         dtype = self.dtype_policy
 
         self.fill = HarmonicFill(dtype=dtype, name="fill")
@@ -79,9 +79,9 @@ class Inpainter(Model):
 
     def build(self, input_shape):
         shape = tuple(input_shape)
-        if shape[1:] != self.natural_input_shape[1:]:
+        if shape[1:] != self.default_input_shape[1:]:
             raise ValueError(
-                f"input_shape: {shape}, expected {self.natural_input_shape}: images and a mask"
+                f"input_shape: {shape}, expected {self.default_input_shape}: images and a mask"
             )
         self.fill.build(shape)
         stages = []
@@ -166,10 +166,10 @@ class InpaintingGAN(Model):
         self.adversarial_weight = adversarial_weight
         self.image_shape = tuple(generator.image_shape)
         height, width, channels = self.image_shape
-        self.natural_input_shape = (None, height, width, channels + 1)
+        self.default_input_shape = (None, height, width, channels + 1)
         trackers = ("loss", "d_loss", "g_loss") if discriminator else ("loss",)
         self.trackers = [keras.metrics.Mean(name=name) for name in trackers]
-        self.build(self.natural_input_shape)
+        self.build(self.default_input_shape)
 
     def build(self, input_shape):
         if not self.generator.built:

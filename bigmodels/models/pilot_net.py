@@ -40,7 +40,7 @@ class PilotNet(LayerStack):
         ValueError: if the frames are too small for the convolutions.
     """
 
-    natural_input_shape = (None, 66, 200, 3)
+    default_input_shape = (None, 66, 200, 3)
 
     def __init__(
         self,

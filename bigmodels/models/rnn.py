@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from bigmodels.layers import LSTM
-from bigmodels.layers.cached_attention import dense_stepper
+from bigmodels.layers.cached_attention import dense_step
 from bigmodels.models.base import LanguageModel
 
 
@@ -121,17 +121,17 @@ class RNN(LanguageModel):
         shape = (batch_size, self.rnn_units)
         return ops.zeros(shape, self.compute_dtype), ops.zeros(shape, self.compute_dtype)
 
-    def start(self, tokens, sizes, capacity):
+    def prefill(self, tokens, sizes, capacity):
         mask = tokens != 0 if self.mask_zero else tf.sequence_mask(sizes, tf.shape(tokens)[1])
         output, h, c = self.rnn(self.embedding(tokens), mask=mask, training=False)
         last = tf.gather(output, sizes - 1, batch_dims=1)  # (batch, rnn_units)
         return ops.cast(self.dense(last), self.variable_dtype), (h, c)
 
-    def stepper(self):
+    def decode_step(self):
         cell, dtype = self.rnn.cell, self.compute_dtype
         kernel = tf.cast(tf.concat([cell.kernel, cell.recurrent_kernel], 0), dtype)
         bias = tf.cast(cell.bias, dtype)
-        logits_of = dense_stepper(self.dense)
+        logits_of = dense_step(self.dense)
 
         def step(token, slot, positions, cache):
             h, c = cache

@@ -60,7 +60,7 @@ class Seq2SeqTransformer(Model):
     """
 
     gives_logits = True
-    natural_input_shape = {"source": (None, None), "target": (None, None)}
+    default_input_shape = {"source": (None, None), "target": (None, None)}
 
     def __init__(
         self,
@@ -310,27 +310,27 @@ class Seq2SeqTransformer(Model):
 class _Decoding:
     """What `bigmodels.layers.generation` asks of a model: the decoder, for some given sources."""
 
-    never_drawn = Subwords.END  # Padding, unknown and start are no part of a translation.
+    num_reserved_ids = Subwords.END  # Padding, unknown and start are no part of a translation.
 
     def __init__(self, model, source):
         self.model, self.source = model, source
         self.context = model.max_length
 
-    def start(self, tokens, sizes, capacity):
+    def prefill(self, tokens, sizes, capacity):
         model = self.model
         context, context_mask = model.encode(self.source)
         x = model._embedded(tokens, training=False)
         caches = []
         for block in model.decoder_blocks:
-            x, cache = block.start(x, tokens != 0, capacity, context, context_mask)
+            x, cache = block.prefill(x, tokens != 0, capacity, context, context_mask)
             caches.append(cache)
         last = tf.gather(x, sizes - 1, batch_dims=1)  # (batch, embedding_dim)
         logits = model.token_embedding(model.decoder_norm(last), reverse=True)
         return logits, (context_mask[:, None], caches)
 
-    def stepper(self):
+    def decode_step(self):
         model = self.model
-        steps = [block.stepper() for block in model.decoder_blocks]
+        steps = [block.decode_step() for block in model.decoder_blocks]
         norm, dtype = model.decoder_norm, model.variable_dtype
         gamma, beta = (tf.cast(v, dtype) for v in (norm.gamma, norm.beta))
 

@@ -20,7 +20,7 @@ from bigmodels.layers import (
     PositionalEncoding,
     TransformerBlock,
 )
-from bigmodels.layers.cached_attention import dense_stepper
+from bigmodels.layers.cached_attention import dense_step
 from bigmodels.models.base import LanguageModel
 
 
@@ -148,22 +148,22 @@ class Transformer(LanguageModel):
         """The most tokens it can look at."""
         return self.max_length
 
-    def start(self, tokens, sizes, capacity):
+    def prefill(self, tokens, sizes, capacity):
         mask = tokens != 0
         x = self._embedded(tokens)
         x += self.position_encoding(x)
         caches = []
         for block in self.blocks:
-            x, cache = block.start(x, mask, capacity)
+            x, cache = block.prefill(x, mask, capacity)
             caches.append(cache)
         last = tf.gather(x, sizes - 1, batch_dims=1)  # (batch, embedding_dim)
         new = tf.ones((tf.shape(tokens)[0], capacity - tf.shape(tokens)[1]), "bool")
         logits = ops.cast(self.dense(self.norm(last)), self.variable_dtype)
         return logits, (tf.concat([mask, new], axis=1), caches)
 
-    def stepper(self):
-        steps = [block.stepper() for block in self.blocks]
-        logits_of = dense_stepper(self.dense, self.norm)
+    def decode_step(self):
+        steps = [block.decode_step() for block in self.blocks]
+        logits_of = dense_step(self.dense, self.norm)
 
         def step(token, slot, positions, cache):
             real, caches = cache  # Which slots hold, or will hold, more than padding.

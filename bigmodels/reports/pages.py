@@ -259,7 +259,7 @@ def save_drawn(stem, what):
         stem: Path without an ending.
         what: A matplotlib `Figure`, or a string.
     """
-    with atomic.whole(f"{stem}.txt" if isinstance(what, str) else f"{stem}.png") as temporary:
+    with atomic.atomic_path(f"{stem}.txt" if isinstance(what, str) else f"{stem}.png") as temporary:
         if isinstance(what, str):
             temporary.write_text(what, encoding="utf-8")
         else:

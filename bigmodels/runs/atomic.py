@@ -11,7 +11,7 @@ _LEFT_OVER = re.compile(r"\.\d+\.\S")
 
 
 @contextlib.contextmanager
-def whole(path):
+def atomic_path(path):
     """A name to write a file or directory under.
 
     What is written there becomes `path` when all went well, on the disk and not only in memory;
@@ -40,7 +40,7 @@ def whole(path):
 
 def write_text(path, text):
     """Write a text file, whole or not at all."""
-    with whole(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

@@ -40,7 +40,7 @@ class Checkpoints:
             about: What else, as JSON can hold it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with atomic.whole(self.path / f"{epoch:06d}-{step:08d}.npz") as temporary:
+        with atomic.atomic_path(self.path / f"{epoch:06d}-{step:08d}.npz") as temporary:
             kinds, native = {}, {}
             for name, array in arrays.items():
                 array = np.asarray(array)
@@ -55,7 +55,7 @@ class Checkpoints:
 
     def keep_best(self):
         """Keep the newest checkpoint beyond its time, as `best.npz`."""
-        with atomic.whole(self.path / "best.npz") as temporary:
+        with atomic.atomic_path(self.path / "best.npz") as temporary:
             shutil.copyfile(self._files()[-1], temporary)
 
     def newest(self, say=lambda line: None):

@@ -223,7 +223,7 @@ class RunDirectory:
 
     def save_model(self, model):
         """Write `model.keras`, whole or not at all."""
-        with atomic.whole(self.path / "model.keras") as temporary:
+        with atomic.atomic_path(self.path / "model.keras") as temporary:
             model.save(temporary)
 
     def read_json(self, name):
@@ -315,7 +315,7 @@ class RunDirectory:
         }
         if not arrays:
             return
-        with atomic.whole(self.path / "test_examples.npz") as temporary:
+        with atomic.atomic_path(self.path / "test_examples.npz") as temporary:
             np.savez_compressed(temporary, **arrays)
 
     def observations(self):

@@ -148,7 +148,7 @@ def load_data(config):
 
 
 def _check_installed():
-    with extras.needs("task: inpainting", "inpainting"):
+    with extras.require_extra("task: inpainting", "inpainting"):
         import skimage  # noqa: F401
 
 

@@ -143,7 +143,7 @@ def load_data(config):
 
 
 def _jiwer():
-    with extras.needs("task: speech_recognition", "speech"):
+    with extras.require_extra("task: speech_recognition", "speech"):
         return importlib.import_module("jiwer")
 
 

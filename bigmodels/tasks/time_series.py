@@ -141,7 +141,7 @@ def build_model(config, data):
         coverage=config.data.coverage,
         **settings,
     )
-    model.build(model.natural_input_shape)
+    model.build(model.default_input_shape)
     if model.linear_path:
         # Where least squares end: what is left to learn is the LSTM's correction.
         model.linear.kernel.assign(forecasts.linear_map(data).coefficients[:-1])
@@ -201,7 +201,7 @@ def measure(model, data, config, measured):
     begin, end = data.borders["train"]
     naive = forecasts.naive_error(data.values[begin:end], min(data.season, end - begin - 1))
 
-    @tf.function(input_signature=[tf.TensorSpec(model.natural_input_shape)])
+    @tf.function(input_signature=[tf.TensorSpec(model.default_input_shape)])
     def bounds(windows):
         return model.bounds(windows)
 
@@ -320,7 +320,7 @@ def settled(model, data, config):
 def describe(data):
     """The data in a few lines."""
     line, (_, end) = data.timeline, data.borders["test"]
-    made_up = sum(data.made_up.values())
+    imputed = sum(data.imputed.values())
     lines = {
         "rows": f"{len(data.values):,}, {line.text(0)} to {line.text(len(data.values) - 1)}, "
         f"{end:,} of them used",
@@ -330,8 +330,8 @@ def describe(data):
         "windows": ", ".join(f"{count:,} {split}" for split, count in data.sizes.items()),
         "window, horizon, season": f"{data.length}, {data.horizon}, {data.season} rows",
     }
-    if made_up:
-        each = ", ".join(f"{count:,} {split}" for split, count in data.made_up.items())
+    if imputed:
+        each = ", ".join(f"{count:,} {split}" for split, count in data.imputed.items())
         lines["missing values, never a target"] = each
     return lines
 

@@ -104,7 +104,7 @@ def build_model(config, data):
         max_length=config.data.max_length,
         pieces=data.subwords.pieces,
     )
-    model.build(model.natural_input_shape)
+    model.build(model.default_input_shape)
     return model
 
 
@@ -194,7 +194,7 @@ def rate(translations, references, keys=None):
 
 
 def _sacrebleu():
-    with extras.needs("task: translation", "translation"):
+    with extras.require_extra("task: translation", "translation"):
         import sacrebleu.metrics
     return sacrebleu.metrics
 

@@ -77,7 +77,7 @@ class Subwords:
         if vocab_size <= 4 + len(characters):
             return cls(characters)
         what = f"vocab_size: {vocab_size}, more than the text's {len(characters)} characters,"
-        with extras.needs(what, "translation"):
+        with extras.require_extra(what, "translation"):
             import tokenizers
         model = tokenizers.Tokenizer(tokenizers.models.BPE())
         model.pre_tokenizer = tokenizers.pre_tokenizers.Split(_CUT, "removed")

@@ -372,7 +372,7 @@ class _Search:
             | {"command": command},
             "trials": scored + rest,
         }
-        with atomic.whole(self.run.path / "model.keras") as temporary:
+        with atomic.atomic_path(self.run.path / "model.keras") as temporary:
             shutil.copyfile(pathlib.Path(best["run"]) / "model.keras", temporary)
         drawn = {
             "Settings and score": plots.parallel_coordinates(

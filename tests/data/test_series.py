@@ -121,7 +121,7 @@ def test_what_is_missing_is_named_or_filled_in(tmp_path):
         np.testing.assert_allclose(
             values, [0, 1, nan, 3, nan, nan, 6, nan, 8, nan, 100, 100, 100, 140], atol=1e-9
         )
-        assert data.made_up == {"train": 6, "validation": 1, "test": 0}
+        assert data.imputed == {"train": 6, "validation": 1, "test": 0}
         # Rows 4 and 5 are missing in both variables, row 2 and 7 in one.
         assert data.starts("train").tolist() == [2, 3, 6, 7]
         assert data.notes.left_out == {

@@ -23,7 +23,7 @@ TREES = {
 # Private names that are neither Keras' nor TensorFlow's: keras-tuner's, which setup.cfg holds to a
 # minor version, Python's, and what we set on objects other than `self`.
 OF_OTHERS = {"_compare", "_exit", "_ordered_ids", "_populate_next"}
-OF_OURS = {"_column", "_header", "_own_apply"}
+OF_OURS = {"_column", "_header", "_wrap_apply"}
 BATCH_NORM = keras.layers.BatchNormalization
 
 

@@ -274,7 +274,7 @@ def test_a_subclass_computes_its_own_attention(rng):
     np.testing.assert_allclose(ours(x, x), 2 * theirs(x, x), rtol=1e-5, atol=1e-5)
     norm = keras.layers.LayerNormalization()
     norm.build(SHAPE)
-    for go_on in (ours.stepper, ours.reader):
+    for go_on in (ours.decode_step, ours.reader):
         with pytest.raises(ValueError, match="Doubled has its own _compute_attention"):
             go_on(norm)
 
@@ -305,12 +305,12 @@ def test_token_by_token_it_is_what_a_call_gives(rng, kwargs):
 
     @tf.function
     def write():
-        cache, step, found = layer.start(norm(x)[:, :3], 7), layer.stepper(norm), []
+        cache, step, found = layer.prefill(norm(x)[:, :3], 7), layer.decode_step(norm), []
         for slot in range(3, 7):
             seen = (tf.range(7) <= slot)[None, None]
             y, cache = step(x[:, slot], layer.places(cache, slot), seen, cache)
             found.append(y)
-        read = layer.reader(norm)(x[:, 6], tf.ones((1, 1, 7), bool), layer.start(norm(x), 7))
+        read = layer.reader(norm)(x[:, 6], tf.ones((1, 1, 7), bool), layer.prefill(norm(x), 7))
         return tf.stack(found, 1), read
 
     found, read = write()

@@ -41,8 +41,8 @@ def test_cached_logits_are_those_of_the_whole_sequence(make, dtype, tolerance, r
 
     @tf.function
     def read():
-        logits, cache = model.start(prompts, sizes, 15)
-        step = model.stepper()
+        logits, cache = model.prefill(prompts, sizes, 15)
+        step = model.decode_step()
         found = tf.TensorArray("float32", 10).write(0, logits)
         for i in tf.range(9):
             tf.autograph.experimental.set_loop_options(parallel_iterations=1)
@@ -76,7 +76,7 @@ def test_padding_before_a_prompt_changes_nothing_where_padding_is_known():
             a = model.generate([[0, 0, 3, 4]], length=5, temperature=0)[0, 4:]
             b = model.generate([[3, 4]], length=5, temperature=0)[0, 2:]
             np.testing.assert_array_equal(a, b)
-        logits, _ = model.start(np.int32([[0, 0, 3, 4]]), np.int32([4]), 4)
+        logits, _ = model.prefill(np.int32([[0, 0, 3, 4]]), np.int32([4]), 4)
         wanted = model(np.int32([[0, 0, 3, 4]]))[:, -1]
         np.testing.assert_allclose(logits, wanted, atol=1e-5)
 

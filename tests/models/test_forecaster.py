@@ -36,7 +36,7 @@ def test_shapes_and_parameters(rng):
 
 def test_the_oldest_steps_are_for_the_linear_map_alone(rng):
     model = _forecaster(linear_path=False)
-    model.build(model.natural_input_shape)
+    model.build(model.default_input_shape)
     x = rng.normal(size=(6, 14)).astype("float32")  # Of which 14 % 4 fill no segment.
     changed = x.copy()
     changed[:, :2] += 1
@@ -48,7 +48,7 @@ def test_the_oldest_steps_are_for_the_linear_map_alone(rng):
 def test_what_the_lstm_writes_step_by_step(rng):
     """One window and variable by hand: read all segments, then ask for each of the horizon."""
     model = _forecaster(linear_path=False)
-    model.build(model.natural_input_shape)
+    model.build(model.default_input_shape)
     x = rng.normal(size=(4, 14)).astype("float32")  # Two windows of two variables.
     found = model._corrections(x, False)
     row, kind = 3, 1
@@ -196,7 +196,7 @@ def test_raw_windows_are_those_in_standard_units(rng):
 
 def test_bounds_are_saved(rng, tmp_path):
     model = _forecaster(means=(3.0, -7.0), scales=(2.0, 0.5))
-    model.build(model.natural_input_shape)
+    model.build(model.default_input_shape)
     model.widths.assign(rng.uniform(1, 2, (5, 2)))
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")

@@ -17,7 +17,7 @@ VOCABULARY = 4 + len(PIECES)
 @pytest.fixture
 def model(rng):
     model = Seq2SeqTransformer(VOCABULARY, 8, 2, 16, 0.1, num_layers=2, max_length=7, pieces=PIECES)
-    model.build(model.natural_input_shape)
+    model.build(model.default_input_shape)
     for weight in model.weights:  # So that it does not say the same whatever it reads.
         if "norm" not in weight.path:
             size = 0.3 if "embedding" in weight.path else 1.0
@@ -54,7 +54,7 @@ def test_decoding_with_a_cache_is_decoding_without(model, rng):
 @pytest.mark.thorough
 def test_beam_search_finds_what_trying_all_does(rng):
     model = Seq2SeqTransformer(6, 4, 1, 8, 0.0, max_length=4)
-    model.build(model.natural_input_shape)
+    model.build(model.default_input_shape)
     for weight in model.weights:
         if "norm" not in weight.path:
             weight.assign(rng.normal(0, 0.7, weight.shape))

@@ -10,14 +10,14 @@ from bigmodels.runs.directory import RunDirectory
 
 def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     atomic.write_text(tmp_path / "a.txt", "old")
-    with pytest.raises(OSError, match="full"), atomic.whole(tmp_path / "a.txt") as temporary:
+    with pytest.raises(OSError, match="full"), atomic.atomic_path(tmp_path / "a.txt") as temporary:
         temporary.write_text("half")
         raise OSError("full")
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.txt", "old")]
 
 
 def test_a_directory_is_written_whole_too(tmp_path):
-    with atomic.whole(tmp_path / "model") as temporary:
+    with atomic.atomic_path(tmp_path / "model") as temporary:
         (temporary / "inner").mkdir(parents=True)
         (temporary / "inner" / "file").write_text("x")
         assert not (tmp_path / "model").exists()

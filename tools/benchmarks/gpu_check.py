@@ -737,7 +737,7 @@ def writing_same(given):
     def greedy():
         tokens = model.generate(prompts, length=length, temperature=0)
         logits = np.array(model(tokens))
-        logits[..., : model.never_drawn] = -np.inf
+        logits[..., : model.num_reserved_ids] = -np.inf
         same = logits[:, 7:-1].argmax(-1) == tokens[:, 8:]
         yield {"row": "greedy, cached as uncached", "unit": "share alike", "ours": same.mean()}
 

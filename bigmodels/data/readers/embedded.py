@@ -98,7 +98,7 @@ def names():
 
 
 def _babel(module):
-    with extras.needs("dataset: dates and names come from Babel, which", "translation"):
+    with extras.require_extra("dataset: dates and names come from Babel, which", "translation"):
         return importlib.import_module(f"babel.{module}")
 
 
@@ -139,7 +139,7 @@ def elnino():
 
 
 def _statsmodels(name):
-    with extras.needs(f"dataset: {name!r}", "time_series"):
+    with extras.require_extra(f"dataset: {name!r}", "time_series"):
         package = importlib.resources.files("statsmodels")
     return package / "datasets" / name / f"{name}.csv"
 
@@ -166,7 +166,7 @@ def photos():
     Raises:
         ValueError: if scikit-image is not installed.
     """
-    with extras.needs("dataset: 'photos'", "inpainting"):
+    with extras.require_extra("dataset: 'photos'", "inpainting"):
         from skimage import data
     patches = {"train": [], "validation": [], "test": []}
     for label, name in enumerate(_PHOTOS):
@@ -207,7 +207,7 @@ def spoken_characters():
     Raises:
         ValueError: if captcha is not installed.
     """
-    with extras.needs("dataset: 'spoken_characters'", "speech"):
+    with extras.require_extra("dataset: 'spoken_characters'", "speech"):
         import captcha
     voices = {}
     for folder in (importlib.resources.files(captcha) / "data").iterdir():

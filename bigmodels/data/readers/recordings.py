@@ -189,7 +189,7 @@ def _one_channel(samples):
 
 def _by_soundfile(contents, coding=""):
     """As `decode_audio`, of whatever soundfile reads."""
-    with extras.needs("all but WAV files with PCM of 8 or 16 bits", "speech"):
+    with extras.require_extra("all but WAV files with PCM of 8 or 16 bits", "speech"):
         import soundfile
     try:
         with soundfile.SoundFile(io.BytesIO(contents)) as file:

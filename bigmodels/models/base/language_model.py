@@ -20,20 +20,20 @@ class LanguageModel(Model):
     """Logits of the next token at every position, and text that follows from them.
 
     A subclass has `vocab_size`, `vocabulary` (characters behind ids 2, 3, ..., or `None`), and says
-    how it reads: `start` and `stepper`, see `bigmodels.layers.generation`.
+    how it reads: `prefill` and `decode_step`, see `bigmodels.layers.generation`.
     """
 
     gives_logits = True
-    natural_input_shape = (None, None)
+    default_input_shape = (None, None)
     # The most tokens it can look at; `None` where there is no such limit.
     context = None
 
     @property
-    def never_drawn(self):
+    def num_reserved_ids(self):
         """How many of the first ids are not drawn: padding, and the unknown character."""
         return 1 if self.vocabulary is None else 2
 
-    def start(self, tokens, sizes, capacity):
+    def prefill(self, tokens, sizes, capacity):
         """Read prompts.
 
         Args:
@@ -46,14 +46,14 @@ class LanguageModel(Model):
         """
         raise NotImplementedError
 
-    def stepper(self):
+    def decode_step(self):
         """How it reads one more token of each, with weights prepared for it once.
 
         Returns:
             A function `step(token, slot, positions, cache)` to `(logits, cache)`: `token` is int32
             `(batch,)`, `slot` how many columns were read before, scalar int32, `positions` how
             many tokens of its sequence each comes after, int32 `(batch,)`, and `cache` is from
-            `start` or the last step; it may be overwritten.
+            `prefill` or the last step; it may be overwritten.
         """
         raise NotImplementedError
 
@@ -108,7 +108,7 @@ class LanguageModel(Model):
         stop_ids = self._stop_ids(stop)
         _check(length, temperature, seed, top_k, top_p, num_beams, length_penalty)
         if not self.built:
-            self.build(self.natural_input_shape)
+            self.build(self.default_input_shape)
         if num_beams is None:
             drawn = tokens, sizes, length, temperature, seed, top_k, top_p, stop_ids
             write = functools.partial(self._continued, *drawn)
@@ -341,7 +341,7 @@ class LanguageModel(Model):
                 if len(each) != 1 or each not in (self.vocabulary or ""):
                     raise ValueError(f"stop: {each!r} is no character of the model's vocabulary")
                 (each,) = Vocabulary(self.vocabulary).encode(each)
-            if not self.never_drawn <= each < self.vocab_size:
+            if not self.num_reserved_ids <= each < self.vocab_size:
                 raise ValueError(f"stop: {each!r} is no token that the model could draw")
             ids.append(int(each))
         return ids
