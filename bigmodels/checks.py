@@ -23,15 +23,6 @@ _OPEN, _CLOSE = "<bad input: ", " :bad input>"
 _CHUNK = 4096
 
 
-def shown(value):
-    """A value as a message shows it: on one line, of bearable length."""
-    try:
-        line = repr(value)
-    except (ValueError, RecursionError):  # A number of more digits than Python writes out.
-        line = f"a {type(value).__name__} too long to show"
-    return line if len(line) <= 200 else f"{line[:200]}..."
-
-
 @dataclasses.dataclass(frozen=True)
 class Spec:
     """What one array of a batch must be.

@@ -46,7 +46,7 @@ from bigmodels.models import CNN
 from bigmodels.reports.compare import compare
 from bigmodels.runs.checkpoint import Checkpoints
 from bigmodels.runs.directory import RunDirectory, plain
-from bigmodels.tasks.task import command_line, flat_settings, with_settings
+from bigmodels.tasks.settings import command_line, flat_settings, with_settings
 from tests.data.test_audio import WAV, wav
 from tests.test_hostile import JPEG, PIXELS, PNG, bmp, gif, png_of
 
@@ -380,9 +380,9 @@ TRANSFORMER = next(which for which in CONFIGS if which[1].model.__class__.__name
 
 def parsed(words):
     """The config that a command line of `bigmodels-train` asks for."""
-    with fresh("train") as cli:
+    with fresh("train"):
         flags.FLAGS(words)
-        values = command.training_settings(cli._CONFIG_FLAGS)
+        values = command.training_settings("train")
         return with_settings(tasks.get(flags.FLAGS.task).config(), values)
 
 
@@ -427,8 +427,9 @@ def _take_flags():
     found = [
         (module, flag)
         for module, own in flags.FLAGS.flags_by_module_dict().items()
-        if module.startswith("bigmodels.cli.") and module != command.__name__
+        if module.startswith("bigmodels.cli.")
         for flag in own
+        if flag.name not in ("json", "debug", "import")  # Those of every command.
     ]
     for _, flag in found:
         delattr(flags.FLAGS, flag.name)

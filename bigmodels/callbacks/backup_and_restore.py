@@ -73,6 +73,8 @@ class BackupAndRestore(distribute.Resumable):
         grace: Seconds from a signal after which the process ends without a new checkpoint, should
             the step, or the validation at the end of an epoch, take longer. `None` waits.
         verbose: Whether to say on stderr what happens.
+        replay: Whether `fit` brings its data to the next batch. `False` where it is given data that
+            begin there already, at what `find_position` said.
 
     Raises:
         ValueError: if an argument does not fit, or, when `fit` begins, a checkpoint does not.
@@ -88,8 +90,10 @@ class BackupAndRestore(distribute.Resumable):
         monitor=None,
         grace=None,
         verbose=1,
+        replay=True,
     ):
         super().__init__()
+        self.replay = replay
         if not backup_dir:
             raise ValueError(
                 f"backup_dir: {backup_dir!r}, expected a directory. Empty `backup_dir` argument "
@@ -116,7 +120,7 @@ class BackupAndRestore(distribute.Resumable):
         self._stored, self._before, self._alarm = None, {}, None
         self._looked, self._others = False, None
 
-    def look(self, model):
+    def find_position(self, model):
         """Read the newest checkpoint, for who wants to know before `fit` where it will begin.
 
         Args:
@@ -165,17 +169,17 @@ class BackupAndRestore(distribute.Resumable):
         return f"backup_dir: {str(self.checkpoints.path)!r} holds checkpoints that were written"
 
     def restore(self, model):
-        """Put the weights, optimizers and random states back that `look` has found, without `fit`.
+        """Put back what `find_position` has found: weights, optimizers, random states.
 
         Args:
-            model: As for `look`.
+            model: As for `find_position`.
         """
         if self._stored is not None:
             distribute.set_state(model, self._state_for(model), None)
 
     def find(self, model, others, initial_epoch, data):
         if not self._looked:
-            self.look(model)
+            self.find_position(model)
         self._looked = False
         self._others, self._data = others, data
         if self._stored is None:

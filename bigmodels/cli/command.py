@@ -15,6 +15,7 @@ from absl import flags
 from absl import logging as absl_logging
 
 from bigmodels import tasks
+from bigmodels.tasks import settings as task_settings
 
 USAGE_ERROR = 2
 # The variable in which bigmodels-launch tells the workers the command that started them all.
@@ -25,11 +26,12 @@ _SUBCOMMAND = []
 flags.DEFINE_bool("json", False, "Print the result as JSON on a terminal too, as in a pipe.")
 flags.DEFINE_bool("debug", False, "Show the traceback of an error, and TensorFlow's own log.")
 
-# What people type who have used other programs.
-_OTHER_NAMES = {"lr": "learning_rate", "bs": "batch_size", "output_dir": "workdir"}
+flags.DEFINE_list(
+    "import", [], "Modules of your own to import, which register tasks, sources, models or metrics."
+)
 
 # `--verbosity` is absl's own.
-_COMMON = {"Messages": ("json", "verbosity", "debug")}
+_COMMON = {"Your own code": ("import",), "Messages": ("json", "verbosity", "debug")}
 _VERBOSITY_HELP = "From 0 on TensorFlow's own log is shown; -1 by default."
 
 
@@ -64,7 +66,7 @@ def run(main, doc, topics, takes_command=False, takes_words=False):
             rest = flags.FLAGS(sys.argv)[1:]
         except flags.Error as error:
             where = "; the command goes after --" if takes_command and own == sys.argv[1:] else ""
-            usual = _OTHER_NAMES.get(getattr(error, "flagname", None))
+            usual = task_settings.OTHER_NAMES.get(getattr(error, "flagname", None))
             if usual in flags.FLAGS:
                 error, where = f"--{error.flagname} is called --{usual}", ""
             fail(name, f"{error}{where}")
@@ -79,6 +81,8 @@ def run(main, doc, topics, takes_command=False, takes_words=False):
         out = sys.stdout
         # Whatever a library prints goes to stderr: stdout carries the answer alone.
         with contextlib.redirect_stdout(sys.stderr):
+            for module in flags.FLAGS["import"].value:
+                tasks.import_module(module)
             arguments = [rest] if takes_words else []
             main(Output(out), *arguments)
     except (FloatingPointError, MemoryError, TimeoutError) as error:
@@ -137,7 +141,8 @@ def next_command(name, *arguments):
         *arguments: Its flags.
     """
     words = [*_program()[:-1], name] if len(_program()) > 1 else [f"bigmodels-{name}"]
-    return shlex.join([*words, *arguments])
+    imports = [f"--import={','.join(tasks.imported())}"] if tasks.imported() else []
+    return shlex.join([*words, *imports, *arguments])
 
 
 class Output:
@@ -226,11 +231,41 @@ def settings(pairs):
     return result
 
 
-def training_settings(names):
+_DEFINE = {
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    bool: flags.DEFINE_bool,
+    str: flags.DEFINE_string,
+}
+
+
+def define_settings(command, topics):
+    """Define a flag for each setting that every task has, and those about what is trained and how.
+
+    Args:
+        command: "train" or "tune".
+        topics: Heading to names of the command's other flags.
+
+    Returns:
+        `topics` with the new flags in them.
+    """
+    flags.DEFINE_string("task", None, f"What to train: {', '.join(tasks.names())}.")
+    flags.DEFINE_integer(
+        "devices", None, "Logical CPU devices to make, to try mirrored.", lower_bound=1
+    )
+    flags.DEFINE_integer("worker", None, "Which of --workers this process is, from 0.")
+    topics = {topic: [*names] for topic, names in topics.items()}
+    for name, (_, kind, about) in task_settings.flags_of(command).items():
+        _DEFINE[kind](name, None, task_settings.with_choices(about))
+        topics[about["topic"]].append(name)
+    return topics
+
+
+def training_settings(command):
     """What the flags of a training say; makes the devices that they ask for.
 
     Args:
-        names: Of the flags that are settings of every task.
+        command: "train" or "tune".
 
     Returns:
         `{setting: value}`, those of `--set` among them.
@@ -242,10 +277,11 @@ def training_settings(names):
     for name in ("task", "workdir"):
         if not given[name].value:
             raise ValueError(f"{name}: give --{name}=...")
-    values = {n: given[n].value for n in names if given[n].value is not None}
-    if "learning_rate" in given and given.learning_rate is not None:
-        values["optimizer.learning_rate"] = given.learning_rate
-    values |= settings(given.set)
+    values = {
+        setting: given[flag].value
+        for flag, (setting, _, _) in task_settings.flags_of(command).items()
+        if given[flag].value is not None
+    } | settings(given.set)
     tasks.get(given.task)
     if given.devices:
         from bigmodels import distribute
@@ -264,6 +300,7 @@ def _help(topics):
 
 
 def _flag_help(flag):
+    """A flag's lines in `--help`."""
     default = "" if flag.default in (None, [], "", False) else f" (default: {flag.default})"
     # absl adds a line on repeating an option.
     text, _, repeated = flag.help.partition(";\n")
@@ -271,9 +308,25 @@ def _flag_help(flag):
     if flag.name == "verbosity":
         text = _VERBOSITY_HELP
     name = f"  --{flag.name}" + ("" if flag.boolean else "=...")
-    indent = 22 * " "
-    first = name + "  " if len(name) > len(indent) - 2 else name.ljust(len(indent))
-    return textwrap.wrap(text, _WIDTH, initial_indent=first, subsequent_indent=indent)
+    return explained(name, text)
+
+
+def explained(name, text, column=22):
+    """A name and what it means, in lines of bearable width.
+
+    Args:
+        name: With what stands before it.
+        text: What it means.
+        column: Where the text begins.
+
+    Returns:
+        A list of lines.
+    """
+    indent = column * " "
+    first = name + "  " if len(name) > column - 2 else name.ljust(column)
+    return textwrap.wrap(
+        text, _WIDTH, initial_indent=first, subsequent_indent=indent, break_long_words=False
+    ) or [name]
 
 
 def fail(name, error):

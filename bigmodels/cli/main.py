@@ -6,11 +6,11 @@
 `python -m bigmodels train ...` does the same, and so does the program `bigmodels-train`.
 """
 
-import difflib
 import sys
 
 from bigmodels import __version__
 from bigmodels.cli import command
+from bigmodels.messages import did_you_mean
 
 # The first line of each module. They define the same flags, so only one can be imported.
 COMMANDS = {
@@ -35,6 +35,5 @@ def run():
     elif name == "--version":
         print(__version__)
     else:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(name, COMMANDS)
         command.fail("bigmodels", f"{name!r} is not one of {', '.join(COMMANDS)}{hint}")

@@ -46,6 +46,9 @@ flags.DEFINE_float("threshold", None, "Least score of an object that counts; 0.3
 flags.DEFINE_string("mask", None, "An image of the input's size, light where it is to be filled.")
 flags.DEFINE_string("box", None, "Instead of a mask: what to fill, as TOP,LEFT,HEIGHT,WIDTH.")
 flags.DEFINE_integer("seed", None, "Same seed, same text or images; 0 by default.")
+flags.DEFINE_multi_string(
+    "set", [], "NAME=VALUE, any other option of the task's predict, such as a task of your own has."
+)
 
 _TEXT = (
     "prompt",
@@ -60,7 +63,7 @@ _TEXT = (
 _OPTIONS = ("input", *_TEXT, "count", "output", "threshold", "mask", "box", "seed")
 
 _TOPICS = {
-    "What": ("workdir", "input", "seed"),
+    "What": ("workdir", "input", "seed", "set"),
     "Text generation and translation": _TEXT,
     "Image generation": ("count", "output"),
     "Object detection": ("threshold",),
@@ -75,7 +78,8 @@ def main(write):
         raise ValueError("workdir: give --workdir=...")
     from bigmodels.commands.predict import predict
 
-    for item in predict(given.workdir, **{name: given[name].value for name in _OPTIONS}):
+    options = {name: given[name].value for name in _OPTIONS} | command.settings(given.set)
+    for item in predict(given.workdir, **options):
         write(item if isinstance(item, str) else command.to_json(item))
 
 

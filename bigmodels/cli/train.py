@@ -15,53 +15,12 @@ from absl import flags
 from bigmodels import tasks
 from bigmodels.cli import command
 
-flags.DEFINE_string("task", None, f"What to train: {', '.join(tasks.NAMES)}.")
 flags.DEFINE_string("workdir", None, "The run's directory.")
-flags.DEFINE_string(
-    "dataset",
-    None,
-    "A TFDS name, or your own files (--list names the kinds); the embedded set by default.",
-)
-flags.DEFINE_string("data_dir", None, "Where TFDS finds prepared sets, else TFDS_DATA_DIR.")
-flags.DEFINE_integer("epochs", None, "Passes over the training data; the task's by default.")
-flags.DEFINE_integer("batch_size", None, "The global batch; the task's by default.")
-flags.DEFINE_float("learning_rate", None, "The highest learning rate; the task's by default.")
-flags.DEFINE_integer("seed", None, "Behind everything random; 0 by default.")
-flags.DEFINE_string(
-    "strategy", None, "auto, one_device, mirrored, multi_worker or tpu; auto by default."
-)
 flags.DEFINE_list(
     "workers", [], "host:port of every worker, chief first, where TF_CONFIG or Slurm name none."
 )
-flags.DEFINE_integer("worker", None, "Which of --workers this process is, from 0.")
-flags.DEFINE_string(
-    "precision", None, "float32, mixed_bfloat16, mixed_float16 or auto; float32 by default."
-)
-flags.DEFINE_string("jit_compile", None, "auto, true or false; auto by default.")
-flags.DEFINE_bool(
-    "deterministic", None, "The same bits each time on a GPU too, where it costs speed."
-)
-flags.DEFINE_integer(
-    "devices", None, "Logical CPU devices to make, to try mirrored.", lower_bound=1
-)
-flags.DEFINE_string("init_from", None, "A run whose weights to start from.")
 flags.DEFINE_multi_string(
     "set", [], "NAME=VALUE, any setting of the task, for example model.dense_units=256."
-)
-
-flags.DEFINE_integer(
-    "save_freq", None, "Steps between checkpoints, beside those at the ends of epochs."
-)
-flags.DEFINE_float(
-    "grace",
-    None,
-    "Seconds from SIGTERM or Ctrl-C after which the process ends without a new checkpoint, should "
-    "the step at hand take longer; it waits by default.",
-)
-flags.DEFINE_bool(
-    "skip_bad_batches",
-    None,
-    "Leave out batches whose loss or gradients are NaN or infinite, which else end the training.",
 )
 flags.DEFINE_string(
     "profile",
@@ -74,41 +33,20 @@ flags.DEFINE_bool(
     "Say what the training would take (parameters, arithmetic, memory, time), and do nothing.",
 )
 flags.DEFINE_bool(
-    "list", False, "Show all tasks, data sets and models; with --task that task's settings."
+    "list", False, "Show all tasks, data sets and models; with --task what each setting means."
 )
 
-_CONFIG_FLAGS = (
-    "dataset",
-    "data_dir",
-    "epochs",
-    "batch_size",
-    "seed",
-    "strategy",
-    "precision",
-    "jit_compile",
-    "deterministic",
-    "init_from",
-    "save_freq",
-    "grace",
-    "skip_bad_batches",
+_TOPICS = command.define_settings(
+    "train",
+    {
+        "What": ("task", "workdir", "set", "list"),
+        "Data": (),
+        "Training": (),
+        "Stopping and going on": (),
+        "Speed": ("dry_run", "profile"),
+        "Devices and machines": ("devices", "workers", "worker"),
+    },
 )
-
-_TOPICS = {
-    "What": ("task", "workdir", "init_from", "set", "list"),
-    "Data": ("dataset", "data_dir", "batch_size"),
-    "Training": (
-        "epochs",
-        "learning_rate",
-        "seed",
-        "precision",
-        "jit_compile",
-        "deterministic",
-        "skip_bad_batches",
-    ),
-    "Stopping and going on": ("save_freq", "grace"),
-    "Speed": ("dry_run", "profile"),
-    "Devices and machines": ("strategy", "devices", "workers", "worker"),
-}
 
 
 def main(write):
@@ -117,7 +55,7 @@ def main(write):
     if given.list:
         write(_listing(given.task, command.settings(given.set)))
         return
-    values = command.training_settings(_CONFIG_FLAGS)
+    values = command.training_settings("train")
     from bigmodels.commands.train import train
 
     result = train(
@@ -159,10 +97,10 @@ def _listing(task, chosen):
     from bigmodels.commands.catalogue import catalogue, settings
 
     if task:
-        lines = [f"Settings of {task}, for --set NAME=VALUE:"]
-        for name, value in settings(task, chosen).items():
-            shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
-            lines.append(f"  {name}={shown}")
+        lines = [f"Settings of {task}, for --set NAME=VALUE:", ""]
+        for name, (value, meaning) in settings(task, chosen).items():
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else value
+            lines += command.explained(f"  {name}={text}", meaning, 34)
         return "\n".join(lines)
     lines = []
     for kind, rows in catalogue().items():

@@ -12,17 +12,9 @@ import os
 
 from absl import flags
 
-from bigmodels import tasks
 from bigmodels.cli import command
 
-flags.DEFINE_string("task", None, f"What to train: {', '.join(tasks.NAMES)}.")
 flags.DEFINE_string("workdir", None, "The search's directory; its trials are runs in trials/.")
-flags.DEFINE_string(
-    "dataset",
-    None,
-    "A TFDS name, or your own files, as for bigmodels-train; the embedded set by default.",
-)
-flags.DEFINE_string("data_dir", None, "Where TFDS finds prepared sets, else TFDS_DATA_DIR.")
 flags.DEFINE_string("tuner", "random", "random, hyperband, bayesian or grid.")
 flags.DEFINE_integer(
     "trials",
@@ -39,22 +31,6 @@ flags.DEFINE_string(
     "What to go by, for example validation.accuracy; the task's by default. Never the test split.",
 )
 flags.DEFINE_string("direction", None, "min or max; by default as the objective's name says.")
-flags.DEFINE_integer(
-    "early_stopping", None, "Stop a trial after so many epochs without a lower validation loss."
-)
-flags.DEFINE_integer(
-    "epochs", None, "Passes over the training data, with hyperband at most; the task's by default."
-)
-flags.DEFINE_integer("batch_size", None, "The global batch; the task's by default.")
-flags.DEFINE_integer("seed", None, "Behind everything random, the search too; 0 by default.")
-flags.DEFINE_string("strategy", None, "auto, one_device, mirrored or tpu; auto by default.")
-flags.DEFINE_string(
-    "precision", None, "float32, mixed_bfloat16, mixed_float16 or auto; float32 by default."
-)
-flags.DEFINE_string("jit_compile", None, "auto, true or false; auto by default.")
-flags.DEFINE_integer(
-    "devices", None, "Logical CPU devices to make, to try mirrored.", lower_bound=1
-)
 flags.DEFINE_multi_string(
     "set", [], "NAME=VALUE, a setting of all trials, which is then not searched."
 )
@@ -64,22 +40,10 @@ flags.DEFINE_list(
     "host:port of every process, the one that hands out trials first, where TF_CONFIG"
     " or Slurm name none.",
 )
-flags.DEFINE_integer("worker", None, "Which of --workers this process is, from 0.")
 flags.DEFINE_float(
     "timeout", 120, "Seconds without a sign of life after which another process counts as lost."
 )
 
-_CONFIG_FLAGS = (
-    "dataset",
-    "data_dir",
-    "early_stopping",
-    "epochs",
-    "batch_size",
-    "seed",
-    "strategy",
-    "precision",
-    "jit_compile",
-)
 _SEARCH_FLAGS = (
     "tuner",
     "trials",
@@ -91,19 +55,22 @@ _SEARCH_FLAGS = (
     "timeout",
 )
 
-_TOPICS = {
-    "What": ("task", "workdir", "set"),
-    "Data": ("dataset", "data_dir", "batch_size"),
-    "Search": ("tuner", "trials", "hours", "objective", "direction", "early_stopping"),
-    "Training": ("epochs", "seed", "precision", "jit_compile"),
-    "Devices and machines": ("strategy", "devices", "workers", "worker", "timeout"),
-}
+_TOPICS = command.define_settings(
+    "tune",
+    {
+        "What": ("task", "workdir", "set"),
+        "Data": (),
+        "Search": ("tuner", "trials", "hours", "objective", "direction"),
+        "Training": (),
+        "Devices and machines": ("devices", "workers", "worker", "timeout"),
+    },
+)
 
 
 def main(write):
     """Search as the flags say."""
     given = flags.FLAGS
-    values = command.training_settings(_CONFIG_FLAGS)
+    values = command.training_settings("tune")
     from bigmodels.tuning.tune import tune
 
     options = {name: given[name].value for name in _SEARCH_FLAGS}

@@ -3,19 +3,9 @@
 import inspect
 
 from bigmodels import models, tasks
+from bigmodels.data import readers
 from bigmodels.data.readers import embedded
-from bigmodels.tasks.task import flat_settings, with_settings
-
-_OTHER_DATASETS = {
-    "NAME": "any set of TensorFlow Datasets of the task's kind, such as fashion_mnist",
-    "images:DIR": "your images, one folder per class",
-    "coco:DIR": "your images with boxes, in the JSON form of COCO",
-    "text:FILE": "your text, or text:DIR: all .txt files below it",
-    "pairs:FILE": "your pairs: a source, a tab and its translation a line; .csv, .jsonl; FILE,FILE",
-    "tub:DIR": "your recording of driving, a Donkeycar tub, version 2",
-    "csv:FILE": "your measurements, a column of times and columns of numbers",
-    "audio:DIR": "your recordings, one folder per word, or with a table such as metadata.csv",
-}
+from bigmodels.tasks.settings import flat_settings, meanings, with_settings
 
 
 def catalogue():
@@ -25,9 +15,10 @@ def catalogue():
         `{"tasks": {name: line}, "datasets": {name: line}, "models": {name: line}}`.
     """
     return {
-        "tasks": {name: tasks.get(name).summary for name in tasks.NAMES},
+        "tasks": {name: tasks.get(name).summary for name in tasks.names()},
         "datasets": {name: _first_line(load) for name, load in embedded.ALL.items()}
-        | _OTHER_DATASETS,
+        | {"NAME": "any set of TensorFlow Datasets of the task's kind, such as fashion_mnist"}
+        | {source.form: source.summary for source in readers.sources()},
         "models": {name: _first_line(getattr(models, name)) for name in models.__all__},
     }
 
@@ -40,12 +31,14 @@ def settings(task, chosen=None):
         chosen: Settings that decide which others there are, such as `{"model.kind": "dense"}`.
 
     Returns:
-        `{dotted name: value}`.
+        `{dotted name: (value, what it means and may be)}`.
 
     Raises:
         ValueError: naming a task or setting that there is not.
     """
-    return flat_settings(with_settings(tasks.get(task).config(), chosen or {}))
+    config = with_settings(tasks.get(task).config(), chosen or {})
+    values, lines = flat_settings(config), meanings(config)
+    return {name: (value, lines[name]) for name, value in values.items()}
 
 
 def _first_line(what):

@@ -3,7 +3,7 @@
 from bigmodels.data.notes import noted
 from bigmodels.evaluation import intervals
 from bigmodels.runs.directory import RunDirectory
-from bigmodels.tasks.task import with_settings
+from bigmodels.tasks.settings import with_settings
 
 _CHANGEABLE = ("dataset", "data_dir", "batch_size", "data", "judge_steps")
 
@@ -37,6 +37,6 @@ def evaluate(workdir, settings=None):
             f"dataset: {config.dataset!r} has the classes {', '.join(found)}, but the run was "
             f"trained for {', '.join(wanted)}"
         )
-    splits, observed, _ = task.measure_splits(model, data, config)
+    splits, observed, _ = task.evaluate_splits(model, data, config)
     measured = splits | intervals.summary(observed, config.seed)
     return result | {"dataset": config.dataset} | noted(data) | measured

@@ -13,9 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 from bigmodels import extras
+from bigmodels.messages import check_choice
 from bigmodels.runs import atomic
 from bigmodels.runs.directory import RunDirectory
-from bigmodels.tasks.task import check_choice
 
 # What an exported file may differ from Keras by, relative to the largest value if that is over 1:
 # the runtimes add up in other orders. Pixels may be rounded the other way.
@@ -56,9 +56,9 @@ def export(workdir, format="saved_model", output=None, signature=None):
     task, config = run.load_config()
     model = run.load_model()
     _use_plain_arithmetic(model)
-    signatures, metadata = task.serving(model, config)
-    signatures = _choose(signatures, format, signature)
-    metadata = {"task": task.name, **metadata}
+    predictor = task.predictor(model, config)
+    signatures = _choose(predictor.signatures(), format, signature)
+    metadata = {"task": task.name, **predictor.metadata()}
     path = _target(run.path, default, output)
     with atomic.atomic_path(path) as temporary:
         try:

@@ -1,7 +1,5 @@
 """Use a trained run: on images, texts, recordings and series, or to make new ones."""
 
-import inspect
-
 from bigmodels.runs.directory import RunDirectory
 
 
@@ -24,9 +22,5 @@ def predict(workdir, **options):
     """
     run = RunDirectory(workdir)
     task, config = run.load_config()
-    given = {name: value for name, value in options.items() if value is not None}
-    takes = [*inspect.signature(task.predict).parameters][2:]
-    for name in given:
-        if name not in takes:
-            raise ValueError(f"{name}: {task.name} takes only {', '.join(takes)}")
-    return task.predict(run.load_model(), config, **given)
+    given = task.predictor.read_options(options, task.name)
+    return task.predictor(run.load_model(), config).predict(**given)

@@ -5,26 +5,25 @@ import dataclasses
 import hashlib
 import itertools
 import unicodedata
-from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
-from bigmodels.checks import shown
+from bigmodels.data import readers
 from bigmodels.data.notes import Notes
 from bigmodels.data.pipeline import evaluation_batches, training_batches
-from bigmodels.data.readers import audio_files, embedded, tfds
+from bigmodels.data.readers import embedded, tfds
 from bigmodels.data.readers.recordings import MAX_SECONDS, resampled, without_end
-from bigmodels.data.splits import stratified_split
+from bigmodels.data.splits import SPLITS, Splits, stratified_split
 from bigmodels.data.text import note_unknown
 from bigmodels.layers.log_mel import hop_length
+from bigmodels.messages import short_repr
 from bigmodels.tokenizers import Vocabulary
 
 # Batches are padded to a multiple of it: fewer shapes to compile for.
 _WIDTH_SECONDS = 0.25
 # All are held in memory, two bytes a sample.
 _MAX_SAMPLES = 1 << 31
-_SPLITS = ("train", "validation", "test")
 _SPEAKER = "speaker:"
 
 
@@ -85,21 +84,16 @@ class AudioAugmentation:
         return tf.where(end, 2.0**-15, varied)
 
 
-@dataclasses.dataclass(frozen=True)
-class AudioData:
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class AudioData(Splits):
     """Recordings ready for `fit`: samples `(batch, time)` and character ids `(batch, length)`.
 
     Both are padded with zeros at the end.
 
-    Attributes:
-        name: What was loaded.
+    Attributes (and those of `Splits`):
         train: Shuffled, varied batches; each iteration is another epoch.
-        train_from: Function from an epoch's number to the endless stream of epochs from there on,
-            the same every time: for `fit(data.train_from(0), steps_per_epoch=...)`.
         train_sample: As many training recordings as there are for validation, as evaluation sees
             them.
-        validation: Batches in order.
-        test: Batches in order.
         sizes: Number of recordings of each split.
         seconds: How long those of each split last together.
         names: What each recording of a split is called, in order.
@@ -107,23 +101,14 @@ class AudioData:
         speakers: Who speaks in each split, if that is known: names in order.
         sample_rate: Samples a second.
         vocabulary: A `Vocabulary` fitted on the training transcripts only.
-        notes: What was left out and how the rest was understood, a `Notes`.
     """
 
-    name: str
-    train: tf.data.Dataset
-    train_from: Callable
-    train_sample: tf.data.Dataset
-    validation: tf.data.Dataset
-    test: tf.data.Dataset
-    sizes: dict
     seconds: dict
     names: dict
     transcripts: dict
     speakers: dict
     sample_rate: int
     vocabulary: Vocabulary
-    notes: Notes = dataclasses.field(default_factory=Notes)
 
 
 def clean_transcript(text):
@@ -184,7 +169,7 @@ def load_audio(
     frames = hop_length(sample_rate) * stack
     _note_changes(splits, sample_rate, notes)
     splits = _all_prepared(splits, sample_rate, frames, name, skip_bad_files, notes)
-    transcripts = {w: [each.transcript for each in splits[w]] for w in _SPLITS}
+    transcripts = {w: [each.transcript for each in splits[w]] for w in SPLITS}
     vocabulary = Vocabulary.fit("".join(transcripts["train"]))
     for which in ("validation", "test"):
         said = "".join(transcripts[which])
@@ -192,9 +177,9 @@ def load_audio(
     longest = max(len(text) for texts in transcripts.values() for text in texts)
     batches = {
         w: _Batches(splits[w], vocabulary, longest, sample_rate, frames, augmentation)
-        for w in _SPLITS
+        for w in SPLITS
     }
-    sizes = {w: len(splits[w]) for w in _SPLITS}
+    sizes = {w: len(splits[w]) for w in SPLITS}
     train, train_from = training_batches(
         tf.data.Dataset.range(sizes["train"]), sizes["train"], batch_size, seed, batches["train"]
     )
@@ -210,12 +195,12 @@ def load_audio(
         validation=in_order("validation", sizes["validation"]),
         test=in_order("test", sizes["test"]),
         sizes=sizes,
-        seconds={w: sum(len(each.samples) for each in splits[w]) / sample_rate for w in _SPLITS},
-        names={w: [each.name for each in splits[w]] for w in _SPLITS},
+        seconds={w: sum(len(each.samples) for each in splits[w]) / sample_rate for w in SPLITS},
+        names={w: [each.name for each in splits[w]] for w in SPLITS},
         transcripts=transcripts,
         speakers={
             w: sorted({each.speaker for each in splits[w] if each.speaker is not None})
-            for w in _SPLITS
+            for w in SPLITS
         },
         sample_rate=sample_rate,
         vocabulary=vocabulary,
@@ -269,13 +254,14 @@ def _least(text, frames):
 
 def _source(name, data_dir, word_folder, skip_bad_files, notes):
     """Recordings, or a dict of them by split where the set brings one."""
-    kind, _, where = name.partition(":")
     if name in embedded.SPEECH:
         return embedded.SPEECH[name]()
-    if kind == "audio":
-        return audio_files.audio_folder(where, word_folder, skip_bad_files, notes)
+    if files := readers.find("recordings", name):
+        source, where = files
+        options = {"word_folder": word_folder, "skip_bad_files": skip_bad_files, "notes": notes}
+        return source.read(where, **options)
     if embedded.is_known(name):
-        raise ValueError(f"dataset: {name!r} is not recordings; give audio:DIR or a name")
+        raise readers.refusal("recordings", name, "recordings")
     return tfds.audio_dataset(name, data_dir)
 
 
@@ -312,13 +298,13 @@ def _cut(source, name, split, notes):
                 "split off validation and test"
             )
         rows = _random_split(everything)
-        found = {w: [everything[i] for i in rows[w]] for w in _SPLITS}
+        found = {w: [everything[i] for i in rows[w]] for w in SPLITS}
     return _without_doubles(found, name, notes)
 
 
 def _completed(splits, name, notes):
     """Splits, of which those that are not given are cut from the training's, a tenth each."""
-    missing = [which for which in _SPLITS if which not in splits]
+    missing = [which for which in SPLITS if which not in splits]
     if not missing:
         return splits
     everything = splits["train"]
@@ -328,7 +314,7 @@ def _completed(splits, name, notes):
             f"to split off {' and '.join(missing)}"
         )
     rows = _random_split(everything)
-    kept = [i for which in _SPLITS if which not in missing for i in rows[which]]
+    kept = [i for which in SPLITS if which not in missing for i in rows[which]]
     found = splits | {which: [everything[i] for i in rows[which]] for which in missing}
     notes.say(f"audio: a tenth of train each is cut off for {' and '.join(missing)}.")
     return found | {"train": [everything[i] for i in sorted(kept)]}
@@ -393,7 +379,7 @@ def _note_changes(splits, sample_rate, notes):
     if changed:
         notes.say(
             f"audio: {len(changed):,} transcripts are written in lower case, with single spaces; "
-            f"the first is {shown(changed[0])}."
+            f"the first is {short_repr(changed[0])}."
         )
 
 

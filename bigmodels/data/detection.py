@@ -2,20 +2,18 @@
 
 import dataclasses
 import os
-from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from bigmodels.data import files
-from bigmodels.data.names import did_you_mean
+from bigmodels.data import files, readers
+from bigmodels.data.names import unknown_name
 from bigmodels.data.notes import Notes
 from bigmodels.data.pipeline import evaluation_batches, training_batches
-from bigmodels.data.readers import coco, embedded
-from bigmodels.data.splits import stratified_split
+from bigmodels.data.readers import embedded
+from bigmodels.data.splits import SPLITS, Splits, stratified_split
 
-_SPLITS = ("train", "validation", "test")
 _FEWEST = 10  # Images from which validation and test are split off.
 # Images whose pixels together take no more are held in memory; others are read in their turn.
 _HELD_BYTES = 1 << 29
@@ -23,42 +21,28 @@ _HELD_BYTES = 1 << 29
 _LEFT = 0.3
 
 
-@dataclasses.dataclass(frozen=True)
-class DetectionData:
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class DetectionData(Splits):
     """Images with boxes ready for `fit`: floats in [0, 1], and objects `(batch, most, 5)`.
 
     A row of objects is left, top, right, bottom in pixels of the images (Keras' "xyxy") and the
     number of the class; images with fewer than the most are filled up with rows of class -1.
 
-    Attributes:
-        name: What was loaded.
+    Attributes (and those of `Splits`):
         train: Shuffled, augmented batches; each iteration is another epoch.
-        train_from: Function from an epoch's number to the endless stream of epochs from there on,
-            the same every time: for `fit(data.train_from(0), steps_per_epoch=...)`.
         train_sample: As many training images as there are for validation, as evaluation sees them.
-        validation: Batches in order.
-        test: Batches in order.
         sizes: Number of images of each split.
         image_shape: `(height, width, channels)`.
         class_names: One name a class, in the order of their numbers.
         class_counts: Number of objects of each class, `(classes,)`, for each split.
         objects: For each split, in order, float32 `(n, 6)` an image: a row as above for each
             object, and 1 if it is a crowd of them, which is no target, and no mistake to find.
-        notes: What was left out and how the rest was understood, a `Notes`.
     """
 
-    name: str
-    train: tf.data.Dataset
-    train_from: Callable
-    train_sample: tf.data.Dataset
-    validation: tf.data.Dataset
-    test: tf.data.Dataset
-    sizes: dict
     image_shape: tuple
     class_names: list
     class_counts: dict
     objects: dict
-    notes: Notes = dataclasses.field(default_factory=Notes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +144,7 @@ def load_detection(
         if value < 1:
             raise ValueError(f"{argument}: {value!r}, expected a positive integer")
     splits, read, shape, class_names = _source(name, image_size, max_objects, skip_bad_files, notes)
-    objects = {split: splits[split][1] for split in _SPLITS}
+    objects = {split: splits[split][1] for split in SPLITS}
     counts = {}
     for split, rows in objects.items():
         classes = np.concatenate([row[row[:, 5] == 0, 4] for row in rows]).astype(int)
@@ -168,7 +152,7 @@ def load_detection(
         if not counts[split].any():
             raise ValueError(f"dataset: {name!r} has no object for {split}")
     most = max(int((row[:, 5] == 0).sum()) for rows in objects.values() for row in rows)
-    sizes = {split: len(objects[split]) for split in _SPLITS}
+    sizes = {split: len(objects[split]) for split in SPLITS}
 
     def elements(split):
         images, rows = splits[split]
@@ -230,21 +214,18 @@ def _source(name, image_size, max_objects, skip_bad_files, notes):
     `splits` maps each split to `(images, objects)`. The images are pixels, or, for more than memory
     should hold, what `read` makes an image of; `read` is then not `None`.
     """
-    kind, _, where = name.partition(":")
     if name in embedded.OBJECTS:
         splits, class_names = embedded.OBJECTS[name]()
         if image_size is not None:
             splits = {split: _all_resized(*part, image_size) for split, part in splits.items()}
         return splits, None, splits["train"][0].shape[1:], class_names
-    if kind != "coco":
-        known = ", ".join(embedded.OBJECTS)
-        hint = did_you_mean(name, "coco", embedded.OBJECTS)
-        raise ValueError(
-            f"dataset: {name!r} is no images with boxes; give coco:DIR or {known}{hint}"
-        )
-    pictures, class_names = coco.read_coco(where, notes, skip_bad_files)
+    found = readers.find("objects", name)
+    if found is None:
+        raise unknown_name("objects", name, "no images with boxes", embedded.OBJECTS)
+    source, where = found
+    pictures, class_names = source.read(where, notes=notes, skip_bad_files=skip_bad_files)
     pictures = _three_splits(pictures, where)
-    everything = [picture for split in _SPLITS for picture in pictures[split]]
+    everything = [picture for split in SPLITS for picture in pictures[split]]
     for picture in everything:
         single = int((picture.objects[:, 5] == 0).sum())
         if single > max_objects:
@@ -260,7 +241,7 @@ def _source(name, image_size, max_objects, skip_bad_files, notes):
         raise ValueError(f"coco: {where!r} has no image that can be read")
     shape = (*(image_size or first.size), 3)
     held = len(everything) * np.prod(shape) <= _HELD_BYTES
-    splits = {split: _pixels(pictures[split], shape, held, first, reader) for split in _SPLITS}
+    splits = {split: _pixels(pictures[split], shape, held, first, reader) for split in SPLITS}
     reader.tell(notes)
 
     def read(path):
@@ -272,7 +253,7 @@ def _source(name, image_size, max_objects, skip_bad_files, notes):
 
 def _three_splits(pictures, where):
     """Pictures for train, validation and test; what is missing is cut from train."""
-    missing = [split for split in _SPLITS if split not in pictures]
+    missing = [split for split in SPLITS if split not in pictures]
     train = pictures["train"]
     if not missing:
         return pictures

@@ -3,18 +3,17 @@
 import dataclasses
 import itertools
 import os
-from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
-from bigmodels.data import files
-from bigmodels.data.names import did_you_mean
+from bigmodels.data import files, readers
+from bigmodels.data.names import unknown_name
 from bigmodels.data.notes import Notes
 from bigmodels.data.pipeline import Augmentation, evaluation_batches, training_batches
-from bigmodels.data.readers import embedded, tub
+from bigmodels.data.readers import embedded
+from bigmodels.data.splits import SPLITS, Splits
 
-_SPLITS = ("train", "validation", "test")
 # Of a drive, for each of validation and test; in stretches of about so many frames.
 _SHARE, _STRETCH = 0.15, 50
 # Where drives are too short to be cut, these are whole drives, in turns.
@@ -23,15 +22,12 @@ _IN_TURNS = ("train", "train", "validation", "train", "train", "test", "train")
 _HELD_BYTES = 1 << 29
 
 
-@dataclasses.dataclass(frozen=True)
-class DrivingData:
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class DrivingData(Splits):
     """Frames ready for `fit`: floats in 0..255, and angles `(batch, 1)` from -1 to 1.
 
-    Attributes:
-        name: What was loaded.
+    Attributes (and those of `Splits`):
         train: Shuffled, augmented batches; each iteration is another epoch.
-        train_from: Function from an epoch's number to the endless stream of epochs from there on,
-            the same every time: for `fit(data.train_from(0), steps_per_epoch=...)`.
         train_sample: As many training frames as there are for validation, evenly spread over them,
             as evaluation sees them.
         validation: Batches in order of time.
@@ -45,16 +41,8 @@ class DrivingData:
         drives: How many drives there are.
         between: How many frames lie in no split, as they keep apart those that do.
         deleted: How many frames the recording marks as deleted; they are in none of the above.
-        notes: What was left out and how the rest was understood, a `Notes`.
     """
 
-    name: str
-    train: tf.data.Dataset
-    train_from: Callable
-    train_sample: tf.data.Dataset
-    validation: tf.data.Dataset
-    test: tf.data.Dataset
-    sizes: dict
     image_shape: tuple
     angles: dict
     places: dict
@@ -62,7 +50,6 @@ class DrivingData:
     drives: int
     between: int
     deleted: int
-    notes: Notes = dataclasses.field(default_factory=Notes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +121,7 @@ def load_driving(
         raise ValueError(f"batch_size: {batch_size!r}, expected a positive integer")
     frames, read, shape, angles, drives, deleted = _source(name, image_size, skip_bad_files, notes)
     rows = split_in_time(drives, gap)
-    for split in _SPLITS:
+    for split in SPLITS:
         if len(rows[split]) < 2:
             raise ValueError(
                 f"dataset: {name!r} has {len(angles)} frames in {_drives(drives)} drives, too few "
@@ -181,13 +168,13 @@ def load_driving(
         train_sample=evaluated("train_sample"),
         validation=evaluated("validation"),
         test=evaluated("test"),
-        sizes={split: len(rows[split]) for split in _SPLITS},
+        sizes={split: len(rows[split]) for split in SPLITS},
         image_shape=shape,
         angles={split: angles[chosen] for split, chosen in rows.items()},
         places=rows,
         previous={split: previous[chosen] for split, chosen in rows.items()},
         drives=_drives(drives),
-        between=len(angles) - sum(len(rows[split]) for split in _SPLITS),
+        between=len(angles) - sum(len(rows[split]) for split in SPLITS),
         deleted=deleted,
         notes=notes,
     )
@@ -207,7 +194,7 @@ def split_in_time(drives, gap):
     Returns:
         `{"train": rows, "validation": rows, "test": rows}`, in order; the same for the same drives.
     """
-    rows = {split: [] for split in _SPLITS}
+    rows = {split: [] for split in SPLITS}
     ends = [i for i in range(1, len(drives)) if drives[i] != drives[i - 1]] + [len(drives)]
     begin, short = 0, 0
     for end in ends:
@@ -239,19 +226,16 @@ def _source(name, image_size, skip_bad_files, notes):
     `frames` are the images themselves, or, for more than memory should hold, what `read` makes an
     image of; `read` is then not `None`.
     """
-    kind, _, where = name.partition(":")
     if name in embedded.DRIVES:
         pixels, angles, drives = embedded.DRIVES[name]()
         if image_size is not None and pixels.shape[1:3] != tuple(image_size):
             pixels = files.resize(pixels, image_size).numpy()
         return pixels, None, pixels.shape[1:], angles, drives, 0
-    if kind != "tub":
-        known = ", ".join(embedded.DRIVES)
-        hint = did_you_mean(name, "tub", embedded.DRIVES)
-        raise ValueError(
-            f"dataset: {name!r} is no recording of driving; give tub:DIR or {known}{hint}"
-        )
-    recorded = tub.read_tub(where, notes=notes, skip_bad_files=skip_bad_files)
+    found = readers.find("driving", name)
+    if found is None:
+        raise unknown_name("driving", name, "no recording of driving", embedded.DRIVES)
+    source, where = found
+    recorded = source.read(where, notes=notes, skip_bad_files=skip_bad_files)
     reader = files.ImageReader("tub", 3, skip_bad_files)
     frames, read, shape, kept = _tub_frames(recorded.paths, image_size, reader)
     reader.tell(notes)

@@ -1,13 +1,12 @@
 """Labelled images, from wherever they come."""
 
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
 from bigmodels import checks
-from bigmodels.data import files
+from bigmodels.data import files, readers
 from bigmodels.data.notes import Notes
 from bigmodels.data.pipeline import (
     SHUFFLE_WINDOW,
@@ -16,7 +15,7 @@ from bigmodels.data.pipeline import (
     training_batches,
 )
 from bigmodels.data.readers import embedded, tfds
-from bigmodels.data.readers.image_folder import image_folder
+from bigmodels.data.splits import Splits
 
 # What each set's classes survive. Digits, letters and street signs do not survive a mirror, so what
 # is not named here is shifted, turned and zoomed a little and never mirrored.
@@ -38,40 +37,26 @@ _WINDOW_BYTES = 256 << 20
 _CHECK_IMAGES, _CHECK_BYTES = 256, 16 << 20
 
 
-@dataclasses.dataclass(frozen=True)
-class ImageData:
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class ImageData(Splits):
     """Images ready for `fit`.
 
-    Attributes:
-        name: What was loaded.
+    Attributes (and those of `Splits`):
         train: Shuffled, augmented batches; each iteration is another epoch.
-        train_from: Function from an epoch's number to the endless stream of epochs from there on,
-            the same every time: for `fit(data.train_from(0), steps_per_epoch=...)`.
         train_sample: As many training images as there are for validation, as evaluation sees them.
-        validation: Batches in order.
-        test: Batches in order.
         sizes: Number of images of each split.
         image_shape: `(height, width, channels)`.
         class_names: One name a class, in the order of the labels.
         class_counts: Number of images of each class, `(classes,)`, for each split.
         scale: The range the pixels are scaled to, `(low, high)`.
         skipped: Names of the files that were left out, as they cannot be read.
-        notes: What was left out and how the rest was understood, a `Notes`.
     """
 
-    name: str
-    train: tf.data.Dataset
-    train_from: Callable
-    train_sample: tf.data.Dataset
-    validation: tf.data.Dataset
-    test: tf.data.Dataset
-    sizes: dict
     image_shape: tuple
     class_names: list
     class_counts: dict
     scale: tuple
     skipped: tuple = ()
-    notes: Notes = dataclasses.field(default_factory=Notes)
 
 
 def load_images(
@@ -212,13 +197,14 @@ def augmentation_for(name, **kinds):
 
 
 def _source(name, data_dir, image_size, skip_bad_files, notes):
-    kind, _, where = name.partition(":")
     if name in embedded.IMAGES:
         return *embedded.IMAGES[name](), {}
-    if kind == "images":
-        return image_folder(where, image_size, skip_bad_files, notes)
+    if files := readers.find("images", name):
+        source, where = files
+        options = {"image_size": image_size, "skip_bad_files": skip_bad_files, "notes": notes}
+        return source.read(where, **options)
     if embedded.is_known(name):
-        raise ValueError(f"dataset: {name!r} is not images; give images:DIR or a name")
+        raise readers.refusal("images", name, "images")
     return *tfds.image_dataset(name, data_dir, notes), {}
 
 
@@ -240,7 +226,7 @@ def _streamed(name, data_dir, elements, resized, batch_size):
     Returns:
         `(elements, keyword arguments)` for `training_batches`.
     """
-    if name in embedded.IMAGES or name.startswith("images:"):
+    if name in embedded.IMAGES or readers.find("images", name):
         # Each image can be had by its number, so that the numbers are shuffled, not the images.
         numbers = tf.data.Dataset.range(elements.cardinality())
         return numbers, {"read": lambda number: tf.data.experimental.at(elements, number)}

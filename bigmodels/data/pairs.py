@@ -3,18 +3,18 @@
 import collections
 import dataclasses
 import zlib
-from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
-from bigmodels.checks import shown
+from bigmodels.data import readers
 from bigmodels.data.notes import Notes
 from bigmodels.data.pipeline import evaluation_batches, training_batches
 from bigmodels.data.readers import embedded, tfds
 from bigmodels.data.readers.encodings import check_encoding
-from bigmodels.data.readers.pair_files import pair_file
+from bigmodels.data.splits import Splits
 from bigmodels.data.text import clean_text, note_cleaning, note_unknown
+from bigmodels.messages import short_repr
 from bigmodels.tokenizers import Subwords
 
 # Of pairs that come unsplit: what validation and test get each, but no more.
@@ -26,40 +26,26 @@ _VOCAB_SIZE, _VOCAB_SIZES = 8000, {"dates": 500, "names": 1000}
 _STEP = 4
 
 
-@dataclasses.dataclass(frozen=True)
-class PairData:
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class PairData(Splits):
     """Pairs of texts ready for `fit`: `({"source": ..., "target": ...}, targets)`.
 
     All are token ids, int32 `(batch, length)`, padded with 0 at their ends. `target` begins with
     the start; `targets` is the same moved on by one, and ends with the end.
 
-    Attributes:
-        name: What was loaded.
+    Attributes (and those of `Splits`):
         train: Shuffled batches of pairs of about the same length; each iteration is another epoch.
-        train_from: Function from an epoch's number to the endless stream of epochs from there on,
-            the same every time: for `fit(data.train_from(0), steps_per_epoch=...)`.
         train_sample: As many training pairs as there are for validation, as evaluation sees them.
-        validation: Batches in order.
-        test: Batches in order.
         sizes: Number of pairs of each split.
         texts: `{split: list of (source, target)}`, as they were before they became tokens.
         subwords: `Subwords` fitted on the training pairs only, on both languages.
         left_out: Number of pairs that were left out of each split, as one side has more than
             `max_length` tokens.
-        notes: What was left out and how the rest was understood, a `Notes`.
     """
 
-    name: str
-    train: tf.data.Dataset
-    train_from: Callable
-    train_sample: tf.data.Dataset
-    validation: tf.data.Dataset
-    test: tf.data.Dataset
-    sizes: dict
     texts: dict
     subwords: Subwords
     left_out: dict
-    notes: Notes = dataclasses.field(default_factory=Notes)
 
 
 def load_pairs(
@@ -170,16 +156,18 @@ def load_pairs(
 
 
 def _source(name, data_dir, columns, encoding, skip_bad_files, notes):
-    kind, _, where = name.partition(":")
-    for setting, value in {"columns": columns, "encoding": encoding}.items():
-        if kind != "pairs" and value:
-            raise ValueError(f"data.{setting}: {value!r}, but {name!r} is no file of pairs:FILE")
+    options = {"columns": columns, "encoding": encoding}
+    if files := readers.find("pairs", name):
+        source, where = files
+        return source.read(where, **options, skip_bad_files=skip_bad_files, notes=notes)
+    for setting, value in options.items():
+        if value:
+            form = readers.forms("pairs")
+            raise ValueError(f"data.{setting}: {value!r}, but {name!r} is no file of {form}")
     if name in embedded.PAIRS:
         return embedded.PAIRS[name]()
-    if kind == "pairs":
-        return pair_file(where, columns, encoding, skip_bad_files, notes)
     if embedded.is_known(name):
-        raise ValueError(f"dataset: {name!r} is not pairs of texts; give pairs:FILE or a name")
+        raise readers.refusal("pairs", name, "pairs of texts")
     return tfds.pair_dataset(name, data_dir, notes)
 
 
@@ -189,7 +177,7 @@ def _note_pairs(splits, notes):
     if same := [source for source, target in pairs if source == target]:
         notes.say(
             f"pairs: {len(same):,} of {len(pairs):,} have the same text on both sides, the first "
-            f"is {shown(same[0])}; they are kept."
+            f"is {short_repr(same[0])}; they are kept."
         )
     note_cleaning(notes, "pairs", [text for pair in pairs for text in pair])
 

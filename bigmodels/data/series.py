@@ -1,26 +1,26 @@
 """Series of measurements, cut into windows and what followed them."""
 
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
-from bigmodels.checks import shown
+from bigmodels.data import readers
 from bigmodels.data.gaps import Known
-from bigmodels.data.names import did_you_mean
+from bigmodels.data.names import unknown_name
 from bigmodels.data.notes import Notes
 from bigmodels.data.pipeline import evaluation_batches, training_batches
 from bigmodels.data.readers import csv_series, embedded
 from bigmodels.data.readers.timeline import Timeline
+from bigmodels.data.splits import SPLITS, Splits
+from bigmodels.messages import short_repr
 
-SPLITS = ("train", "validation", "test")
 FILLS = ("none", "linear", "previous")
 _MAX_BYTES = 1 << 30
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class SeriesData:
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class SeriesData(Splits):
     """Windows of a series, in units of its spread, and the values that follow each.
 
     Where values are missing, a window is filled in from what was measured before its end, see
@@ -30,15 +30,10 @@ class SeriesData:
     weight of the split is 1. To pass over the rest in a metric too, `compile` is given it as one of
     `weighted_metrics`.
 
-    Attributes:
-        name: What was loaded.
+    Attributes (and those of `Splits`):
         train: Shuffled batches `(window, what follows)`, of `(batch, length, variables)` and
             `(batch, horizon, variables)`; each iteration is another epoch.
-        train_from: Function from an epoch's number to the endless stream of epochs from there on,
-            the same every time: for `fit(data.train_from(0), steps_per_epoch=...)`.
         train_sample: As many of the last training windows as there are for validation, in order.
-        validation: Batches in order.
-        test: Batches in order.
         sizes: Number of windows of each split.
         length: Rows of a window.
         horizon: Rows that follow it.
@@ -54,16 +49,8 @@ class SeriesData:
         imputed: `{split: number of values that were not measured}`.
         known: The values as they were known at each time, a `bigmodels.data.gaps.Known`.
         begins: `{split: the rows after its windows}`, see `starts`.
-        notes: What was left out and how the rest was understood, a `Notes`.
     """
 
-    name: str
-    train: tf.data.Dataset
-    train_from: Callable
-    train_sample: tf.data.Dataset
-    validation: tf.data.Dataset
-    test: tf.data.Dataset
-    sizes: dict
     length: int
     horizon: int
     season: int
@@ -76,7 +63,6 @@ class SeriesData:
     imputed: dict
     known: Known
     begins: dict
-    notes: Notes = dataclasses.field(default_factory=Notes)
 
     def starts(self, split):
         """The row after each window of a split: where what is to be forecast begins."""
@@ -143,7 +129,6 @@ def load_series(
         ValueError: naming the argument, or the file and line, that does not fit.
     """
     notes = Notes()
-    kind, _, path = name.partition(":")
     options = {
         "time": time,
         "targets": targets,
@@ -152,22 +137,20 @@ def load_series(
         "decimal": decimal,
         "encoding": encoding,
     }
+    files = None
     if name in embedded.SERIES:
         table, fill = embedded.SERIES[name](), fill if fill != "none" else "linear"
         if targets:
-            raise ValueError(f"data.targets: {shown(targets)}, but {name!r} has one variable")
+            raise ValueError(f"data.targets: {short_repr(targets)}, but {name!r} has one variable")
         for option, value in options.items():
             if value and value != "auto":
-                notes.say(f"data.{option}: {shown(value)} is for files; {name!r} is none.")
-    elif kind == "csv":
-        table = csv_series.read_csv(path, notes=notes, **options)
+                notes.say(f"data.{option}: {short_repr(value)} is for files; {name!r} is none.")
+    elif files := readers.find("series", name):
+        reader, path = files
+        table = reader.read(path, notes=notes, **options)
     else:
-        known = ", ".join(embedded.SERIES)
-        hint = did_you_mean(name, "csv", embedded.SERIES)
-        raise ValueError(
-            f"dataset: {shown(name)} is no series; give csv:FILE, or one of {known}{hint}"
-        )
-    source = f"csv: {path!r}" if kind == "csv" else f"dataset: {name!r}"
+        raise unknown_name("series", name, "no series", embedded.SERIES)
+    source = f"{reader.prefix}: {path!r}" if files else f"dataset: {name!r}"
     season = season or table.season or table.timeline.season()
     length = length or (4 * season if season > 1 else 32)
     horizon = horizon or (season if season > 1 else 8)
@@ -314,7 +297,7 @@ def _begins(part, border, known, length, horizon, table, name, source, notes):
     for step in range(horizon):
         for column in np.flatnonzero(~known.measured[starts + step].any(0)):
             raise ValueError(
-                f"dataset: {shown(table.variables[column])} of {name!r} has no value "
+                f"dataset: {short_repr(table.variables[column])} of {name!r} has no value "
                 f"{step + 1:,} rows after any window of {part}, to hold a forecast against; give "
                 "it other rows with data.split, or a smaller data.horizon"
             )
@@ -333,7 +316,7 @@ def _missing(table, fill, borders, source, notes):
         )
     for split, (begin, end) in borders.items():
         for column in np.flatnonzero(missing[begin:end].all(0)):
-            variable = shown(table.variables[column])
+            variable = short_repr(table.variables[column])
             raise ValueError(f"{source}: {variable} has no value at all in {split}")
     imputed = {split: int(missing[begin:end].sum()) for split, (begin, end) in borders.items()}
     each = ", ".join(f"{count:,} {split}" for split, count in imputed.items())
@@ -352,7 +335,8 @@ def _statistics(values, variables, name):
         # Rounding of a mean is no spread.
         if not scale > 1e-12 * max(abs(mean), 1e-18):
             raise ValueError(
-                f"dataset: {shown(variable)} of {name!r} is the same throughout the training rows: "
+                f"dataset: {short_repr(variable)} of {name!r} is the same throughout the "
+                "training rows: "
                 "there is nothing to learn; data.targets chooses variables"
             )
     return means, scales

@@ -1,9 +1,14 @@
 """How a data set is split in three, the same whatever the seed of a training."""
 
+import dataclasses
 import re
+from collections.abc import Callable
 
 import numpy as np
+import tensorflow as tf
 from sklearn.model_selection import train_test_split
+
+from bigmodels.data.notes import Notes
 
 SEED = 0  # Of everything that is drawn once and belongs to a data set.
 SPLITS = ("train", "validation", "test")
@@ -19,6 +24,32 @@ _NAME = (
     r"(?:\d+[ _.-]+)?(?:{})"
     r"(?:[ _.-]*(?:set|data|dataset|split|images?|imgs?|folder|集))?[ _.-]*\d*"
 )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Splits:
+    """Data ready for `fit`, in three parts; each kind of data adds what else is known of it.
+
+    Attributes:
+        name: What was loaded.
+        train: Shuffled, augmented batches; each iteration is another epoch.
+        train_from: Function from an epoch's number to the endless stream of epochs from there on,
+            the same every time: for `fit(data.train_from(0), steps_per_epoch=...)`.
+        train_sample: As much training data as there is for validation, as evaluation sees it.
+        validation: Batches in order.
+        test: Batches in order.
+        sizes: Number of examples of each split.
+        notes: What was left out and how the rest was understood, a `Notes`.
+    """
+
+    name: str
+    train: tf.data.Dataset
+    train_from: Callable
+    train_sample: tf.data.Dataset
+    validation: tf.data.Dataset
+    test: tf.data.Dataset
+    sizes: dict
+    notes: Notes = dataclasses.field(default_factory=Notes)
 
 
 def split_named(name):

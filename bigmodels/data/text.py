@@ -1,31 +1,27 @@
 """Text for language models, character by character."""
 
 import dataclasses
-import os
 import unicodedata
-from collections.abc import Callable
 
 import tensorflow as tf
 
-from bigmodels.checks import shown
+from bigmodels.data import readers
 from bigmodels.data.notes import Notes
 from bigmodels.data.pipeline import evaluation_batches, training_batches
 from bigmodels.data.readers import embedded, tfds
 from bigmodels.data.readers.encodings import check_encoding
-from bigmodels.data.readers.text_files import given_path, text_file, text_folder
+from bigmodels.data.splits import Splits
+from bigmodels.messages import short_repr
 from bigmodels.tokenizers import Vocabulary
 
 
-@dataclasses.dataclass(frozen=True)
-class TextData:
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class TextData(Splits):
     """Windows of text ready for `fit`: token ids, and the same moved on by one.
 
-    Attributes:
-        name: What was loaded.
+    Attributes (and those of `Splits`):
         train: Shuffled windows `(inputs, targets)`, each `(batch, length)`; each iteration is
             another epoch and cuts the text at other places.
-        train_from: Function from an epoch's number to the endless stream of epochs from there on,
-            the same every time: for `fit(data.train_from(0), steps_per_epoch=...)`.
         train_sample: As much training text as there is for validation, as evaluation sees it.
         validation: The validation text in consecutive windows of about `evaluation_length`, whole
             but for at most a thousandth at its end.
@@ -33,19 +29,10 @@ class TextData:
         sizes: Number of predicted tokens of each split, for `train` those of one epoch.
         vocabulary: A `Vocabulary` fitted on the training text only.
         unknown_share: Share of unknown characters in validation and test.
-        notes: What was left out and how the rest was understood, a `Notes`.
     """
 
-    name: str
-    train: tf.data.Dataset
-    train_from: Callable
-    train_sample: tf.data.Dataset
-    validation: tf.data.Dataset
-    test: tf.data.Dataset
-    sizes: dict
     vocabulary: Vocabulary
     unknown_share: dict
-    notes: Notes = dataclasses.field(default_factory=Notes)
 
 
 def clean_text(text):
@@ -78,7 +65,7 @@ def note_cleaning(notes, argument, texts):
         for piece in text.split()
         if not unicodedata.is_normalized("NFC", piece)
     ]
-    first = f", the first {shown(pieces[0])}" if pieces else ""
+    first = f", the first {short_repr(pieces[0])}" if pieces else ""
     notes.say(f"{argument}: {len(pieces):,} words are brought to Unicode's form NFC{first}.")
 
 
@@ -185,20 +172,17 @@ def load_text(
 
 
 def _source(name, data_dir, encoding, skip_bad_files, notes):
-    kind, _, where = name.partition(":")
-    if kind != "text" and encoding:
-        raise ValueError(f"data.encoding: {encoding!r}, but {name!r} is no file of text:FILE")
+    if files := readers.find("text", name):
+        source, where = files
+        options = {"encoding": encoding, "skip_bad_files": skip_bad_files, "notes": notes}
+        return _cut(source.read(where, **options))
+    if encoding:
+        form = readers.forms("text")
+        raise ValueError(f"data.encoding: {encoding!r}, but {name!r} is no file of {form}")
     if name in embedded.TEXTS:
         return _cut(embedded.TEXTS[name]())
-    if kind == "text":
-        path = given_path(where)
-        if not path:
-            raise ValueError(f"dataset: {name!r} names no file; give text:FILE or text:DIR")
-        if os.path.isdir(path):
-            return _cut(text_folder(path, encoding, skip_bad_files, notes))
-        return _cut(text_file(path, encoding=encoding, notes=notes, setting=True))
     if embedded.is_known(name):
-        raise ValueError(f"dataset: {name!r} is not text; give text:FILE or a name")
+        raise readers.refusal("text", name, "text")
     return tfds.text_dataset(name, data_dir)
 
 

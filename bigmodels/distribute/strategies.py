@@ -11,9 +11,9 @@ import threading
 import numpy as np
 import tensorflow as tf
 
-from bigmodels.checks import shown
 from bigmodels.distribute import replicas
 from bigmodels.distribute.upstream import CollectiveAllReduceExtended, Options, Strategy
+from bigmodels.messages import short_repr
 
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
 _ADDRESS = re.compile(r"[^\s\0\ud800-\udfff]+:([0-9]{1,5})")
@@ -123,7 +123,7 @@ def _started_together(workers):
         return "TF_CONFIG names several workers"
     tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
     if not re.fullmatch("[0-9]{1,5}", tasks):
-        raise ValueError(f"SLURM_STEP_NUM_TASKS: {shown(tasks)}, expected a number")
+        raise ValueError(f"SLURM_STEP_NUM_TASKS: {short_repr(tasks)}, expected a number")
     if int(tasks) > 1 and "SLURM_PROCID" in os.environ:
         return "Slurm started several tasks"
     return None
@@ -263,7 +263,7 @@ def make_cpu_devices(count):
         ValueError: if `count` is not positive, or TensorFlow has started already.
     """
     if not 0 < count <= _MOST:
-        raise ValueError(f"devices: {shown(count)}, expected a positive integer to {_MOST:,}")
+        raise ValueError(f"devices: {short_repr(count)}, expected a positive integer to {_MOST:,}")
     (cpu, *_) = tf.config.list_physical_devices("CPU")
     parts = [tf.config.LogicalDeviceConfiguration()] * count
     try:
@@ -321,14 +321,15 @@ def _tf_config():
     except (ValueError, RecursionError):
         config = None
     if not isinstance(config, dict):
-        raise ValueError(f"TF_CONFIG: {shown(raw)} is not a JSON object")
+        raise ValueError(f"TF_CONFIG: {short_repr(raw)} is not a JSON object")
     cluster, task = config.get("cluster", {}), config.get("task", {})
     if not isinstance(cluster, dict) or not isinstance(task, dict):
-        raise ValueError(f"TF_CONFIG: {shown(raw)}: cluster and task are to be objects")
+        raise ValueError(f"TF_CONFIG: {short_repr(raw)}: cluster and task are to be objects")
     for job, addresses in cluster.items():
         if not isinstance(addresses, list):
             raise ValueError(
-                f"TF_CONFIG: {shown(job)} is {shown(addresses)}, expected a list of host:port"
+                f"TF_CONFIG: {short_repr(job)} is {short_repr(addresses)}, expected a list of "
+                "host:port"
             )
     _check_addresses("TF_CONFIG", [address for job in cluster.values() for address in job])
     return {"cluster": cluster, "task": task}
@@ -338,17 +339,17 @@ def _check_addresses(name, addresses):
     for address in addresses:
         port = _ADDRESS.fullmatch(address) if isinstance(address, str) else None
         if not (port and int(port[1]) < 1 << 16):
-            raise ValueError(f"{name}: {shown(address)}, expected host:port")
+            raise ValueError(f"{name}: {short_repr(address)}, expected host:port")
     address, count = collections.Counter(addresses).most_common(1)[0] if addresses else ("", 0)
     if count > 1:
-        raise ValueError(f"{name}: {shown(address)} stands for {count} workers")
+        raise ValueError(f"{name}: {short_repr(address)} stands for {count} workers")
 
 
 def _listed(workers):
     if not workers:
         return None
     if not isinstance(workers, (str, list, tuple)):
-        raise ValueError(f"workers: {shown(workers)}, expected a list of host:port")
+        raise ValueError(f"workers: {short_repr(workers)}, expected a list of host:port")
     addresses = workers.split(",") if isinstance(workers, str) else list(workers)
     _check_addresses("workers", addresses)
     return addresses
@@ -358,10 +359,10 @@ def _addresses(workers, worker):
     addresses = _listed(workers)
     if not addresses:
         if worker is not None:
-            raise ValueError(f"worker: {shown(worker)}, but workers names none")
+            raise ValueError(f"worker: {short_repr(worker)}, but workers names none")
         return None
     if not (isinstance(worker, int) and 0 <= worker < len(addresses)):
-        raise ValueError(f"worker: {shown(worker)}, expected 0 to {len(addresses) - 1}")
+        raise ValueError(f"worker: {short_repr(worker)}, expected 0 to {len(addresses) - 1}")
     return addresses
 
 
@@ -377,18 +378,20 @@ def _cluster(addresses, worker):
         kind, number = task.get("type"), task.get("index")
         if not spec or number is None or kind not in list(spec):
             raise ValueError(
-                f"TF_CONFIG: {shown(os.environ['TF_CONFIG'])} lacks a cluster or this process's "
+                f"TF_CONFIG: {short_repr(os.environ['TF_CONFIG'])} lacks a cluster or this "
+                "process's "
                 "task"
             )
         if str(number) not in map(str, range(len(spec[kind]))):
             raise ValueError(
-                f"TF_CONFIG: task {shown(number)} is none of the {len(spec[kind])} {shown(kind)}"
+                f"TF_CONFIG: task {short_repr(number)} is none of the {len(spec[kind])} "
+                f"{short_repr(kind)}"
             )
         if "ps" in spec:
             raise ValueError("TF_CONFIG: names parameter servers, which Keras 3 does not support")
         if strange := set(spec) - {"chief", "worker", "evaluator"}:
             raise ValueError(
-                f"TF_CONFIG: names {shown(min(strange))}, expected chief and worker alone"
+                f"TF_CONFIG: names {short_repr(min(strange))}, expected chief and worker alone"
             )
         if kind == "evaluator" or len(spec.get("chief", [])) > 1:
             raise ValueError(
@@ -433,8 +436,8 @@ def _slurm(gpus):
             raise ValueError(f"task {number} of {len(spec[kind])}")
     except Exception as error:
         # TensorFlow's own also ends with errors of its assertions and indices.
-        said = ", ".join(f"{name}={shown(value)}" for name, value in given.items())
-        reason = shown(str(error) or type(error).__name__)
+        said = ", ".join(f"{name}={short_repr(value)}" for name, value in given.items())
+        reason = short_repr(str(error) or type(error).__name__)
         raise ValueError(f"{said}: this is no Slurm step ({reason})") from None
     return spec, kind, number
 

@@ -1,34 +1,22 @@
 """The article's four families, one file each, and what its applications need beside them."""
 
 import bigmodels.losses  # noqa: F401  (registers the loss that a trained model's file names)
-from bigmodels.models.backbone_classifier import BackboneClassifier
-from bigmodels.models.cnn import CNN
-from bigmodels.models.dcgan import ConvDiscriminator, ConvGenerator
-from bigmodels.models.detector import Detector
-from bigmodels.models.drnn import DRNN
-from bigmodels.models.forecaster import Forecaster
-from bigmodels.models.gan import GAN, Discriminator, Generator
-from bigmodels.models.inpainting import Inpainter, InpaintingGAN
-from bigmodels.models.pilot_net import PilotNet
-from bigmodels.models.rnn import RNN
-from bigmodels.models.seq2seq_transformer import Seq2SeqTransformer
-from bigmodels.models.transformer import Transformer
+from bigmodels.models.backbone_classifier import BackboneClassifier as BackboneClassifier
+from bigmodels.models.cnn import CNN as CNN
+from bigmodels.models.dcgan import ConvDiscriminator as ConvDiscriminator
+from bigmodels.models.dcgan import ConvGenerator as ConvGenerator
+from bigmodels.models.detector import Detector as Detector
+from bigmodels.models.drnn import DRNN as DRNN
+from bigmodels.models.forecaster import Forecaster as Forecaster
+from bigmodels.models.gan import GAN as GAN
+from bigmodels.models.gan import Discriminator as Discriminator
+from bigmodels.models.gan import Generator as Generator
+from bigmodels.models.inpainting import Inpainter as Inpainter
+from bigmodels.models.inpainting import InpaintingGAN as InpaintingGAN
+from bigmodels.models.pilot_net import PilotNet as PilotNet
+from bigmodels.models.rnn import RNN as RNN
+from bigmodels.models.seq2seq_transformer import Seq2SeqTransformer as Seq2SeqTransformer
+from bigmodels.models.transformer import Transformer as Transformer
 
-__all__ = [
-    "CNN",
-    "DRNN",
-    "GAN",
-    "RNN",
-    "BackboneClassifier",
-    "ConvDiscriminator",
-    "ConvGenerator",
-    "Detector",
-    "Discriminator",
-    "Forecaster",
-    "Generator",
-    "Inpainter",
-    "InpaintingGAN",
-    "PilotNet",
-    "Seq2SeqTransformer",
-    "Transformer",
-]
+# Whatever is imported above: a new model is one line.
+__all__ = [name for name, value in list(globals().items()) if isinstance(value, type)]

@@ -25,6 +25,7 @@ from bigmodels.layers import (
     generation,
 )
 from bigmodels.layers.cached_attention import normalised
+from bigmodels.messages import short_repr
 from bigmodels.tokenizers import Subwords
 
 _AT_ONCE = 64
@@ -211,7 +212,7 @@ class Seq2SeqTransformer(Model):
         several = [texts] if isinstance(texts, str) else list(texts)
         for text in several:
             if not isinstance(text, str) or not text.strip():
-                raise ValueError(f"texts: {checks.shown(text)}, expected a text that is not empty")
+                raise ValueError(f"texts: {short_repr(text)}, expected a text that is not empty")
         if num_beams is not None and num_beams < 1:
             raise ValueError(f"num_beams: {num_beams!r}, expected a positive integer")
         if not several:
@@ -221,7 +222,7 @@ class Seq2SeqTransformer(Model):
         sizes = tokens.row_lengths().numpy()
         if sizes.max() > self.max_length:
             raise ValueError(
-                f"texts: {checks.shown(several[sizes.argmax()])} has {sizes.max()} tokens, more "
+                f"texts: {short_repr(several[sizes.argmax()])} has {sizes.max()} tokens, more "
                 f"than max_length={self.max_length}"
             )
         found = [None] * len(several)

@@ -11,7 +11,8 @@ from bigmodels.evaluation.intervals import Observations
 from bigmodels.reports import pages, plots
 from bigmodels.runs import atomic
 from bigmodels.runs.directory import RunDirectory
-from bigmodels.tasks.task import Config, Metric, Task, command_line, flat_settings
+from bigmodels.tasks.record import Metric, Task
+from bigmodels.tasks.settings import Config, command_line, flat_settings
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,7 +23,8 @@ from bigmodels.reports.pages import (
     with_unit,
     words,
 )
-from bigmodels.tasks.task import Metric, flat_settings
+from bigmodels.tasks.record import Metric
+from bigmodels.tasks.settings import flat_settings
 
 
 def headline(task, metrics):

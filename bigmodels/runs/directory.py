@@ -25,7 +25,7 @@ from bigmodels.distribute import training_state
 from bigmodels.evaluation.intervals import Observations
 from bigmodels.runs import atomic, untrusted
 from bigmodels.runs.checkpoint import Checkpoints
-from bigmodels.tasks.task import command_line, flat_settings, with_settings
+from bigmodels.tasks.settings import command_line, flat_settings, with_settings
 
 _PACKAGES = ("bigmodels", "tensorflow", "keras", "numpy", "tensorflow-datasets")
 # Bytes for logs, pictures and the report.
@@ -69,9 +69,10 @@ _LINES = (
     lambda value: isinstance(value, list) and all(isinstance(line, str) for line in value),
     "a list of strings",
 )
-_OPTIONAL = ("machine", "intervals", "left_out", "notes")
+_OPTIONAL = ("machine", "imports", "intervals", "left_out", "notes")
 _FORMS = {
-    "config.json": {"task": _TEXT, "config": _OBJECT, "versions": _OBJECT, "machine": _OBJECT},
+    "config.json": {"task": _TEXT, "config": _OBJECT, "versions": _OBJECT, "machine": _OBJECT}
+    | {"imports": _LINES},
     "result.json": {"task": _TEXT, "dataset": _TEXT}
     | dict.fromkeys(("seed", "parameters", "steps", "seconds", "throughput"), _NUMBER)
     | dict.fromkeys(("train", "validation", "test"), _NUMBERS)
@@ -171,6 +172,8 @@ class RunDirectory:
             "versions": versions(),
             "machine": _machine(),
         }
+        if tasks.imported():  # For messages alone: a file never decides what is imported.
+            content["imports"] = list(tasks.imported())
         self.write_json("config.json", content)
 
     def load_config(self):
@@ -188,6 +191,13 @@ class RunDirectory:
             config = with_settings(task.config(), flat_settings(stored["config"]))
         except ValueError as error:
             path = self.path / "config.json"
+            missing = [name for name in stored.get("imports", ()) if name not in tasks.imported()]
+            if missing and stored["task"] not in tasks.names():
+                modules = untrusted.spoken(",".join(missing))
+                raise ValueError(
+                    f"workdir: {str(path)!r} is of a task that is not part of bigmodels; it was "
+                    f"trained with --import={modules}"
+                ) from None
             raise ValueError(f"workdir: {str(path)!r} is not a run's config: {error}") from None
         return task, config
 

@@ -10,7 +10,7 @@ import zipfile
 import keras
 import tensorflow as tf
 
-from bigmodels.checks import shown
+from bigmodels.messages import short_repr
 
 _MODEL_PARTS = ["config.json", "metadata.json", "model.weights.h5"]
 # What Keras would take code, or files of whoever loads it, from.
@@ -88,13 +88,13 @@ def check_form(content, form, optional=()):
         if name not in content and name not in optional:
             raise ValueError(f"{spoken(name)} is missing")
         if name in content and not fits(content[name]):
-            raise ValueError(f"{spoken(name)}: {shown(content[name])}, expected {expected}")
+            raise ValueError(f"{spoken(name)}: {short_repr(content[name])}, expected {expected}")
 
 
 def spoken(value):
     """What stands in somebody's file, as a message says it."""
     plain = isinstance(value, str) and value.isprintable() and len(value) <= 200
-    return value if plain else shown(value)
+    return value if plain else short_repr(value)
 
 
 def reason(error):

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from bigmodels import extras
-from bigmodels.checks import shown
+from bigmodels.messages import short_repr
 
 # Stands for the space before a word, as in SentencePiece (Kudo and Richardson, 2018).
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
@@ -42,7 +42,7 @@ class Subwords:
         self.pieces = tuple(pieces)
         for piece, count in collections.Counter(self.pieces).items():
             if not isinstance(piece, str) or not piece or count > 1:
-                raise ValueError(f"pieces: {shown(piece)} is not one string given once")
+                raise ValueError(f"pieces: {short_repr(piece)} is not one string given once")
         # Ordered by a hash, so that a graph finds a piece without a table of its own to keep.
         names = np.array([piece.encode() for piece in self.pieces], object)
         with tf.init_scope():

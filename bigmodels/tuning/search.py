@@ -76,15 +76,22 @@ class Space:
         Returns:
             Names to values, without those that are fixed.
         """
-        values = self._function(_Hp(hp, self._fixed, self._grid, self.left))
+        asked = _Hp(hp, self._fixed, self._grid, self.left)
+        derived = self._function(asked) or {}
+        values = asked.values | derived
         return {name: value for name, value in values.items() if name not in self._fixed}
 
 
 class _Hp:
-    """Stands before a keras-tuner `hp` when a task states its space."""
+    """Stands before a keras-tuner `hp` when a task states its space.
+
+    Attributes:
+        values: What was asked for, by name.
+    """
 
     def __init__(self, hp, fixed, grid, left):
         self._hp, self._fixed, self._grid, self._left = hp, fixed, grid, left
+        self.values = {}
 
     def __getattr__(self, name):
         return getattr(self._hp, name)
@@ -105,6 +112,10 @@ class _Hp:
         return self._value("Fixed", name, *args, **kwargs)
 
     def _value(self, kind, name, *args, **kwargs):
+        self.values[name] = value = self._ask(kind, name, *args, **kwargs)
+        return value
+
+    def _ask(self, kind, name, *args, **kwargs):
         if name in self._fixed:
             value = self._fixed[name]
             if kind != "Fixed" and name not in self._left:

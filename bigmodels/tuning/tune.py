@@ -1,6 +1,5 @@
 """Search the settings of a task for those that do best on validation data."""
 
-import difflib
 import math
 import os
 import pathlib
@@ -12,13 +11,14 @@ import keras
 import keras_tuner
 import tensorflow as tf
 
-from bigmodels import distribute, tasks
+from bigmodels import tasks
 from bigmodels.commands.train import train
+from bigmodels.messages import check_choice, did_you_mean
 from bigmodels.reports import plots, report
 from bigmodels.reports.pages import words
 from bigmodels.runs import atomic
 from bigmodels.runs.directory import RunDirectory, plain, versions
-from bigmodels.tasks.task import command_line, flat_settings, with_settings
+from bigmodels.tasks.settings import command_line, flat_settings, with_settings
 from bigmodels.tuning import search
 
 TUNERS = tuple(search.ORACLES)
@@ -120,10 +120,7 @@ def tune(
 
 
 def _check(tuner, trials, hours, timeout, config):
-    if tuner not in TUNERS:
-        near = difflib.get_close_matches(str(tuner), TUNERS)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"tuner: {tuner!r} is not one of {', '.join(TUNERS)}{hint}")
+    check_choice("tuner", tuner, TUNERS)
     for name, value in (("trials", trials), ("hours", hours), ("timeout", timeout)):
         if value is not None and not value > 0:
             raise ValueError(f"{name}: {value!r}, expected a positive number")
@@ -131,10 +128,6 @@ def _check(tuner, trials, hours, timeout, config):
         raise ValueError(
             "strategy: 'multi_worker', but a trial trains on one machine; several processes run "
             "a trial each"
-        )
-    if config.strategy not in distribute.STRATEGIES:
-        raise ValueError(
-            f"strategy: {config.strategy!r} is not one of {', '.join(distribute.STRATEGIES)}"
         )
     if tuner == "hyperband" and config.stop_after is not None:
         raise ValueError(f"stop_after: {config.stop_after}, but hyperband itself sets it")
@@ -170,11 +163,10 @@ def _check_metric(task, config, data, objective):
     if metric not in found and objective != task.objective:
         # Not one of Keras'; the task's own may take a while.
         same = dict.fromkeys(("train", "validation", "test"), found)
-        more, _ = task.measure(model, data, config, same)
-        found = found | more.get(split, {})
+        evaluation = task.evaluate(model, data, config, same)
+        found = found | evaluation.metrics.get(split, {})
         if metric not in found:
-            near = difflib.get_close_matches(metric, found)
-            hint = f"; did you mean {split}.{near[0]}?" if near else ""
+            hint = did_you_mean(f"{split}.{metric}", [f"{split}.{name}" for name in found])
             raise ValueError(
                 f"objective: {objective!r}, but of {split} {task.name} measures "
                 f"{', '.join(found)}{hint}"

@@ -792,7 +792,7 @@ def test_another_architecture_is_refused_by_name(names, changed, message, tmp_pa
     _killed_at_once(tmp_path, model=model(("first", "second")), **data)
     backup = BackupAndRestore(tmp_path, verbose=0)
     other = model(names, **changed)
-    backup.look(other)
+    backup.find_position(other)
     with pytest.raises(ValueError, match=message):
         backup.restore(other)
 

@@ -20,7 +20,7 @@ from bigmodels import models, tasks
 from bigmodels.commands.export import FORMATS, TOLERANCE, export
 from bigmodels.commands.predict import predict
 from bigmodels.runs.directory import RunDirectory
-from bigmodels.tasks.task import with_settings
+from bigmodels.tasks.settings import with_settings
 from bigmodels.tokenizers import Vocabulary
 from tests.cocos import write_coco
 from tests.data.test_audio import wav

@@ -601,7 +601,7 @@ def test_a_variable_that_never_changes_is_named(tmp_path):
 
 
 def test_other_data_is_refused():
-    with pytest.raises(ValueError, match="'digits' is no series; give csv:FILE, or one of co2"):
+    with pytest.raises(ValueError, match="'digits' is no series; give csv:FILE or co2"):
         load_series("digits")
 
 

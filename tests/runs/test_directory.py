@@ -2,7 +2,7 @@ import pytest
 
 from bigmodels import tasks
 from bigmodels.runs.directory import RunDirectory
-from bigmodels.tasks.task import with_settings
+from bigmodels.tasks.settings import with_settings
 
 TASK = tasks.get("image_classification")
 

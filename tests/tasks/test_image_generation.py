@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 
 from bigmodels import tasks
-from bigmodels.tasks import image_generation
-from bigmodels.tasks.task import with_settings
+from bigmodels.tasks.image_generation import evaluation
+from bigmodels.tasks.settings import with_settings
 
 
 class Samples:
@@ -24,17 +24,16 @@ def test_samples_are_rated_by_what_they_are_like(monkeypatch):
     task = tasks.get("image_generation")
     config = with_settings(task.config(), {"judge_steps": 120, "seed": 1})
     data = task.load_data(config)
-    judge = image_generation._judge(config)
-    monkeypatch.setattr(image_generation, "_judge", lambda config: judge)
+    judge = evaluation._judge(config)
+    monkeypatch.setattr(evaluation, "_judge", lambda config: judge)
+
+    def rate(made):
+        metrics = task.evaluate(Samples(made), data, config, {}).metrics["test"]
+        return {k: v if isinstance(v, float) else v.figure() for k, v in metrics.items()}
+
     images = np.concatenate(list(data.train.as_numpy_iterator()))
     negatives = -images
-    rated = [
-        {
-            name: value if isinstance(value, float) else value.figure()
-            for name, value in task.measure(Samples(made), data, config, {})[0]["test"].items()
-        }
-        for made in (images, images[:300], negatives, images[:1])
-    ]
+    rated = [rate(made) for made in (images, images[:300], negatives, images[:1])]
     good, few, unlike, one = rated
     # Training images are about as near as other real ones.
     floor = good["frechet_distance_real"]
@@ -53,9 +52,7 @@ def test_the_nearest_training_images_are_found(rng):
     images = rng.uniform(-1, 1, (50, 6, 5, 2)).astype("float32")
     batches = tf.data.Dataset.from_tensor_slices(images).batch(8)
     wanted = images[[41, 3, 49]] + rng.normal(0, 0.05, (3, 6, 5, 2)).astype("float32")
-    np.testing.assert_array_equal(image_generation._nearest(wanted, batches), images[[41, 3, 49]])
+    np.testing.assert_array_equal(evaluation._nearest(wanted, batches), images[[41, 3, 49]])
     others = rng.uniform(-1, 1, (9, 6, 5, 2)).astype("float32")
     distances = np.square(others[:, None] - images).sum((2, 3, 4))
-    np.testing.assert_array_equal(
-        image_generation._nearest(others, batches), images[distances.argmin(1)]
-    )
+    np.testing.assert_array_equal(evaluation._nearest(others, batches), images[distances.argmin(1)])

@@ -15,8 +15,8 @@ from bigmodels.commands.predict import predict
 from bigmodels.commands.train import train
 from bigmodels.models import Inpainter, InpaintingGAN
 from bigmodels.runs.directory import RunDirectory
-from bigmodels.tasks import inpainting
-from bigmodels.tasks.task import with_settings
+from bigmodels.tasks.inpainting import evaluation, inference
+from bigmodels.tasks.settings import with_settings
 from tests.test_fuzz import Refused, ask, fuzz
 from tests.test_hostile import BAD_IMAGES
 
@@ -135,9 +135,9 @@ BOX = st.lists(st.integers(-2, 12) | st.just(10**30), min_size=4, max_size=4).ma
 @example(box="1,2,3,4,")
 def test_boxes(where, box):
     with contextlib.suppress(Refused):
-        hole = ask(inpainting._hole, (9, 7), None, box, naming=["mask: ", "box: "])
+        hole = ask(inference._hole, (9, 7), None, box, naming=["mask: ", "box: "])
         assert hole.shape == (9, 7) and 0 < hole.sum() < hole.size
-        rows, columns = inpainting._window(hole, (4, 3))
+        rows, columns = inference._window(hole, (4, 3))
         seen = np.zeros_like(hole)
         seen[rows, columns] = True
         assert (seen | ~hole).all() and min(seen[rows, columns].shape) >= 3
@@ -178,10 +178,10 @@ def test_scores_are_of_the_hole_alone(rng):
     masks = np.zeros((2, 11, 9), "bool")
     masks[0, 2:6, 3:7], masks[1, 5:11, 0:2] = True, True
     filled = np.where(masks[..., None], rng.uniform(size=images.shape), images)
-    errors, similarity, slopes = inpainting._scores(filled, images, masks)
+    errors, similarity, slopes = evaluation._scores(filled, images, masks)
     for i, mask in enumerate(masks):
         psnr = peak_signal_noise_ratio(images[i][mask], filled[i][mask], data_range=1)
-        assert inpainting._psnr(errors[i : i + 1]) == pytest.approx(psnr)
+        assert evaluation._psnr(errors[i : i + 1]) == pytest.approx(psnr)
         _, of_pixels = structural_similarity(
             images[i], filled[i], channel_axis=-1, data_range=1, full=True
         )
@@ -191,9 +191,9 @@ def test_scores_are_of_the_hole_alone(rng):
         )
         down, right = np.gradient(filled[i], axis=(0, 1))
         assert slopes[i] == pytest.approx(np.sqrt(down**2 + right**2)[mask].mean())
-    errors, similarity, _ = inpainting._scores(images, images, masks)
+    errors, similarity, _ = evaluation._scores(images, images, masks)
     assert (errors == 0).all() and (similarity == 1).all()
-    assert inpainting._psnr(errors) == 100  # A number, though nothing is wrong.
+    assert evaluation._psnr(errors) == 100  # A number, though nothing is wrong.
 
 
 def test_the_others_see_nothing_of_the_hole(rng):
@@ -204,16 +204,16 @@ def test_the_others_see_nothing_of_the_hole(rng):
     mask[:, 4:8, 5:9] = 1
     spoilt = np.where(mask > 0, rng.uniform(-1, 1, images.shape), images)
     hole = mask[..., 0] > 0
-    for fill in (inpainting._biharmonic, inpainting._surroundings):
+    for fill in (evaluation._biharmonic, evaluation._surroundings):
         clean, other = (
             fill(np.concatenate([pixels, mask], -1).astype("float32"))
             for pixels in (images * (1 - mask), spoilt)
         )
         np.testing.assert_allclose(clean[hole], other[hole])
         np.testing.assert_allclose(clean[~hole], (images[~hole] + 1) / 2, atol=1e-6)
-    biharmonic = inpainting._biharmonic(np.concatenate([images * (1 - mask), mask], -1))
+    biharmonic = evaluation._biharmonic(np.concatenate([images * (1 - mask), mask], -1))
     np.testing.assert_allclose(biharmonic, (images + 1) / 2, atol=1e-4)
-    means = inpainting._surroundings(np.concatenate([images * (1 - mask), mask], -1))
+    means = evaluation._surroundings(np.concatenate([images * (1 - mask), mask], -1))
     assert np.ptp(means[hole].reshape(3, -1), 1).max() == 0
     # The middle of the hole is that of the ramp's rows 4 to 7 and columns 5 to 8.
     assert means[0, 5, 6, 0] == pytest.approx((images[0, 4:8, 5:9].mean() + 1) / 2, abs=1e-6)
@@ -221,7 +221,7 @@ def test_the_others_see_nothing_of_the_hole(rng):
 
 @pytest.mark.thorough
 def test_a_model_that_knows_the_answer_beats_the_others(rng):
-    """The figures of `measure`, with a model that paints the truth."""
+    """The figures of `evaluate`, with a model that paints the truth."""
     config = with_settings(TASK.config(), {"measured_images": 40, "batch_size": 16})
     data = TASK.load_data(config)
     truth = np.concatenate([y.numpy() for _, y in data.test])
@@ -235,15 +235,15 @@ def test_a_model_that_knows_the_answer_beats_the_others(rng):
     def _fits(image, x):
         return np.array_equal(image[x[..., -1] == 0], x[..., :-1][x[..., -1] == 0])
 
-    found, _ = TASK.measure(Knowing(), data, config, {})
-    figures = {name: what.figure() for name, what in found["test"].items()}
+    metrics = TASK.evaluate(Knowing(), data, config, {}).metrics
+    figures = {name: observed.figure() for name, observed in metrics["test"].items()}
     assert figures["ssim"] == 1 and figures["psnr"] == 100 and figures["sharpness"] == 1
     for name in ("biharmonic", "harmonic", "surroundings", "training_mean"):
         assert 3 < figures[f"psnr_{name}"] < 30 and figures[f"ssim_{name}"] < 0.9
         assert figures[f"psnr_over_{name}"] == pytest.approx(100 - figures[f"psnr_{name}"])
         assert figures[f"ssim_over_{name}"] == pytest.approx(1 - figures[f"ssim_{name}"])
-    assert len(found["test"]["ssim"].keys) == 40
-    assert found["validation"].keys() == {"psnr", "ssim", "sharpness"}
+    assert len(metrics["test"]["ssim"].keys) == 40
+    assert metrics["validation"].keys() == {"psnr", "ssim", "sharpness"}
 
 
 @pytest.mark.slow

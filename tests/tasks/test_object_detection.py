@@ -10,10 +10,10 @@ import tensorflow as tf
 from bigmodels import tasks
 from bigmodels.commands.predict import predict
 from bigmodels.commands.train import train
+from bigmodels.losses import CenterPoints
 from bigmodels.models import Detector
 from bigmodels.runs.directory import RunDirectory
-from bigmodels.tasks import object_detection
-from bigmodels.tasks.task import with_settings
+from bigmodels.tasks.settings import with_settings
 from tests.cocos import write_coco
 from tests.test_hostile import BAD_IMAGES
 
@@ -123,7 +123,7 @@ def test_without_pycocotools_nothing_is_trained(monkeypatch, tmp_path):
 
 @pytest.mark.thorough
 def test_a_model_that_knows_the_answer_is_rated_as_right(tmp_path):
-    """The figures of `measure`, with a model that finds exactly what is there."""
+    """The figures of `evaluate`, with a model that finds exactly what is there."""
     write_coco(tmp_path, 60)
     config = TASK.config(dataset=f"coco:{tmp_path}", batch_size=16)
     data = TASK.load_data(config)
@@ -143,24 +143,16 @@ def test_a_model_that_knows_the_answer_is_rated_as_right(tmp_path):
                 for o in sets[id(batches)]
             ]
 
-    exact, near = (TASK.measure(Knowing(off), data, config, {})[0] for off in (0, 0.4))
+    exact, near = (TASK.evaluate(Knowing(off), data, config, {}).metrics for off in (0, 0.4))
     assert exact["validation"] == {"map_50": 1.0, "map": 1.0}
-    figures = [{n: what.figure() for n, what in f["test"].items()} for f in (exact, near)]
+    figures = [{n: seen.figure() for n, seen in f["test"].items()} for f in (exact, near)]
     assert figures[0]["map_50"] == figures[0]["map"] == figures[1]["map_50"] == 1
     assert 0.3 < figures[1]["map"] < 0.5
     # Bars that lie apart are all that a baseline could wish for.
     assert figures[0]["map_50_components"] > 0.9
     assert len(exact["test"]["loss"].keys) == data.sizes["test"]
-    assert figures[0]["loss"] == pytest.approx(
-        float(
-            np.mean(
-                [
-                    object_detection.CenterPoints()(y, tf.zeros((len(y), 4, 5, 6)))
-                    for _, y in data.test
-                ]
-            )
-        )
-    )
+    losses = [CenterPoints()(y, tf.zeros((len(y), 4, 5, 6))) for _, y in data.test]
+    assert figures[0]["loss"] == pytest.approx(float(np.mean(losses)))
 
 
 @pytest.mark.slow

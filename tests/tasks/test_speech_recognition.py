@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from bigmodels import tasks
-from bigmodels.tasks import speech_recognition
-from bigmodels.tasks.task import with_settings
+from bigmodels.tasks.settings import with_settings
+from bigmodels.tasks.speech_recognition import evaluation, inference, recipe
 from tests.data.test_audio import RATE, wav
 
 SMALL = {
@@ -30,25 +29,25 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=[2, pytest.param(32, marks=pytest.mark.thorough)])
 def few(request, folder):
-    config = speech_recognition.SpeechRecognition()
+    config = recipe.SpeechRecognition()
     settings = SMALL | {"dataset": f"audio:{folder}", "batch_size": request.param}
     config = with_settings(config, settings)
-    data = speech_recognition.load_data(config)
-    return speech_recognition.build_model(config, data), data, config
+    data = recipe.load_data(config)
+    return recipe.build_model(config, data), data, config
 
 
 def test_fewer_recordings_than_pictures_are_drawn(few):
     """Three for validation and test, and a batch of fewer still."""
     model, data, config = few
     assert data.sizes["validation"] < 4
-    (figure,) = speech_recognition.examples(data).values()
+    (figure,) = evaluation.examples(data).values()
     assert len(figure.axes) == data.sizes["validation"]
-    heard = speech_recognition._heard(model, data.test)
-    drawn = speech_recognition.draw(model, data, config, heard)
-    titles = [axes.get_title() for axes in next(iter(drawn.values())).axes]
+    figures = evaluation.evaluate(model, data, config, {}).figures()
+    titles = [axes.get_title() for axes in next(iter(figures.values())).axes]
+    heard = [text for samples, _ in data.test for text in model.transcribe(samples)]
     said = data.transcripts["test"]
     assert titles == [f"{a} \N{RIGHTWARDS ARROW} {b}" for a, b in zip(said, heard, strict=True)]
-    assert speech_recognition.sample(model, data, config).startswith("said")
+    assert evaluation.sample(model, data, config).startswith("said")
 
 
 def test_what_is_not_read_as_it_is_is_said(few, folder, tmp_path, monkeypatch, capsys):
@@ -57,7 +56,8 @@ def test_what_is_not_read_as_it_is_is_said(few, folder, tmp_path, monkeypatch, c
     (tmp_path / "a.wav").write_bytes(wav(samples, rate=2 * RATE, channels=2))
     (tmp_path / "notes.txt").touch()
     monkeypatch.setenv("HOME", str(tmp_path.parent))
-    (row,) = tasks.get("speech_recognition").predict(model, config, f"~/{tmp_path.name}")
+    predictor = inference.SpeechPredictor(model, config)
+    (row,) = predictor.predict(f"~/{tmp_path.name}")
     assert row["file"] == str(tmp_path / "a.wav") and row["seconds"] == 0.25
     said = capsys.readouterr().err
     assert "input: 1 recordings have two channels, of which the mean is taken" in said

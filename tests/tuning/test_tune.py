@@ -25,8 +25,8 @@ from bigmodels.commands.train import train
 from bigmodels.reports import plots, report
 from bigmodels.runs.checkpoint import Checkpoints
 from bigmodels.runs.directory import RunDirectory
-from bigmodels.tasks import image_classification
-from bigmodels.tasks.task import flat_settings, with_settings
+from bigmodels.tasks.image_classification import recipe
+from bigmodels.tasks.settings import flat_settings, with_settings
 from bigmodels.tuning import search
 from bigmodels.tuning.tune import tune
 from tests.conftest import striped_images
@@ -504,8 +504,8 @@ def test_a_trial_that_fails_does_not_end_the_search(images, tmp_path, monkeypatc
     def space(hp):
         return {"model.kernel_size": hp.Choice("model.kernel_size", [99, 3])}
 
-    task = dataclasses.replace(image_classification.TASK, search_space=space)
-    monkeypatch.setattr(image_classification, "TASK", task)
+    task = dataclasses.replace(recipe.TASK, search_space=space)
+    monkeypatch.setattr(recipe, "TASK", task)
     settings = FIXED | {"dataset": images, "epochs": 1, "model.padding": "valid"}
     result = tune("image_classification", tmp_path / "search", settings, tuner="grid")
     rows = result["trials"]
@@ -523,8 +523,8 @@ def test_a_search_without_a_single_success_says_why(images, tmp_path, monkeypatc
     def space(hp):
         return {"model.dropout_rate": hp.Choice("model.dropout_rate", [2.0, 3.0])}
 
-    task = dataclasses.replace(image_classification.TASK, search_space=space)
-    monkeypatch.setattr(image_classification, "TASK", task)
+    task = dataclasses.replace(recipe.TASK, search_space=space)
+    monkeypatch.setattr(recipe, "TASK", task)
     settings = {name: value for name, value in FIXED.items() if name != "model.dropout_rate"}
     settings["dataset"] = images
     message = "none of 2 trials finished; the last failure: model.dropout_rate: 3.0, expected"

@@ -16,7 +16,7 @@ from bigmodels import tasks
 from bigmodels.checks import untuned
 from bigmodels.data import pipeline
 from bigmodels.data.waiting import Waiting
-from bigmodels.tasks.task import with_settings
+from bigmodels.tasks.settings import with_settings
 
 STEPS = 100
 ROWS = {

@@ -8,12 +8,13 @@ import os
 import pathlib
 import re
 
-from bigmodels.checks import shown
 from bigmodels.data.files import folders, named_like
 from bigmodels.data.notes import Notes
+from bigmodels.data.readers import Source, register
 from bigmodels.data.readers.recordings import SUFFIXES, Recording, note_remarks, read_audio
 from bigmodels.data.readers.text_files import all_files, given_path, text_file
 from bigmodels.data.splits import SPLITS, split_named
+from bigmodels.messages import short_repr
 
 TABLE = "metadata.csv"
 _TABLES = (TABLE, "metadata.tsv", "metadata.jsonl")
@@ -287,15 +288,15 @@ def _json_rows(text, table, notes):
         try:
             content = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{where} is no JSON: {shown(str(error))}") from None
+            raise ValueError(f"{where} is no JSON: {short_repr(str(error))}") from None
         if not isinstance(content, dict):
-            raise ValueError(f"{where}: {shown(content)}, expected a JSON object")
+            raise ValueError(f"{where}: {short_repr(content)}, expected a JSON object")
         row = {str(key).lower(): value for key, value in content.items()}
         at = _columns(row, where)
         if number == 1:
             _say_columns(row, at, table, notes)
         if not all(isinstance(row[at[name]], str) for name in ("file", "text")):
-            raise ValueError(f"{where}: {shown(content)}, expected a file's name and a text")
+            raise ValueError(f"{where}: {short_repr(content)}, expected a file's name and a text")
         yield (number, *_values(row, at, where))
 
 
@@ -324,7 +325,7 @@ def _say_columns(names, at, table, notes):
 def _values(row, at, where):
     split = row[at["split"]] if at["split"] else None
     if split is not None and split_named(str(split)) is None:
-        raise ValueError(f"{where}: split {shown(split)}, expected train, validation or test")
+        raise ValueError(f"{where}: split {short_repr(split)}, expected train, validation or test")
     speaker = str(row[at["speaker"]]) if at["speaker"] else None
     return row[at["file"]], row[at["text"]], split and split_named(split), speaker or None
 
@@ -341,7 +342,9 @@ def _lj_rows(text, table, notes):
             )
         said = texts[-1] if texts[-1].strip() else texts[0]
         if number == 1 and len(texts) > 1:
-            notes.say(f"audio: of {str(table)!r}, the last column is what is said: {shown(said)}.")
+            notes.say(
+                f"audio: of {str(table)!r}, the last column is what is said: {short_repr(said)}."
+            )
         yield number, name, said, None, None
 
 
@@ -503,3 +506,14 @@ def _as_lists_say(root, lists, listed, missing, notes):
             splits[recording] = split
     notes.say(f"audio: {' and '.join(path.name for path in lists)} say which is in which split.")
     return [dataclasses.replace(e, split=splits.get(e.path, "train")) for e in listed]
+
+
+register(
+    Source(
+        "audio",
+        "DIR",
+        "recordings",
+        "your recordings, one folder per word, or with a table such as metadata.csv",
+        audio_folder,
+    )
+)

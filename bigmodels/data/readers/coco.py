@@ -17,10 +17,11 @@ import urllib.parse
 
 import numpy as np
 
-from bigmodels.checks import shown
 from bigmodels.data import files
 from bigmodels.data.notes import Notes
+from bigmodels.data.readers import Source, register
 from bigmodels.data.splits import split_named
+from bigmodels.messages import short_repr
 from bigmodels.runs import untrusted
 
 _SPLITS = {"train": "train", "val": "validation", "test": "test"}
@@ -284,7 +285,7 @@ class _File:
         box = box.astype("float32")  # In which something must be left of it.
         if not inside or not (box[2:] > box[:2]).all():
             raise ValueError(
-                f"bbox: {shown(row['bbox'])}, expected left, top, width and "
+                f"bbox: {short_repr(row['bbox'])}, expected left, top, width and "
                 f"height of a part of an image of {image['width']} x {image['height']} pixels"
             )
         return box, "cut" if least < -1e-3 else ""
@@ -336,7 +337,8 @@ def _check_pixels(rows):
     boxes = [row["bbox"] for row in rows.values() if row["bbox"][2] * row["bbox"][3] > 0]
     if boxes and all(0 <= side <= 1 for box in boxes for side in box):
         raise ValueError(
-            f"annotation {next(iter(rows))}: bbox: {shown(boxes[0])}; this and all others are from "
+            f"annotation {next(iter(rows))}: bbox: {short_repr(boxes[0])}; this and all others "
+            "are from "
             "0 to 1, as shares of the images are; expected pixels"
         )
 
@@ -460,3 +462,8 @@ _ANNOTATION = _ID | {
     "bbox": (_is_box, "left, top, width and height in pixels"),
     "iscrowd": (lambda value: value in (0, 1), "0 or 1"),
 }
+
+
+register(
+    Source("coco", "DIR", "objects", "your images with boxes, in the JSON form of COCO", read_coco)
+)

@@ -8,11 +8,11 @@ import re
 
 import numpy as np
 
-from bigmodels.checks import shown
 from bigmodels.data.notes import Notes
-from bigmodels.data.readers import timeline
+from bigmodels.data.readers import Source, register, timeline
 from bigmodels.data.readers.csv_sheet import MISSING, Sheet, is_number
 from bigmodels.data.readers.timeline import Timeline
+from bigmodels.messages import short_repr
 
 DECIMALS = ("auto", ".", ",")
 _MAX_BYTES = 1 << 28
@@ -144,7 +144,9 @@ class _Times:
         if time:
             names = [time] if time in header else [name.strip() for name in time.split(",")]
             if not all(name in header for name in names):
-                raise ValueError(f"data.time: {shown(time)} is no column, but {shown(header)} are")
+                raise ValueError(
+                    f"data.time: {short_repr(time)} is no column, but {short_repr(header)} are"
+                )
             options = [tuple(map(header.index, names))]
         clock = next((i for i, field in enumerate(first) if _CLOCK.fullmatch(field)), None)
         pairs = [(*at, clock) for at in options if len(at) == 1 and clock not in (None, *at)]
@@ -161,8 +163,8 @@ class _Times:
         if how is None:
             expected = f"as data.time_format={form!r} says" if form else "ISO 8601, or a number"
             raise ValueError(
-                f"{sheet.where(0)}: {shown(self._text(first, self.columns))} in column "
-                f"{shown(self._label())} is no time ({expected}); data.time names the column, "
+                f"{sheet.where(0)}: {short_repr(self._text(first, self.columns))} in column "
+                f"{short_repr(self._label())} is no time ({expected}); data.time names the column, "
                 "data.time_format how dates are written"
             )
         self.kind, self._read, self.form = how
@@ -184,7 +186,8 @@ class _Times:
                 found.append(self._read(text))
             except (ValueError, OverflowError):
                 raise ValueError(
-                    f"{self._sheet.where(i)}: {shown(text)} in column {shown(self._label())} is "
+                    f"{self._sheet.where(i)}: {short_repr(text)} in column "
+                    f"{short_repr(self._label())} is "
                     "no time like those before"
                 ) from None
         return found
@@ -239,12 +242,12 @@ def _target_columns(sheet, times, targets, asked):
     others = [i for i in range(len(header)) if i not in times]
     lacking = [each for each in targets if each not in [header[i] for i in others]]
     if lacking:
-        these = shown([header[i] for i in others])
-        named = ", ".join(map(shown, lacking))
+        these = short_repr([header[i] for i in others])
+        named = ", ".join(map(short_repr, lacking))
         what = "is no variable" if len(lacking) == 1 else "are no variables"
         raise ValueError(f"{asked}: {named} {what} of {these}")
     if len(set(targets)) < len(targets):
-        raise ValueError(f"data.targets: {shown(targets)} names one twice")
+        raise ValueError(f"data.targets: {short_repr(targets)} names one twice")
     if targets:
         columns = [header.index(each) for each in targets]
         unused = [header[i] for i in others if header[i] not in targets]
@@ -393,7 +396,7 @@ class _Numbers:
                 value = float(text.replace(self._group, "").replace(self._mark, "."))
         if "_" in text or not abs(value) <= _LARGEST:
             raise ValueError(
-                f"{where(i)}: {shown(text)} in column {shown(column)} is no number up to "
+                f"{where(i)}: {short_repr(text)} in column {short_repr(column)} is no number up to "
                 f"{_LARGEST:g}; data.targets chooses columns"
             )
         if value in self._codes:
@@ -453,9 +456,20 @@ def _first_missing(values, places, names, where):
     rows, columns = np.nonzero(np.isnan(values))
     gap = int(jumps[0]) + 1 if len(jumps) else len(values)
     if len(rows) and rows[0] < gap:
-        return f"{where(int(rows[0]))}: no value in column {shown(names[columns[0]])}"
+        return f"{where(int(rows[0]))}: no value in column {short_repr(names[columns[0]])}"
     if gap < len(values):
         return (
             f"{where(gap)}: {int(places[gap] - places[gap - 1] - 1):,} rows before it are missing"
         )
     return ""
+
+
+register(
+    Source(
+        "csv",
+        "FILE",
+        "series",
+        "your measurements, a column of times and columns of numbers",
+        read_csv,
+    )
+)

@@ -4,9 +4,9 @@ import csv
 import io
 import re
 
-from bigmodels.checks import shown
 from bigmodels.data.readers import timeline
 from bigmodels.data.readers.text_files import text_file
+from bigmodels.messages import short_repr
 
 # What pandas takes for a missing value, and some more that stand in tables of measurements.
 MISSING = frozenset(
@@ -74,7 +74,7 @@ class Sheet:
         units = {}
         while len(parsed) > 1 and _is_units(parsed[0][1]):
             number, row = parsed.pop(0)
-            units[number] = shown(row)
+            units[number] = short_repr(row)
         notes.leave_out(self.name, "lines below the header that are taken for units", units)
         if len(parsed) < 3:
             raise ValueError(
@@ -114,14 +114,16 @@ class Sheet:
         header = self.header
         if len(header) < 2:
             raise ValueError(
-                f"{where}: one column {shown(header[0])}, expected a time and at least one "
+                f"{where}: one column {short_repr(header[0])}, expected a time and at least one "
                 "variable, separated by commas, semicolons, tabs or vertical bars"
             )
         if _is_data(header):
-            raise ValueError(f"{where}: {shown(header[:3])} are not names: the file has no header")
+            raise ValueError(
+                f"{where}: {short_repr(header[:3])} are not names: the file has no header"
+            )
         for i, column in enumerate(header):
             if (i and not column) or column in header[:i]:
-                raise ValueError(f"{where}: the name {shown(column)} is empty or there twice")
+                raise ValueError(f"{where}: the name {short_repr(column)} is empty or there twice")
 
 
 def is_number(text):

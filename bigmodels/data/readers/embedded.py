@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from bigmodels import extras
-from bigmodels.data.readers import csv_series
+from bigmodels.data.readers import csv_series, has_prefix
 from bigmodels.data.readers.canvas import canvases
 from bigmodels.data.readers.recordings import Recording, decode_audio
 from bigmodels.data.readers.road import synthetic_road
@@ -263,10 +263,8 @@ SPEECH = {"spoken_characters": spoken_characters}
 DRIVES = {"synthetic_road": synthetic_road}
 OBJECTS = {"digit_canvas": digit_canvas}
 ALL = IMAGES | TEXTS | PAIRS | SERIES | SPEECH | DRIVES | OBJECTS
-# Of the user's own files: what stands before the colon.
-KINDS = ("images", "text", "pairs", "audio", "csv", "tub", "coco")
 
 
 def is_known(name):
     """Whether a data set is one of these, or files of the user's own: not one of TFDS."""
-    return name in ALL or name.partition(":")[0] in KINDS
+    return name in ALL or has_prefix(name)

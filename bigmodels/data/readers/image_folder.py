@@ -18,12 +18,13 @@ import re
 import numpy as np
 import tensorflow as tf
 
-from bigmodels.checks import shown
 from bigmodels.data import files
 from bigmodels.data.notes import Notes
+from bigmodels.data.readers import Source, register
 from bigmodels.data.readers.csv_sheet import MISSING
 from bigmodels.data.readers.text_files import text_file
 from bigmodels.data.splits import SEED, SPLITS, split_named, stratified_split
+from bigmodels.messages import short_repr
 
 # Of a split's folder: the one that may hold all others.
 _WRAPPERS = ("images", "image", "imgs", "img", "data", "dataset", "photos", "pictures")
@@ -365,7 +366,8 @@ class _Layout:
             for path, name in labelled.items():
                 if name not in numbers:
                     raise ValueError(
-                        f"images: {str(path)!r} is of class {shown(name)}, which is no class of "
+                        f"images: {str(path)!r} is of class {short_repr(name)}, which is no "
+                        "class of "
                         "the training images"
                     )
             if labelled:
@@ -406,8 +408,8 @@ class _Layout:
             for image, label in table.labels.items():
                 if labels.setdefault(image, label) != label:
                     raise ValueError(
-                        f"images: {str(image)!r} is {shown(labels[image])} in one table and "
-                        f"{shown(label)} in {str(path)!r}"
+                        f"images: {str(image)!r} is {short_repr(labels[image])} in one table and "
+                        f"{short_repr(label)} in {str(path)!r}"
                     )
             splits |= table.splits
         return labels, splits, unread
@@ -519,7 +521,7 @@ class _Table:
         delimiter = max("\t;,", key=lines[0].count)
         rows = [row for row in csv.reader(lines, delimiter=delimiter) if any(row)]
         width = len(rows[0]) if rows else 0
-        ragged = [shown(row) for row in rows if len(row) != width]
+        ragged = [short_repr(row) for row in rows if len(row) != width]
         rows = [[cell.strip() for cell in row] for row in rows if len(row) == width]
         words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", path.stem)
         split = next((found for word in words if (found := split_named(word))), None)
@@ -565,7 +567,7 @@ class _Table:
             elif self.labels.setdefault(image, row[self._label]) != row[self._label]:
                 raise ValueError(
                     f"images: {str(self.path)!r} calls {row[self._column]!r} both "
-                    f"{shown(self.labels[image])} and {shown(row[self._label])}"
+                    f"{short_repr(self.labels[image])} and {short_repr(row[self._label])}"
                 )
             elif splits:
                 self.splits[image] = split_named(row[splits[0]])
@@ -585,7 +587,8 @@ class _Table:
             if several and (shared or {*parts} <= labels):
                 raise ValueError(
                     f"images: {str(self.path)!r} has several labels for an image in column "
-                    f"{self._header[self._label]!r}, such as {shown(min(several))}; expected one"
+                    f"{self._header[self._label]!r}, such as {short_repr(min(several))}; "
+                    "expected one"
                 )
 
     def tell(self, notes):
@@ -648,3 +651,6 @@ def _common_shape(shapes, image_size):
             )
     colour = any(shape[-1] >= 3 for shape in shapes.values())
     return (*(image_size or size), 3 if colour else 1)
+
+
+register(Source("images", "DIR", "images", "your images, one folder per class", image_folder))

@@ -7,9 +7,10 @@ import json
 import os
 import re
 
-from bigmodels.checks import shown
 from bigmodels.data.notes import Notes
+from bigmodels.data.readers import Source, register
 from bigmodels.data.readers.text_files import given_path, text_file
+from bigmodels.messages import short_repr
 
 _JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
 # Of CSV files. What a text seldom holds comes first: every line may have a comma as well.
@@ -84,7 +85,9 @@ def pair_file(where, columns=(), encoding=None, skip_bad_files=False, notes=None
     path = given_path(str(where))
     if two := _two_files(path):
         if columns:
-            raise ValueError(f"data.columns: {shown(columns)}, but {shown(path)} are two files")
+            raise ValueError(
+                f"data.columns: {short_repr(columns)}, but {short_repr(path)} are two files"
+            )
         numbered = _aligned(*two, encoding, notes)
         first = f"pairs: {two[0]!r}"
     else:
@@ -160,7 +163,7 @@ def _chosen(text, path, columns, skip_bad_files, notes):
         chosen = _by_name(names, rows, columns, where, notes, sides)
         for number, content in others.items():
             if strange := [names[place] for place in chosen if names[place] in content]:
-                value = shown(content[strange[0]])
+                value = short_repr(content[strange[0]])
                 refuse(number, f"{strange[0]!r} is {value}, expected a text")
         rows = [row for row in rows if row[0] not in bad]
     else:
@@ -184,7 +187,7 @@ def _chosen(text, path, columns, skip_bad_files, notes):
         if len(cells) > last:
             pairs.append((number, *(cells[place] for place in chosen)))
         elif last == 1:
-            found = shown("\t".join(cells))
+            found = short_repr("\t".join(cells))
             refuse(number, f"{found}, expected a source, a tab and a target{hint}")
         else:
             refuse(number, f"{len(cells)} columns, expected at least {last + 1}")
@@ -208,18 +211,18 @@ def _objects(text, where, refuse):
         try:
             found = list(enumerate(json.loads(text), 1))
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{where} is no JSON: {shown(str(error))}") from None
+            raise ValueError(f"{where} is no JSON: {short_repr(str(error))}") from None
     else:
         for number, line in enumerate(text.split("\n"), 1):
             if line.strip():
                 try:
                     found.append((number, json.loads(line)))
                 except (ValueError, RecursionError) as error:
-                    refuse(number, f"no JSON: {shown(str(error))}")
+                    refuse(number, f"no JSON: {short_repr(str(error))}")
     names, inner, rows = {}, {}, []
     for number, content in found:
         if not isinstance(content, dict):
-            refuse(number, f"{shown(content)}, expected a JSON object")
+            refuse(number, f"{short_repr(content)}, expected a JSON object")
             continue
         # As Hugging Face has them: {"translation": {"en": ..., "de": ...}}.
         flat = {}
@@ -275,7 +278,7 @@ def _by_place(rows, columns, where, notes):
     numbers = [str(i + 1) for i in range(width)]
     if columns:
         if has_header:
-            notes.say(f"{where}, line {rows[0][0]} is a header, not a pair: {shown(header)}.")
+            notes.say(f"{where}, line {rows[0][0]} is a header, not a pair: {short_repr(header)}.")
         chosen = [_place(column, numbers, where) for column in columns]
         rest = [number for number in numbers if number not in columns]
         notes.say(
@@ -287,13 +290,14 @@ def _by_place(rows, columns, where, notes):
         return _by_name(header, rows[1:], (), where, notes), 1
     if width > 1:
         _check_texts((0, 1), numbers, rows, where)
-        first = " and ".join(shown(cell.strip()) for cell in rows[0][1][:2])
+        first = " and ".join(short_repr(cell.strip()) for cell in rows[0][1][:2])
         notes.say(f"{where} has no known header: its first line is a pair, {first}.")
     if width > 2:
         more = "columns 3 and on are" if width > 3 else "column 3 is"
         example = next(cells[2] for _, cells in rows if len(cells) > 2)
         notes.say(
-            f"{where}: columns 1 and 2 are source and target; {more} not used ({shown(example)}). "
+            f"{where}: columns 1 and 2 are source and target; {more} not used "
+            f"({short_repr(example)}). "
             "data.columns chooses others."
         )
     if beyond := [number for number, cells in rows if len(cells) > max(width, 2)]:
@@ -310,7 +314,7 @@ def _check_texts(chosen, names, rows, where):
         if kind := _kind(rows, place, len(names)):
             example = next((c[place] for _, c in rows if len(c) > place and c[place]), "")
             raise ValueError(
-                f"{where}: column {names[place]} holds {kind} ({shown(example)}), not texts; "
+                f"{where}: column {names[place]} holds {kind} ({short_repr(example)}), not texts; "
                 f"{_hint(rows, names)}"
             )
 
@@ -457,3 +461,14 @@ def _quoted(text):
     if doubled or quoted > fields / 2 or (commas == quoted and not bare_commas):
         return rows
     return None
+
+
+register(
+    Source(
+        "pairs",
+        "FILE",
+        "pairs",
+        "your pairs: a source, a tab and its translation a line; .csv, .jsonl; FILE,FILE",
+        pair_file,
+    )
+)

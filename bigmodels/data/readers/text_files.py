@@ -9,7 +9,7 @@ import unicodedata
 import zlib
 
 from bigmodels.data.files import is_junk, named_like
-from bigmodels.data.readers import encodings
+from bigmodels.data.readers import Source, encodings, register
 from bigmodels.data.splits import split_named
 
 # Unicode's normal form takes the square of such a run's length; no language needs ten.
@@ -63,6 +63,29 @@ def text_file(path, kind="text", encoding=None, notes=None, *, setting=False):
     if not text.strip():
         raise ValueError(f"{kind}: {str(path)!r} is empty")
     return text
+
+
+def read_text(where, encoding=None, skip_bad_files=False, notes=None):
+    """A text file, or all of a directory.
+
+    Args:
+        where: Path, as the user gave it.
+        encoding: As for `text_file`.
+        skip_bad_files: As for `text_folder`.
+        notes: As for `text_folder`.
+
+    Returns:
+        As `text_file` or `text_folder`.
+
+    Raises:
+        ValueError: naming what cannot be read.
+    """
+    path = given_path(where)
+    if not path:
+        raise ValueError(f"dataset: 'text:{where}' names no file; give text:FILE or text:DIR")
+    if os.path.isdir(path):
+        return text_folder(path, encoding, skip_bad_files, notes)
+    return text_file(path, encoding=encoding, notes=notes, setting=True)
 
 
 def text_folder(directory, encoding=None, skip_bad_files=False, notes=None):
@@ -250,3 +273,8 @@ def _note(notes, where, raw, text, encoding):
 def _line(text, place):
     """The number of the line in which a place of a text is."""
     return text.count("\n", 0, place) + 1
+
+
+register(
+    Source("text", "FILE", "text", "your text, or text:DIR: all .txt files below it", read_text)
+)

@@ -263,7 +263,7 @@ def audio_dataset(name, data_dir=None):
     Raises:
         ValueError: if the name is unknown, the set cannot be had, or it is not such recordings.
     """
-    builder = _prepared(name, data_dir, "audio")
+    builder = _prepared(name, data_dir, "recordings")
     features = builder.info.features
     sounds = [key for key in features if isinstance(features[key], tfds.features.Audio)]
     texts = [key for key in features if key in ("text", "label", "speech_text")]
@@ -301,17 +301,17 @@ def audio_dataset(name, data_dir=None):
     return all_of("train")
 
 
-def _prepared(name, data_dir, prefix):
+def _prepared(name, data_dir, kind):
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except tfds.core.registered.DatasetNotFoundError:
         known = [*embedded.ALL, *tfds.list_builders(with_community_datasets=False)]
-        hint = did_you_mean(name, prefix, known)
+        hint = did_you_mean(name, kind, known)
         raise ValueError(f"dataset: {name!r} is not known to TensorFlow Datasets{hint}") from None
     except Exception as error:
         # A name that TFDS cannot parse, or a version or configuration that the set lacks: each has
         # an error of its own, whose first line says which.
-        hint = did_you_mean(name, prefix, embedded.ALL)
+        hint = did_you_mean(name, kind, embedded.ALL)
         reason = str(error).strip().partition("\n")[0]
         reason = "" if hint else f": {reason.rstrip('.')}"
         raise ValueError(f"dataset: {name!r} is not a data set{reason}{hint}") from None

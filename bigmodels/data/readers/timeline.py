@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 
-from bigmodels.checks import shown
+from bigmodels.messages import short_repr
 
 _DAY = 86_400_000_000  # Microseconds, in which dates are counted.
 _SECOND = 1_000_000
@@ -211,7 +211,7 @@ def align(times, kind, form, where):
         utc = times[0].utcoffset() is not None
         for i, time in enumerate(times):
             if (time.utcoffset() is not None) != utc:
-                raise ValueError(f"{where(i)}: {shown(str(time))}: some times have an offset")
+                raise ValueError(f"{where(i)}: {short_repr(str(time))}: some times have an offset")
         if utc:
             try:
                 times = [t.astimezone(datetime.UTC).replace(tzinfo=None) for t in times]
@@ -228,7 +228,8 @@ def align(times, kind, form, where):
     if len(twice := np.flatnonzero(differences <= 0)):
         i, before = order[twice[0] + 1], order[twice[0]]
         raise ValueError(
-            f"{where(i)}: the time {shown(str(times[i]))} does not come after the one before it, "
+            f"{where(i)}: the time {short_repr(str(times[i]))} does not come after the one "
+            "before it, "
             f"that of {where(before).rpartition(', ')[2]}, but is the same"
         )
     if dates and differences.min() >= 28 * _DAY:
@@ -248,7 +249,7 @@ def align(times, kind, form, where):
     if off.any():
         i = int(order[np.flatnonzero(off)[0]])
         raise ValueError(
-            f"{where(i)}: the time {shown(str(times[i]))} does not fit the step of "
+            f"{where(i)}: the time {short_repr(str(times[i]))} does not fit the step of "
             f"{timeline.spacing()} between most others"
         )
     at = np.empty(len(places), "int64")

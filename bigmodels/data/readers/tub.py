@@ -11,6 +11,7 @@ import os
 import pathlib
 
 from bigmodels.data.notes import Notes
+from bigmodels.data.readers import Source, register
 from bigmodels.runs import untrusted
 
 MANIFEST = "manifest.json"
@@ -186,3 +187,10 @@ def _is_file_name(value):
         and not {"/", "\\"} & set(value)
         and value not in (".", "..")
     )
+
+
+register(
+    Source(
+        "tub", "DIR", "driving", "your recording of driving, a Donkeycar tub, version 2", read_tub
+    )
+)

@@ -1,0 +1,1 @@
+"""Image generation with the GAN (article 2.1 and 4.4)."""

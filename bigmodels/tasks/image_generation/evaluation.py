@@ -1,0 +1,122 @@
+"""What is measured of generated images, and what their report shows."""
+
+import numpy as np
+import tensorflow as tf
+
+from bigmodels.data import load_images
+from bigmodels.data.images import augmentation_for
+from bigmodels.evaluation.judge import JUDGES_BATCH, Judge
+from bigmodels.reports import plots
+from bigmodels.tasks.record import Evaluation, Metric
+from bigmodels.tasks.settings import Optimizer
+
+METRICS = {
+    "frechet_distance": Metric("", "min"),
+    "precision": Metric("%", "max"),
+    "recall": Metric("%", "max"),
+    "density": Metric("", "max"),
+    "coverage": Metric("%", "max"),
+    "frechet_distance_real": Metric(""),
+    "precision_real": Metric("%"),
+    "recall_real": Metric("%"),
+    "density_real": Metric(""),
+    "coverage_real": Metric("%"),
+    "classes_covered": Metric("%", "max"),
+    "mean_confidence": Metric("%", "max"),
+    "judge_score": Metric("", "max"),
+    "real_confidence": Metric("%"),
+    "judge_accuracy": Metric("%"),
+    # They measure two networks by each other: neither way is better.
+    "loss": Metric("nats"),
+    "d_loss": Metric("nats"),
+    "g_loss": Metric("nats"),
+}
+_SAMPLES, _DRAWN = 32, 64
+# Of the images drawn at the end, those beside which the nearest training image is shown; and of
+# training images to find it in.
+_WITH_NEAREST, _MOST_COMPARED = 16, 10_000
+
+
+def evaluate(model, data, config, measured):
+    """What a separately trained CNN makes of samples, beside real images it has not seen either.
+
+    Under "validation" and "test" the metrics of `Judge.rate`, for other noise each; under "test"
+    also those of `Judge.rate_real`. See `bigmodels.evaluation.judge`.
+    """
+    judge = _judge(config)
+
+    def rate(split, seed):
+        return judge.rate((model.generate(judge.count, seed=seed) + 1) / 2, split)
+
+    metrics = {
+        "validation": rate("validation", config.seed + 1),
+        "test": rate("test", config.seed) | judge.rate_real(),
+    }
+    return Evaluation(metrics, lambda: _figures(model, data, config))
+
+
+def _judge(config):
+    """Of samples, by what it learnt from the same images with their labels."""
+    real = load_images(
+        config.dataset,
+        JUDGES_BATCH,
+        data_dir=config.data_dir,
+        image_size=config.data.image_size or None,
+        skip_bad_files=config.data.skip_bad_files,
+        augmentation=augmentation_for(config.dataset),
+        seed=config.seed,
+    )
+    optimizer = Optimizer(learning_rate=2e-3).build(config.judge_steps)
+    return Judge(real, optimizer, config.judge_steps, config.seed)
+
+
+def _figures(model, data, config):
+    """Samples, the training images nearest to some of them, and real images."""
+    real = tf.concat(list(data.test.take(2)), 0)[:_SAMPLES]
+    made = model.generate(_DRAWN, seed=config.seed)
+    batches = data.train.take(-(-_MOST_COMPARED // config.batch_size))
+    some = made[:_WITH_NEAREST]
+    nearest = _nearest(some, batches)
+    half = _WITH_NEAREST // 2  # A row of the picture.
+    pairs = np.concatenate([some[:half], nearest[:half], some[half:], nearest[half:]])
+    count = min(int(batches.cardinality()) * config.batch_size, data.sizes["train"])
+    pictures = {
+        "Generated images": made,
+        f"Generated images, and below each the nearest of {count:,} training images": pairs,
+        "Real images (test)": real,
+    }
+    return {title: plots.image_grid(images, scale=data.scale) for title, images in pictures.items()}
+
+
+def _nearest(images, batches):
+    """Of all images in batches the one nearest to each, pixel by pixel."""
+    wanted = images.reshape(len(images), -1)
+    nearest, least = np.zeros_like(images), np.full(len(images), np.inf)
+    for batch in batches.as_numpy_iterator():
+        rows = batch.reshape(len(batch), -1)
+        distances = np.square(rows).sum(1) - 2 * wanted @ rows.T  # Less what all have in common.
+        smallest, place = distances.min(1), distances.argmin(1)
+        closer = smallest < least
+        nearest[closer] = batch[place[closer]]
+        least = np.minimum(least, smallest)
+    return nearest
+
+
+def examples(data):
+    """Some of the images to imitate."""
+    images = np.concatenate(list(data.train_sample.take(2).as_numpy_iterator()))[:_SAMPLES]
+    return {"Training images": plots.image_grid(images, scale=data.scale)}
+
+
+def sample(model, data, config):
+    """Images of the same points of noise, every time."""
+    return plots.image_grid(model.generate(_SAMPLES, seed=config.seed), scale=data.scale)
+
+
+def describe(data):
+    """The data in a few lines."""
+    shape = " x ".join(map(str, data.image_shape))
+    return {
+        "images": ", ".join(f"{count:,} {split}" for split, count in data.sizes.items()),
+        "image shape": f"{shape}, scaled to {data.scale}",
+    }

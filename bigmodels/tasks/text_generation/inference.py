@@ -1,0 +1,124 @@
+"""A trained language model in use."""
+
+import numpy as np
+import tensorflow as tf
+
+from bigmodels.data import clean_text
+from bigmodels.tasks.record import Predictor, Signature
+from bigmodels.tokenizers import Vocabulary
+
+# Of the search that is exported.
+_NUM_BEAMS = 4
+
+
+class TextPredictor(Predictor):
+    """Texts that go on from a prompt, and the logits behind them."""
+
+    def generate(self, prompt, length, temperature, seed):
+        """Prompts and what is drawn to follow them."""
+        return {"text": self.model.continue_strings(prompt, length, temperature, seed)}
+
+    def generate_top(self, prompt, length, temperature, top_k, top_p, seed):
+        """The same, drawn from the likeliest characters alone."""
+        texts = self.model.continue_strings(prompt, length, temperature, seed, top_k, top_p)
+        return {"text": texts}
+
+    def search(self, prompt, length, length_penalty):
+        """Prompts and their likeliest continuations."""
+        return {"text": self.model.search_strings(prompt, length, _NUM_BEAMS, length_penalty)}
+
+    def logits(self, tokens):
+        """Of the next token at every position, `(batch, length, vocab_size)`."""
+        return {"logits": self.model(tokens, training=False)}
+
+    def predict(
+        self,
+        prompt=None,
+        length=300,
+        temperature=1.0,
+        seed=0,
+        top_k=None,
+        top_p=None,
+        stop="",
+        num_beams=None,
+        length_penalty=0.0,
+    ):
+        """A prompt continued.
+
+        Args:
+            prompt: Text to continue.
+            length: Characters to add.
+            temperature: 0 takes the likeliest character, 1 samples the model's own distribution.
+            seed: Same seed, same text.
+            top_k: As for `bigmodels.models.base.LanguageModel.generate`, and so are the others.
+            top_p: As there.
+            stop: As there.
+            num_beams: As there.
+            length_penalty: As there.
+
+        Yields:
+            One string.
+
+        Raises:
+            ValueError: naming the argument that does not fit.
+        """
+        if not prompt:
+            raise ValueError("prompt: give a text to continue")
+        prompt = clean_text(prompt)
+        unknown = sorted(set(prompt) - set(self.model.vocabulary))
+        if unknown:
+            raise ValueError(
+                f"prompt: {prompt!r} has characters that were not in the training text: {unknown}"
+            )
+        yield self.model.generate(
+            prompt,
+            length,
+            temperature,
+            seed,
+            top_k=top_k,
+            top_p=top_p,
+            stop=stop,
+            num_beams=num_beams,
+            length_penalty=length_penalty,
+        )
+
+    def signatures(self):
+        """Strings in, strings out, as from `predict`; and token ids in, logits out."""
+        model, context = self.model, self.config.data.length
+        strings, integers, floats = (
+            tf.TensorSpec((None,), dtype) for dtype in ("string", "int32", "float32")
+        )
+        prompts = np.array([model.vocabulary[:3].encode(), model.vocabulary[-1].encode()])
+        lengths, seeds = np.int32([8, 5]), np.int32([1, 2])
+        top_k, top_p = np.int32([3, 0]), np.float32([1, 0.9])
+        ids = np.random.default_rng(0).integers(2, model.vocab_size, (1, context), "int32")
+        signatures = {
+            "generate": Signature(
+                self.generate,
+                (strings, integers, floats, integers),
+                (prompts, lengths, np.float32([0.8, 0]), seeds),
+            ),
+            "generate_top": Signature(
+                self.generate_top,
+                (strings, integers, floats, integers, floats, integers),
+                (prompts, lengths, np.float32([0.8, 1]), top_k, top_p, seeds),
+            ),
+            "logits": Signature(
+                self.logits,
+                (tf.TensorSpec((None, None), "int32"),),
+                (ids,),
+                portable=True,
+                fixed_in_litert=True,
+            ),
+        }
+        if model.context is None or model.context > 1:
+            signatures["search"] = Signature(
+                self.search,
+                (strings, tf.TensorSpec((), "int32"), tf.TensorSpec((), "float32")),
+                (prompts[1:], np.int32(min(5, context - 1)), np.float32(0.5)),
+            )
+        return signatures
+
+    def metadata(self):
+        vocabulary = Vocabulary(self.model.vocabulary)
+        return {"vocabulary": [vocabulary.decode([i]) for i in range(len(vocabulary))]}

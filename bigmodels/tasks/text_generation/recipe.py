@@ -1,0 +1,172 @@
+"""Text generation, character by character, with the LSTM or the Transformer (article 4.2, 4.3).
+
+    bigmodels train --task=text_generation --dataset=tiny_shakespeare --seed=1 --workdir=runs/lstm
+
+1.579 nats a character on the test text after 6.7 min, on two cores of an Intel Xeon. More in
+notebooks/guide/results.md.
+
+    bigmodels train --task=text_generation --set model.kind=transformer --workdir=runs/transformer
+    bigmodels predict --workdir=runs/lstm --prompt="ROMEO:" --length=300 --temperature=0.8
+"""
+
+import dataclasses
+
+from bigmodels.data import load_text
+from bigmodels.data.readers.encodings import check_encoding
+from bigmodels.losses import SparseCategoricalCrossentropy
+from bigmodels.models import RNN, Transformer
+from bigmodels.tasks.record import Task
+from bigmodels.tasks.settings import Config, Optimizer, check_positive, check_share, setting
+from bigmodels.tasks.text_generation import evaluation
+from bigmodels.tasks.text_generation.inference import TextPredictor
+
+# What each kind trains best with, where the user does not say.
+LEARNING_RATE = {"rnn": 6e-3, "transformer": 3e-3}
+
+
+def _check_encoding(_, encoding):
+    check_encoding(encoding)
+
+
+@dataclasses.dataclass(frozen=True)
+class RNNConfig:
+    """Arguments of `bigmodels.models.RNN`."""
+
+    kind: str = "rnn"
+    embedding_dim: int = setting(64, "Width of the embedding.", check=check_positive)
+    rnn_units: int = setting(256, "Width of the LSTM.", check=check_positive)
+    dropout_rate: float = setting(0.2, "Share of features dropped.", check=check_share)
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerConfig:
+    """Arguments of `bigmodels.models.Transformer`; its `max_length` is `data.length`."""
+
+    kind: str = "transformer"
+    embedding_dim: int = setting(
+        128, "Width of the model; divisible by `num_heads`.", check=check_positive
+    )
+    num_heads: int = setting(4, "Attention heads a block.", check=check_positive)
+    feed_forward_dim: int = setting(
+        512, "Inner width of a block's feed-forward layers.", check=check_positive
+    )
+    dropout_rate: float = setting(0.1, "Share of features dropped.", check=check_share)
+    num_layers: int = setting(4, "Number of blocks.", check=check_positive)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """How the text is read and cut into windows."""
+
+    length: int = setting(100, "Characters a window in training.", check=check_positive)
+    evaluation_length: int = setting(
+        1000,
+        "Characters a window in evaluation, for the LSTM; the Transformer keeps `length`.",
+        check=check_positive,
+    )
+    encoding: str | None = setting(
+        None,
+        "What files are written in, if not in UTF-8: gb18030, for example.",
+        check=_check_encoding,
+    )
+    skip_bad_files: bool = setting(False, "Leave out files of text:DIR that are no texts.")
+
+
+@dataclasses.dataclass(frozen=True)
+class TextGeneration(Config):
+    """The recipe; `optimizer.learning_rate` follows `LEARNING_RATE` unless set."""
+
+    dataset: str = "python_docs"
+    epochs: int = 10
+    batch_size: int = 32
+    model: RNNConfig | TransformerConfig = RNNConfig()
+    data: DataConfig = DataConfig()
+    optimizer: Optimizer = Optimizer(learning_rate=None, beta_2=0.99)
+
+
+def load_data(config):
+    """Windows of token ids."""
+    recurrent = config.model.kind == "rnn"
+    return load_text(
+        config.dataset,
+        config.batch_size,
+        length=config.data.length,
+        evaluation_length=config.data.evaluation_length if recurrent else config.data.length,
+        encoding=config.data.encoding,
+        skip_bad_files=config.data.skip_bad_files,
+        data_dir=config.data_dir,
+        seed=config.seed,
+    )
+
+
+def build_model(config, data):
+    """A built language model that carries its vocabulary."""
+    settings = dataclasses.asdict(config.model)
+    kind = settings.pop("kind")
+    settings |= {"vocab_size": len(data.vocabulary), "vocabulary": data.vocabulary.characters}
+    if kind == "rnn":
+        # The windows hold no padding; an LSTM that need not look for it is faster.
+        model = RNN(**settings, mask_zero=False)
+    else:
+        model = Transformer(**settings, max_length=config.data.length)
+    model.build((None, None))
+    return model
+
+
+def compile_model(model, config, steps):
+    """Cross-entropy on logits in nats per character, accuracy of the next character."""
+    optimizer = dataclasses.replace(config.optimizer, learning_rate=_learning_rate(config))
+    model.compile(
+        optimizer.build(steps),
+        SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=config.keras_jit_compile,
+    )
+
+
+def _learning_rate(config):
+    return config.optimizer.learning_rate or LEARNING_RATE[config.model.kind]
+
+
+def search_space(hp):
+    """The size of the recipe's kind of model, or of `model.kind` where that is fixed."""
+    kind = hp.Fixed("model.kind", TextGeneration().model.kind)
+    widths, fastest, slowest = {
+        "rnn": ([32, 64, 128], 2e-2, 1e-3),
+        "transformer": ([64, 128, 256], 1e-2, 3e-4),
+    }[kind]
+    width = hp.Choice("model.embedding_dim", widths)
+    hp.Float("model.dropout_rate", 0.0, 0.4, step=0.1)
+    hp.Float("optimizer.learning_rate", slowest, fastest, sampling="log")
+    if kind == "rnn":
+        hp.Choice("model.rnn_units", [128, 256, 512])
+        return {}
+    hp.Int("model.num_layers", 2, 6)
+    # All divide the widths above; a width that is fixed may be another.
+    hp.Choice("model.num_heads", [heads for heads in (2, 4, 8) if width % heads == 0] or [1])
+    return {"model.feed_forward_dim": 4 * width}
+
+
+def settled(model, data, config):
+    """The rate that suits the kind of model."""
+    return {"optimizer.learning_rate": _learning_rate(config)}
+
+
+TASK = Task(
+    name="text_generation",
+    summary="the next character of a text (LSTM or Transformer)",
+    unit="characters",
+    config=TextGeneration,
+    load_data=load_data,
+    build_model=build_model,
+    compile_model=compile_model,
+    search_space=search_space,
+    evaluate=evaluation.evaluate,
+    predictor=TextPredictor,
+    describe=evaluation.describe,
+    examples=evaluation.examples,
+    sample=evaluation.sample,
+    settled=settled,
+    metrics=evaluation.METRICS,
+    predict_flags=("--prompt=The ", "--length=300"),
+)

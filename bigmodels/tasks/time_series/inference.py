@@ -1,0 +1,68 @@
+"""A trained forecaster in use."""
+
+import numpy as np
+import tensorflow as tf
+
+from bigmodels.data.series import last_window
+from bigmodels.tasks.record import Predictor, Signature
+
+
+class ForecastPredictor(Predictor):
+    """What comes after windows of a series, and its bounds."""
+
+    def forecast(self, windows):
+        """Forecasts of windows `(batch, length, variables)` as they were measured, with bounds."""
+        return self.model.forecast(windows)
+
+    def predict(self, input=None):
+        """What comes after the last row of a file, which is read as the training's was.
+
+        Args:
+            input: A CSV file with the model's variables and step.
+
+        Yields:
+            `{"time": ..., "variable": ..., "value": ..., "lower": ..., "upper": ...}`.
+
+        Raises:
+            ValueError: naming the file, and the line, that does not fit.
+        """
+        if not input:
+            raise ValueError("input: give a CSV file to go on from")
+        model = self.model
+        names = ("fill", "time", "time_format", "missing", "decimal", "encoding")
+        options = {name: getattr(self.config.data, name) for name in names}
+        window, timeline, first = last_window(
+            input, model.columns, model.length, model.spacing, **options
+        )
+        bounds = self.forecast(window[None])
+        for step in range(model.horizon):
+            for column, variable in enumerate(model.columns):
+                yield {
+                    "time": timeline.text(first + step),
+                    "variable": variable,
+                    "value": float(bounds["forecast"][0, step, column]),
+                    "lower": float(bounds["lower"][0, step, column]),
+                    "upper": float(bounds["upper"][0, step, column]),
+                }
+
+    def signatures(self):
+        """Windows as they were measured in; forecasts and their bounds out."""
+        model = self.model
+        shape = (model.length, len(model.columns))
+        windows = np.random.default_rng(0).normal(size=(1, *shape)) * model.scales + model.means
+        signature = Signature(
+            self.forecast,
+            (tf.TensorSpec((None, *shape), "float32"),),
+            (windows.astype("float32"),),
+            portable=True,
+            fixed_in_litert=True,
+        )
+        return {"forecast": signature}
+
+    def metadata(self):
+        """What the columns are, the step between the rows, and how much the bounds are to hold."""
+        return {
+            "variables": list(self.model.columns),
+            "step": self.model.spacing,
+            "coverage": self.model.coverage,
+        }

@@ -1,0 +1,97 @@
+"""A setting is one field: its check, its flag, its line in `--list` and its name in a search."""
+
+import dataclasses
+
+import pytest
+
+from bigmodels import distribute, tasks
+from bigmodels.commands.catalogue import settings as listed
+from bigmodels.tasks.settings import (
+    STRATEGIES,
+    Config,
+    check_positive,
+    check_settings,
+    each,
+    fields,
+    flags_of,
+    flat_settings,
+    meanings,
+    setting,
+    with_settings,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Inner:
+    units: int = setting(4, "How wide.", check=check_positive)
+    sizes: tuple[int, ...] = setting((1, 2), "How large.", check=each(check_positive))
+    kind: str = setting("a", "Which.", choices=("a", "bee"))
+    least: float | None = setting(None, "At least.", check=check_positive)
+
+
+@dataclasses.dataclass(frozen=True)
+class Own(Config):
+    """Overrides a default, and adds a part."""
+
+    epochs: int = 3
+    inner: Inner = Inner()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("inner.units", 0, "inner.units: 0, expected a positive number"),
+        ("inner.sizes", "3,-1", "inner.sizes: -1, expected a positive number"),
+        ("inner.kind", "be", "inner.kind: 'be' is not one of a, bee; did you mean bee"),
+        ("inner.least", "-2", "inner.least: -2.0, expected a positive number"),
+        # What a subclass overrides is checked as before.
+        ("epochs", "0", "epochs: 0, expected a positive number"),
+        ("strategy", "mirored", "strategy: 'mirored' is not one of .* did you mean mirrored"),
+        ("lr", "1", "no setting 'lr'; did you mean optimizer.learning_rate"),
+        ("inner.unit", "1", "no setting 'inner.unit'; did you mean inner.units"),
+    ],
+)
+def test_a_field_checks_its_values(name, value, message):
+    with pytest.raises(ValueError, match=message):
+        with_settings(Own(), {name: value})
+
+
+def test_none_is_not_checked():
+    assert with_settings(Own(), {"inner.least": "none"}).inner.least is None
+
+
+def test_a_part_alone_is_checked_under_the_name_it_is_given():
+    with pytest.raises(ValueError, match=r"model\.units: 0"):
+        check_settings(Inner(units=0), "model.")
+
+
+def test_what_a_field_says_outlives_another_default():
+    assert fields(Own)["epochs"] == fields(Config)["epochs"]
+    assert fields(Own())["epochs"]["check"] is check_positive
+
+
+def test_a_setting_has_its_meaning_in_the_list():
+    lines = meanings(Own())
+    assert lines.keys() == flat_settings(Own()).keys()
+    assert lines["inner.kind"] == "Which. One of a, bee."
+
+
+@pytest.mark.parametrize("task", tasks.NAMES)
+def test_every_setting_of_every_task_says_what_it_means(task):
+    for name, (_, meaning) in listed(task).items():
+        assert meaning.strip().endswith("."), name
+
+
+def test_flags_are_settings():
+    for command in ("train", "tune"):
+        for name, _, about in flags_of(command).values():
+            assert name in flat_settings(Config())
+            assert about["topic"], name
+    assert flags_of("train")["learning_rate"][0] == "optimizer.learning_rate"
+    assert flags_of("train")["grace"][1] is float
+    assert "grace" not in flags_of("tune")
+
+
+def test_strategies_are_those_of_distribute():
+    """They are named twice, as naming them must not import TensorFlow."""
+    assert STRATEGIES == distribute.STRATEGIES
