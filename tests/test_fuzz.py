@@ -41,6 +41,7 @@ from bigmodels.data.image_header import MAX_PIXELS
 from bigmodels.data.readers.pair_files import pair_file
 from bigmodels.data.readers.recordings import MAX_SECONDS, read_audio
 from bigmodels.data.readers.text_files import text_file
+from bigmodels.distribute.strategies import members
 from bigmodels.evaluation.intervals import Observations
 from bigmodels.models import CNN
 from bigmodels.reports.compare import compare
@@ -579,7 +580,7 @@ def test_who_is_who(where, name, workers, worker, tf_config, slurm):
     with mock.patch.dict(os.environ, kept | given, clear=True), contextlib.suppress(Refused):
         found, why = ask(distribute.resolve, name, workers, naming=naming)
         assert found in ("one_device", "mirrored", "multi_worker", "tpu") and "\n" not in why
-        addresses, index = ask(distribute.members, workers, worker, naming=naming)
+        addresses, index = ask(members, workers, worker, naming=naming)
         if not addresses:
             assert index == 0
             return

@@ -14,8 +14,16 @@ import keras
 import tensorflow as tf
 from tqdm import tqdm
 
-from bigmodels import distribute
 from bigmodels.callbacks.state import Kept, key_of, packed, unpacked
+from bigmodels.distribute import repeatable, replicas
+from bigmodels.distribute.resume import Resumable, get_state, set_state
+from bigmodels.distribute.strategies import (
+    bytes_from_chief,
+    from_any_worker,
+    from_chief,
+    writes,
+)
+from bigmodels.distribute.variables import dtype_of, named_variables
 from bigmodels.runs.checkpoint import Checkpoints
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -25,7 +33,7 @@ _STEPS_TO_AGREE = 10
 _FORMAT = 2
 
 
-class BackupAndRestore(distribute.Resumable):
+class BackupAndRestore(Resumable):
     """Lets a training that was stopped or killed go on as if nothing had happened.
 
     Like `keras.callbacks.BackupAndRestore`, but the continued training is the uninterrupted one, to
@@ -133,9 +141,9 @@ class BackupAndRestore(distribute.Resumable):
             ValueError: if it was written in another form, or by other versions.
         """
         strategy = model.distribute_strategy
-        self._chief = distribute.writes(strategy)
+        self._chief = writes(strategy)
         stored = self.checkpoints.newest(self._say) if self._chief else None
-        stored = distribute.bytes_from_chief(strategy, stored or b"")
+        stored = bytes_from_chief(strategy, stored or b"")
         self._stored = self.checkpoints.unpack(stored) if stored else None
         self.position, self.begun, self.over = (0, 0), 0, False
         self.seed, self.expected, self._looked = None, (), True
@@ -175,7 +183,7 @@ class BackupAndRestore(distribute.Resumable):
             model: As for `find_position`.
         """
         if self._stored is not None:
-            distribute.set_state(model, self._state_for(model), None)
+            set_state(model, self._state_for(model), None)
 
     def find(self, model, others, initial_epoch, data):
         if not self._looked:
@@ -192,7 +200,7 @@ class BackupAndRestore(distribute.Resumable):
         elif data is not None and self._stored[1]["data"] is not None:
             self._check_data(self._stored[1]["data"], data)
         if self.seed is None:
-            seed = distribute.from_chief(model.distribute_strategy, [distribute.new_seed()])
+            seed = from_chief(model.distribute_strategy, [repeatable.new_seed()])
             self.seed = int(seed[0])
 
     def _check_data(self, before, data):
@@ -243,7 +251,7 @@ class BackupAndRestore(distribute.Resumable):
         if steps is None or step >= steps:
             return  # The end of the epoch comes next.
         each = self.model.steps_per_execution
-        workers = distribute.workers(self.model.distribute_strategy)
+        workers = replicas.workers(self.model.distribute_strategy)
         agrees = workers == 1 or step % _STEPS_TO_AGREE < each
         number = self._agreed_signal() if agrees else None
         if number or (self.save_freq != "epoch" and step % self.save_freq < each):
@@ -271,10 +279,10 @@ class BackupAndRestore(distribute.Resumable):
             self.checkpoints.clear()
 
     def _save(self, epoch, step):
-        state, counts = distribute.get_state(self.model)  # Takes all workers.
+        state, counts = get_state(self.model)  # Takes all workers.
         if not self._chief:
             return
-        names = distribute.named_variables(self.model)
+        names = named_variables(self.model)
         arrays = {f"state/{name}": value for name, value in zip(names, state, strict=True)}
         arrays |= {f"counts/{i}": value for i, value in enumerate(counts)}
         callbacks = {}
@@ -309,8 +317,8 @@ class BackupAndRestore(distribute.Resumable):
             if name.startswith("state/")
         }
         now = {
-            name: (tuple(variable.shape), distribute.dtype_of(variable))
-            for name, variable in distribute.named_variables(model).items()
+            name: (tuple(variable.shape), dtype_of(variable))
+            for name, variable in named_variables(model).items()
         }
         was = {name: (value.shape, value.dtype.name) for name, value in stored.items()}
         other = [
@@ -345,7 +353,7 @@ class BackupAndRestore(distribute.Resumable):
                 f"metrics: {', '.join(metrics)}, but the checkpoints in "
                 f"{str(self.checkpoints.path)!r} were written with {', '.join(about['metrics'])}"
             )
-        distribute.set_state(self.model, self._state_for(self.model), counts)
+        set_state(self.model, self._state_for(self.model), counts)
         for key, content in about["callbacks"].items():
             if key in self._kept:
                 held = _numbered(arrays, f"callbacks/{key}")
@@ -413,9 +421,9 @@ class BackupAndRestore(distribute.Resumable):
     def _agreed_signal(self):
         """The signal that any worker got, or `None`."""
         strategy = self.model.distribute_strategy
-        if distribute.workers(strategy) == 1:
+        if replicas.workers(strategy) == 1:
             return self._signal
-        return distribute.from_any_worker(strategy, self._signal or 0) or None
+        return from_any_worker(strategy, self._signal or 0) or None
 
     def _end(self, number):
         self._give_back_signals()

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from bigmodels import distribute
+from bigmodels.distribute.finite import Watch
 from bigmodels.runs import atomic
 
 
@@ -50,7 +50,7 @@ class FiniteValues(keras.callbacks.Callback):
         # Before `fit` traces the step.
         super().set_model(model)
         if getattr(model, "optimizers", ()):
-            distribute.Watch(model, self.skip)
+            Watch(model, self.skip)
 
     def get_state(self):
         """Which steps were left out."""

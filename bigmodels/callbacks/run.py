@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 from tqdm import tqdm
 
-from bigmodels import distribute
+from bigmodels.distribute.strategies import from_chief
 from bigmodels.reports.pages import save_drawn
 
 _SAMPLES_PER_RUN = 10
@@ -91,7 +91,7 @@ class Keeper(keras.callbacks.Callback):
         losses = [row["val_loss"] for row in self.rows]
         best = losses.index(min(losses)) if losses else 0
         stop = len(losses) - 1 - best >= self.config.early_stopping
-        return bool(distribute.from_chief(self.strategy, [int(stop)])[0])
+        return bool(from_chief(self.strategy, [int(stop)])[0])
 
 
 class TensorBoardLog(keras.callbacks.Callback):

@@ -18,18 +18,14 @@ import keras
 import tensorflow as tf
 
 from bigmodels import distribute, kernels, tasks
-from bigmodels.callbacks import (
-    BackupAndRestore,
-    FiniteValues,
-    Keeper,
-    Profile,
-    Progress,
-    TensorBoardLog,
-)
+from bigmodels.callbacks import BackupAndRestore, FiniteValues
+from bigmodels.callbacks.run import Keeper, Profile, Progress, TensorBoardLog
 from bigmodels.commands import estimate
 from bigmodels.data.notes import noted
 from bigmodels.data.splits import Splits
 from bigmodels.data.waiting import Waiting
+from bigmodels.distribute.resume import get_state, set_state
+from bigmodels.distribute.strategies import from_chief
 from bigmodels.evaluation import intervals
 from bigmodels.reports import plots, report
 from bigmodels.reports.pages import counted, save_drawn
@@ -200,7 +196,7 @@ def _place(task, config, run, verbose, workers, worker):
         place.say(f"Strategy: {name}, as {why}.")
         strategy = distribute.strategy(config.strategy, workers, worker)
         place = dataclasses.replace(place, strategy=strategy)
-        (finished,) = distribute.from_chief(strategy, [int(bool(refused or finished))])
+        (finished,) = from_chief(strategy, [int(bool(refused or finished))])
     if refused:
         raise refused
     return place, bool(finished)
@@ -275,8 +271,8 @@ def _prepare(task, config, run, place):
         run.create(task, config)
         if config.init_from:
             # Only the chief has read it.
-            state, counts = distribute.get_state(model)
-            distribute.set_state(model, distribute.from_chief(place.strategy, state), counts)
+            state, counts = get_state(model)
+            set_state(model, from_chief(place.strategy, state), counts)
     backup = BackupAndRestore(
         run.checkpoints.path,
         save_freq=config.save_freq or "epoch",

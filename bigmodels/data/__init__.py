@@ -1,9 +1,9 @@
-"""The one way in for data: a name or the user's own files to checked, split, batched `tf.data`.
+"""Load data by name or from your own files as checked, split and batched `tf.data` data sets.
 
-The steps the article lists for preparing data (2.2) by name: cleaning is `clean_text`,
-`clean_transcript` and the checks of `bigmodels.checks`, splitting is done by each source,
-augmentation is `Augmentation`, `BoxAugmentation` and `AudioAugmentation`, and every pipeline ends
-in `pipeline`.
+The article (section 2.2) lists the steps of data preparation. Cleaning is `clean_text`,
+`clean_transcript` and the checks of `bigmodels.checks`. Each source does its own splitting.
+Augmentation is `Augmentation`, `BoxAugmentation`, `SteeringAugmentation` and `AudioAugmentation`.
+Shuffling, batching and prefetching are in `pipeline`.
 """
 
 from bigmodels.data.audio import AudioAugmentation, AudioData, clean_transcript, load_audio

@@ -1,4 +1,4 @@
-"""Labelled images, from wherever they come."""
+"""Load labelled images: embedded sets, folders of image files, or TFDS."""
 
 import dataclasses
 
@@ -7,6 +7,8 @@ import tensorflow as tf
 
 from bigmodels import checks
 from bigmodels.data import files, readers
+from bigmodels.data.holes import Holes
+from bigmodels.data.mixing import Mixing
 from bigmodels.data.notes import Notes
 from bigmodels.data.pipeline import (
     SHUFFLE_WINDOW,
@@ -17,8 +19,8 @@ from bigmodels.data.pipeline import (
 from bigmodels.data.readers import embedded, tfds
 from bigmodels.data.splits import Splits
 
-# What each set's classes survive. Digits, letters and street signs do not survive a mirror, so what
-# is not named here is shifted, turned and zoomed a little and never mirrored.
+# Augmentations that keep the labels of a set valid. A mirrored digit, letter or street sign means
+# something else, so sets that are not listed are shifted, rotated and zoomed a little, not flipped.
 AUGMENTATIONS = {
     "fashion_mnist": Augmentation(horizontal_flip=True),
     "cifar10": Augmentation(horizontal_flip=True, translation=0.1),
@@ -27,78 +29,105 @@ AUGMENTATIONS = {
 }
 DEFAULT_AUGMENTATION = Augmentation(translation=0.07, rotation=8.0, zoom=0.08)
 
-# Sets whose splits together are decoded no larger than this are kept in memory, filled by the check
-# at load. Half of what a small laptop has to spare; larger ones are read anew each epoch.
+# Sets up to this size (decoded, all splits) are cached in memory while they are checked. It is half
+# of the free memory of a small laptop. Larger sets are read again in every epoch.
 _CACHE_BYTES = 1 << 30
-# What the shuffle of a larger set may hold. It is filled at the beginning of each epoch, so more of
-# it means a longer wait.
+# Size limit of the shuffle buffer for larger sets. The buffer is filled at the start of each epoch,
+# so a larger one delays the first batch.
 _WINDOW_BYTES = 256 << 20
-# The check at load looks at so many images at once, but at no more bytes.
+# Batch size of the check at load, in images and in bytes; the smaller limit applies.
 _CHECK_IMAGES, _CHECK_BYTES = 256, 16 << 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class ImageData(Splits):
-    """Images ready for `fit`.
+    """Images ready for `fit`, as returned by `load_images`.
 
-    Attributes (and those of `Splits`):
-        train: Shuffled, augmented batches; each iteration is another epoch.
-        train_sample: As many training images as there are for validation, as evaluation sees them.
-        sizes: Number of images of each split.
+    Attributes (in addition to those of `Splits`):
+        train: Shuffled, augmented batches of `(images, labels)`: float32 `(batch, height, width,
+            channels)` and int64 `(batch,)`. Each iteration is a new epoch.
+        train_sample: Training images without augmentation, as many as there are for validation.
+        sizes: Number of images in each split.
         image_shape: `(height, width, channels)`.
-        class_names: One name a class, in the order of the labels.
-        class_counts: Number of images of each class, `(classes,)`, for each split.
-        scale: The range the pixels are scaled to, `(low, high)`.
-        skipped: Names of the files that were left out, as they cannot be read.
+        class_names: One name per class, in label order.
+        class_counts: Number of images per class in each split, `{split: (classes,)}`.
+        scale: The range of the pixel values, `(low, high)`.
+        skipped: Paths of the files that were left out because they cannot be read.
+
+    Example:
+
+    >>> for name in ("cat", "dog"):
+    ...     for i in range(10):
+    ...         image = np.full((8, 8, 3), 20 * i, "uint8")
+    ...         keras.utils.save_img(f"{name}{i}.png", image, scale=False)
+    >>> import pathlib
+    >>> for path in sorted(pathlib.Path().glob("*.png")):
+    ...     folder = pathlib.Path("pets", path.stem[:-1])
+    ...     folder.mkdir(parents=True, exist_ok=True)
+    ...     _ = path.rename(folder / path.name)
+    >>> data = bigmodels.data.load_images("images:pets", batch_size=4)
+    >>> data.class_names, data.image_shape, data.sizes
+    (['cat', 'dog'], (8, 8, 3), {'train': 16, 'validation': 2, 'test': 2})
     """
 
-    image_shape: tuple
-    class_names: list
-    class_counts: dict
-    scale: tuple
-    skipped: tuple = ()
+    image_shape: tuple[int, int, int]
+    class_names: list[str]
+    class_counts: dict[str, np.ndarray]
+    scale: tuple[float, float]
+    skipped: tuple[str, ...] = ()
 
 
 def load_images(
-    name="digits",
-    batch_size=64,
+    name: str = "digits",
+    batch_size: int = 64,
     *,
-    data_dir=None,
-    image_size=None,
-    augmentation=None,
-    scale=(0.0, 1.0),
-    with_labels=True,
-    mixing=None,
-    balance_classes=False,
-    holes=None,
-    skip_bad_files=False,
-    seed=0,
-):
-    """Load images by name, check them, split them, scale them once, batch them.
+    data_dir: str | None = None,
+    image_size: tuple[int, int] | None = None,
+    augmentation: Augmentation | None = None,
+    scale: tuple[float, float] = (0.0, 1.0),
+    with_labels: bool = True,
+    mixing: Mixing | None = None,
+    balance_classes: bool = False,
+    holes: Holes | None = None,
+    skip_bad_files: bool = False,
+    seed: int = 0,
+) -> ImageData:
+    """Load images by name: check, split, scale and batch them.
 
     Args:
         name: `digits` or `photos` (embedded), `images:DIR` (one folder per class), or a TFDS name.
-        batch_size: The global batch.
-        data_dir: Where TFDS finds prepared sets.
-        image_size: `(height, width)` to resize to; needed if the images differ in size.
+        batch_size: Global batch size, in images.
+        data_dir: Directory in which TFDS keeps prepared sets.
+        image_size: `(height, width)` in pixels to resize to; required if the images differ in size.
         augmentation: An `Augmentation` for training, or `None`.
-        scale: Range the pixel values 0..255 are mapped to.
+        scale: Range to which the pixel values 0..255 are mapped.
         with_labels: Whether batches are `(images, labels)`, or images alone.
-        mixing: A `Mixing` for training, or `None`. Where it makes soft targets, the labels of all
-            splits are float32 `(batch, classes)`; else they are integers `(batch,)`.
-        balance_classes: Whether training batches have a third part, weights with which every class
-            counts alike, however many images it has.
-        holes: A `bigmodels.data.Holes`: batches are what it makes of the images then. It cuts other
-            holes in every epoch of training; elsewhere an image always has the same.
-        skip_bad_files: Whether files of `images:DIR` that cannot be read are left out, counted and
-            named on stderr; else the first of them is an error.
-        seed: Decides the order and the augmentation of training, nothing else.
+        mixing: A `Mixing` for training, or `None`. If it makes soft targets, the labels of all
+            splits are float32 `(batch, classes)`; otherwise they are integers `(batch,)`.
+        balance_classes: Whether training batches have sample weights as a third part. With them,
+            all classes have the same total weight, whatever their number of images.
+        holes: A `Holes` for inpainting, or `None`. Batches are then `(inputs, images)` as it
+            returns them. Training images get new holes in every epoch; other images always get
+            the same ones.
+        skip_bad_files: Whether to leave out unreadable files of `images:DIR`, with a note on
+            stderr. Otherwise the first one is an error.
+        seed: Seed of the order and the augmentation of training; the splits do not depend on it.
 
     Returns:
         An `ImageData`.
 
     Raises:
-        ValueError: naming the argument, file or element that does not fit.
+        ValueError: if an argument, a file or an element of the set is invalid; the message names
+            it.
+
+    Example:
+
+    >>> data = bigmodels.data.load_images("digits", batch_size=64)
+    >>> data.sizes
+    {'train': 4000, 'validation': 500, 'test': 500}
+    >>> images, labels = next(iter(data.train))
+    >>> images.shape, labels.shape
+    (TensorShape([64, 28, 28, 1]), TensorShape([64]))
     """
     notes = Notes()
     if batch_size < 1:
@@ -118,8 +147,8 @@ def load_images(
             "set data.image_size=HEIGHT,WIDTH"
         )
     count = sum(int(elements.cardinality()) for elements in splits.values())
-    held = count * _element_bytes(splits["train"]) <= _CACHE_BYTES
-    if held:
+    in_memory = count * _element_bytes(splits["train"]) <= _CACHE_BYTES
+    if in_memory:
         splits = {split: elements.cache() for split, elements in splits.items()}
     class_counts = {
         split: _checked_counts(split, name, elements, len(class_names))
@@ -128,7 +157,7 @@ def load_images(
     sizes = {split: int(counts.sum()) for split, counts in class_counts.items()}
     low, high = scale
     soft = mixing is not None and mixing.soft
-    # With them the mean weight of an image is 1.
+    # Scaled so that the mean weight of a training image is 1.
     weights = sizes["train"] / (len(class_names) * np.maximum(class_counts["train"], 1))
     weights = tf.constant(weights, "float32")
 
@@ -144,26 +173,26 @@ def load_images(
             return holes(images, batch_seed, numbers)
         if not with_labels:
             return images
-        shares = tf.one_hot(labels, len(class_names)) if soft or balance_classes else None
+        one_hot = tf.one_hot(labels, len(class_names)) if soft or balance_classes else None
         if batch_seed is None:
-            return images, shares if soft else labels
+            return images, one_hot if soft else labels
         if soft:
-            images, shares = mixing(images, shares, batch_seed)
-            labels = mixing.smoothed(shares)
+            images, one_hot = mixing(images, one_hot, batch_seed)
+            labels = mixing.smoothed(one_hot)
         if not balance_classes:
             return images, labels
-        return images, labels, tf.linalg.matvec(shares, weights)
+        return images, labels, tf.linalg.matvec(one_hot, weights)
 
     def in_order(elements):
-        if holes is not None:  # Which follow from each image's number; it stands last.
+        if holes is not None:  # They depend on the image's number, which `prepare` expects last.
             elements = elements.enumerate().map(lambda number, element: (element, number))
         return evaluation_batches(elements, batch_size, prepare)
 
-    elements, reading = splits["train"], {}
-    if not held:
-        elements, reading = _streamed(name, data_dir, elements, resized, batch_size)
+    elements, options = splits["train"], {}
+    if not in_memory:
+        elements, options = _streamed(name, data_dir, elements, resized, batch_size)
     train, train_from = training_batches(
-        elements, sizes["train"], batch_size, seed, prepare, **reading
+        elements, sizes["train"], batch_size, seed, prepare, **options
     )
     return ImageData(
         name=name,
@@ -182,15 +211,20 @@ def load_images(
     )
 
 
-def augmentation_for(name, **kinds):
-    """The augmentation a set is known to survive, with what the user sets otherwise.
+def augmentation_for(name: str, **kinds: bool | float | None) -> Augmentation:
+    """Return the default augmentation of a data set, with the user's values put in.
 
     Args:
-        name: The data set.
-        **kinds: As for `Augmentation`; `None` leaves a kind to the data set.
+        name: Name of the data set, as for `load_images`.
+        **kinds: Arguments of `Augmentation`; `None` selects the default of the data set.
 
     Returns:
         An `Augmentation`.
+
+    Example:
+
+    >>> augmentation_for("cifar10", rotation=5.0)
+    Augmentation(horizontal_flip=True, translation=0.1, rotation=5.0, zoom=0.0)
     """
     usual = AUGMENTATIONS.get(name.split(":")[0], DEFAULT_AUGMENTATION)
     return dataclasses.replace(usual, **{k: v for k, v in kinds.items() if v is not None})
@@ -209,25 +243,25 @@ def _source(name, data_dir, image_size, skip_bad_files, notes):
 
 
 def _element_bytes(elements):
-    """What one decoded element takes in memory."""
+    """Size of one decoded element, in bytes."""
     return sum(spec.shape.num_elements() * spec.dtype.size for spec in elements.element_spec)
 
 
 def _streamed(name, data_dir, elements, resized, batch_size):
-    """What `training_batches` is to shuffle where the images do not stay in memory.
+    """Arguments of `training_batches` for a set that is not cached in memory.
 
     Args:
-        name: The data set.
-        data_dir: Where TFDS finds prepared sets.
+        name: Name of the data set.
+        data_dir: Directory in which TFDS keeps prepared sets.
         elements: Its training images.
-        resized: Function from images as TFDS gives them to those of the wanted size.
-        batch_size: The least that the shuffle holds.
+        resized: Function that resizes a data set from TFDS to `image_size`.
+        batch_size: Smallest size of the shuffle buffer.
 
     Returns:
         `(elements, keyword arguments)` for `training_batches`.
     """
     if name in embedded.IMAGES or readers.find("images", name):
-        # Each image can be had by its number, so that the numbers are shuffled, not the images.
+        # These sets allow random access, so the indices are shuffled rather than the images.
         numbers = tf.data.Dataset.range(elements.cardinality())
         return numbers, {"read": lambda number: tf.data.experimental.at(elements, number)}
     mixed = tfds.mixed_images(name, data_dir)
@@ -236,11 +270,11 @@ def _streamed(name, data_dir, elements, resized, batch_size):
 
 
 def _checked_counts(split, name, elements, num_classes):
-    """Number of elements of each class, after one streaming look at every one of them."""
+    """Check every element in one pass, and return the number of elements per class."""
     images = checks.Spec("int", None)
     labels = checks.Spec("int", (), 0, num_classes - 1, f"There are {num_classes} classes.")
-    at_once = max(1, min(_CHECK_IMAGES, _CHECK_BYTES // _element_bytes(elements)))
-    batches = elements.batch(at_once)
+    batch_size = max(1, min(_CHECK_IMAGES, _CHECK_BYTES // _element_bytes(elements)))
+    batches = elements.batch(batch_size)
     batches = checks.guard(batches, f"dataset {name!r}, {split}", (images, labels))
     counts = np.zeros(num_classes, "int64")
     with checks.readable_errors():

@@ -9,6 +9,7 @@ import tensorflow as tf
 from sklearn.model_selection import train_test_split
 
 from bigmodels.data.notes import Notes
+from bigmodels.data.pipeline import evaluation_batches, training_batches
 
 SEED = 0  # Of everything that is drawn once and belongs to a data set.
 SPLITS = ("train", "validation", "test")
@@ -50,6 +51,55 @@ class Splits:
     test: tf.data.Dataset
     sizes: dict
     notes: Notes = dataclasses.field(default_factory=Notes)
+
+    @classmethod
+    def from_arrays(cls, name, arrays, batch_size, seed=0, **others):
+        """Splits of data in memory, for a task of your own.
+
+        Args:
+            name: What the data set is called.
+            arrays: `{"train": (x, y), "validation": ..., "test": ...}`, NumPy arrays or structures
+                of them, with one row an example.
+            batch_size: The global batch.
+            seed: Decides the order of training.
+            **others: Fields of a subclass.
+
+        Returns:
+            An instance of the class.
+
+        Example:
+
+        >>> x, y = np.zeros((20, 3), "float32"), np.zeros(20)
+        >>> arrays = {"train": (x, y), "validation": (x[:5], y[:5]), "test": (x[:5], y[:5])}
+        >>> data = Splits.from_arrays("zeros", arrays, batch_size=4)
+        >>> data.sizes, int(data.train.cardinality())
+        ({'train': 20, 'validation': 5, 'test': 5}, 5)
+        """
+
+        def prepare(batch, batch_seed):
+            return batch
+
+        rows = {split: tf.data.Dataset.from_tensor_slices(part) for split, part in arrays.items()}
+        sizes = {split: int(elements.cardinality()) for split, elements in rows.items()}
+        train, train_from = training_batches(
+            rows["train"], sizes["train"], batch_size, seed, prepare
+        )
+        held_out = {
+            "train_sample": rows["train"].take(sizes["validation"]),
+            "validation": rows["validation"],
+            "test": rows["test"],
+        }
+        return cls(
+            name=name,
+            train=train,
+            train_from=train_from,
+            sizes=sizes,
+            **{
+                split: evaluation_batches(elements, batch_size, prepare)
+                for split, elements in held_out.items()
+            },
+            **others,
+        )
 
 
 def split_named(name):

@@ -28,7 +28,7 @@ from keras_tuner.engine.hyperparameters import Fixed
 from keras_tuner.engine.trial import Trial, TrialStatus
 from keras_tuner.src import protos
 
-from bigmodels import distribute
+from bigmodels.distribute.strategies import members
 
 FailedTrialError = keras_tuner.errors.FailedTrialError
 
@@ -358,7 +358,7 @@ def role(workers=None, worker=None):
                 raise ValueError(f"KERASTUNER_{name}: not set, but KERASTUNER_ORACLE_IP is")
         kind = "chief" if "chief" in own["TUNER_ID"] else "worker"
         return Role(kind, own["TUNER_ID"], (f"{own['ORACLE_IP']}:{own['ORACLE_PORT']}",))
-    addresses, index = distribute.members(workers, worker)
+    addresses, index = members(workers, worker)
     if len(addresses) < 2:
         return Role()
     if index == 0:

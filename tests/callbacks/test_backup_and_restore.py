@@ -10,6 +10,7 @@ from keras import layers, optimizers
 
 from bigmodels import distribute
 from bigmodels.callbacks import BackupAndRestore
+from bigmodels.distribute.resume import get_state
 from bigmodels.models import GAN, ConvDiscriminator, ConvGenerator
 
 ROWS, BATCH, EPOCHS = 22, 4, 3  # Six batches an epoch, the last of two rows.
@@ -141,7 +142,7 @@ def _train(case, directory, strategy=None, stop=None, others=(), **options):
 
 
 def _everything(model, history):
-    state, _ = distribute.get_state(model)
+    state, _ = get_state(model)
     return state, history.epoch, history.history
 
 

@@ -8,6 +8,7 @@ from keras import layers
 
 from bigmodels import distribute
 from bigmodels.callbacks import FiniteValues
+from bigmodels.distribute.variables import named_variables
 from bigmodels.models import GAN, ConvDiscriminator, ConvGenerator
 
 BATCH, BAD = 4, 2  # The third batch is bad.
@@ -114,7 +115,7 @@ def _everything(model):
         if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) and optimizer.built
         for v in (optimizer.dynamic_scale, optimizer.step_counter)
     ]
-    named = {n: v for n, v in distribute.named_variables(model).items() if id(v) not in scales}
+    named = {n: v for n, v in named_variables(model).items() if id(v) not in scales}
     named |= {f"metrics/{i}": v for i, v in enumerate(model.metrics_variables)}
     local = model.distribute_strategy.experimental_local_results
     return {

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import bigmodels
-from bigmodels.callbacks import Profile
+from bigmodels.callbacks.run import Profile
 
 
 @pytest.mark.parametrize(("start", "stop", "wanted"), [(3, 4, [2, 3]), (5, 99, [4, 5])])

@@ -25,6 +25,8 @@ from keras import callbacks, layers
 from bigmodels import distribute
 from bigmodels.callbacks import BackupAndRestore
 from bigmodels.callbacks.state import Kept, packed, unpacked
+from bigmodels.distribute import repeatable
+from bigmodels.distribute.variables import named_variables
 
 ROWS, BATCH, EPOCHS = 10, 4, 4  # Three batches an epoch, the last of two rows.
 KILLS = [(1, 0), (1, 2), (3, 1)]  # At the beginning of an epoch, and in its midst.
@@ -158,9 +160,7 @@ def test_each_epoch_has_an_order_of_its_own_that_follows_from_the_seed():
     x = np.arange(ROWS)
 
     def order(seed, epoch, **arguments):
-        arrays = distribute.repeatable.ShuffledArrays(
-            {"x": x, "batch_size": BATCH} | arguments, seed
-        )
+        arrays = repeatable.ShuffledArrays({"x": x, "batch_size": BATCH} | arguments, seed)
         return [list(batch.numpy()) for batch in arrays.of_epoch(epoch)]
 
     first = order(5, 0)
@@ -197,7 +197,7 @@ DIGESTED = {
 def test_arrays_of_every_kind_are_known_by_their_values(kind):
     def content(values):
         arrays = {"x": DIGESTED[kind](values), "y": np.zeros(3), "batch_size": 2}
-        return distribute.repeatable.description(arrays)["content"]
+        return repeatable.description(arrays)["content"]
 
     assert content([1.0, 2.0, 0.0]) == content([1.0, 2.0, 0.0])
     assert len({content(v) for v in ([1.0, 2.0, 0.0], [1.0, 0.0, 2.0], [1.0, 2.5, 0.0])}) == 3
@@ -206,7 +206,7 @@ def test_arrays_of_every_kind_are_known_by_their_values(kind):
 @pytest.mark.thorough
 def test_without_a_seed_one_is_drawn_and_kept(tmp_path, monkeypatch):
     drawn = iter([7, 8, 9, 10])
-    monkeypatch.setattr(distribute, "new_seed", lambda: next(drawn))
+    monkeypatch.setattr(repeatable, "new_seed", lambda: next(drawn))
 
     def fit(directory, kill):
         return _fit(directory, kill=kill)
@@ -756,8 +756,7 @@ def test_layers_assigned_in_another_order_get_their_own_weights(tmp_path):
         kernels = [getattr(model, name).kernel for model in (found, wanted)]
         np.testing.assert_array_equal(*kernels)
         moments = [
-            distribute.named_variables(model)[f"optimizer/{name}/kernel/velocity"]
-            for model in (found, wanted)
+            named_variables(model)[f"optimizer/{name}/kernel/velocity"] for model in (found, wanted)
         ]
         np.testing.assert_array_equal(*moments)
 
@@ -828,7 +827,7 @@ def test_every_dtype_and_every_kind_of_variable_goes_on(policy, tmp_path):
         model = distribute.Model(inputs, layers.Dense(1)(layers.Dropout(0.2)(Kinds()(inputs))))
         model.compile(keras.optimizers.SGD(0.01, momentum=0.9), "mse")
         _fit(directory, kill=kill, model=model)
-        return {n: np.array(v) for n, v in distribute.named_variables(model).items()}
+        return {n: np.array(v) for n, v in named_variables(model).items()}
 
     wanted = fit(tmp_path / "untouched", None)
     found = _through(tmp_path / "killed", fit, KILLS[1:2])

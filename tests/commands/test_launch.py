@@ -14,7 +14,7 @@ from bigmodels import tasks
 from bigmodels.commands.launch import launch
 from bigmodels.commands.train import train
 from tests.same_run import assert_same_run
-from tests.tasks.test_tasks import TINY
+from tests.tiny import TASKS
 
 LAUNCH = "from bigmodels.cli.launch import run; import sys; sys.argv[0] = 'bigmodels-launch'; run()"
 TRAIN = "from bigmodels.cli.train import run; import sys; sys.argv[0] = 'bigmodels-train'; run()"
@@ -274,7 +274,7 @@ def test_restarts_end_and_a_mistake_is_not_repeated(status, tries, tmp_path):
 @pytest.mark.parametrize("task", tasks.NAMES)
 def test_a_worker_killed_in_the_midst_costs_nothing(task, tmp_path):
     """SIGKILL for one of two workers: the launcher starts both again, and the run is the same."""
-    settings = TINY[task] | {"strategy": "multi_worker", "save_freq": 1, "steps_per_epoch": 40}
+    settings = TASKS[task] | {"strategy": "multi_worker", "save_freq": 1, "steps_per_epoch": 40}
     if task == "translation":
         settings["dataset"] = "names"  # The dates are many.
     words = [

@@ -15,7 +15,7 @@ from bigmodels.commands.train import train
 from bigmodels.data import images, load_images
 from bigmodels.data.readers import tfds
 from bigmodels.runs.directory import RunDirectory
-from tests.tasks.test_tasks import TINY
+from tests.tiny import TASKS
 
 F = datasets.features
 NAMED = F.ClassLabel(names=["a", "b"])
@@ -100,7 +100,7 @@ def test_of_16_bits_the_upper_8_are_read_as_of_a_file(tmp_path):
 @pytest.mark.thorough
 def test_four_channels_are_trained_on_and_predicted(tmp_path):
     pixels = _write(tmp_path, {"y": NAMED}, {"y": [0, 1]}, channels=4)
-    config = TINY["image_classification"] | {"dataset": "odd", "data_dir": str(tmp_path)}
+    config = TASKS["image_classification"] | {"dataset": "odd", "data_dir": str(tmp_path)}
     train("image_classification", tmp_path / "run", config | {"epochs": 1}, verbose=0)
     folder = tmp_path / "new"
     folder.mkdir()

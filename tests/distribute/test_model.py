@@ -8,6 +8,7 @@ import tensorflow as tf
 import bigmodels
 from bigmodels import distribute
 from bigmodels.distribute import recognition
+from bigmodels.distribute.resume import get_state, set_state
 from tests.distribute.test_exactness import _mirrored
 
 
@@ -511,14 +512,14 @@ def test_a_state_of_all_rows_goes_on_with_another_number_of_replicas(aggregation
             if kept is None:
                 model.reset_metrics()
             else:
-                distribute.set_state(model, *kept)
+                set_state(model, *kept)
         found = step(model, part)
         if model is not alone:
             np.testing.assert_allclose(found, step(alone, part), rtol=1e-5)
         with model.distribute_strategy.scope():  # As a callback reads it.
             read = model.get_metrics_result()["own"]
             np.testing.assert_allclose(read, found, rtol=1e-5)
-            kept = distribute.get_state(model)
+            kept = get_state(model)
         assert found > 1.5
 
 

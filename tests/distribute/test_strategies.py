@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from bigmodels import distribute
 from bigmodels.distribute import accelerator
+from bigmodels.distribute.strategies import writes
 
 
 def _tf_config(workers, index, **cluster):
@@ -56,7 +57,7 @@ def test_named_strategies():
     mirrored = distribute.strategy("mirrored")
     assert isinstance(mirrored, tf.distribute.MirroredStrategy)
     assert mirrored.num_replicas_in_sync == 3
-    assert distribute.writes(mirrored)
+    assert writes(mirrored)
 
 
 @pytest.mark.parametrize(

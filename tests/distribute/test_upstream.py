@@ -13,7 +13,8 @@ from keras.src.trainers import compile_utils
 
 import bigmodels
 from bigmodels.callbacks import state
-from bigmodels.distribute import Model, Resumable, exact, resume, upstream
+from bigmodels.distribute import Model, exact, resume, upstream
+from bigmodels.distribute.resume import Resumable
 
 PACKAGE = pathlib.Path(bigmodels.__file__).parent
 TREES = {

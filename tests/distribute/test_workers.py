@@ -11,6 +11,8 @@ import tensorflow as tf
 
 from bigmodels import distribute
 from bigmodels.commands.launch import launch
+from bigmodels.distribute import replicas
+from bigmodels.distribute.strategies import from_chief
 
 ROWS, EPOCHS = 29, 2
 
@@ -32,7 +34,7 @@ class Ids(distribute.Model):
 
     def train_step(self, x):
         # A row that only stands in for a replica without any is not one of its own.
-        own = x[: tf.shape(x)[0] * distribute.replicas.rows().real]
+        own = x[: tf.shape(x)[0] * replicas.rows().real]
         tf.py_function(lambda ids: self.seen.append(ids.numpy().tolist()), [own], [])
         return {"loss": tf.constant(0.0)}
 
@@ -58,7 +60,7 @@ def worker(directory):
     found["first_epoch"] = [batch.numpy().tolist() for batch in shuffled(5)]
     number = np.uint32(strategy.cluster_resolver.task_id + 7)
     found["workers"] = distribute.workers(strategy)
-    found["sent"] = int(distribute.from_chief(strategy, [number])[0])
+    found["sent"] = int(from_chief(strategy, [number])[0])
     try:
         # No seed anywhere: each process shuffles in its own way.
         _ids(strategy, shuffled(None), 1)

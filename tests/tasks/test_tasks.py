@@ -1,7 +1,6 @@
 """The guarantees every task gives, over one tiny run of each."""
 
 import dataclasses
-import datetime
 import functools
 import json
 import math
@@ -14,12 +13,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bigmodels import distribute, tasks
+from bigmodels import tasks
 from bigmodels.callbacks import FiniteValues
 from bigmodels.commands.evaluate import evaluate
 from bigmodels.commands.export import export
 from bigmodels.commands.predict import predict
 from bigmodels.commands.train import train
+from bigmodels.distribute.variables import named_variables
 from bigmodels.evaluation import forecasts
 from bigmodels.evaluation.detections import Components
 from bigmodels.models import CNN, PilotNet, Seq2SeqTransformer
@@ -28,12 +28,10 @@ from bigmodels.runs.directory import RunDirectory, transfer_weights
 from bigmodels.tasks.inpainting import evaluation as inpainting_evaluation
 from bigmodels.tasks.settings import Config, Optimizer, flat_settings, with_settings
 from bigmodels.tasks.speech_recognition import evaluation as speech_evaluation
-from tests.cocos import write_coco
 from tests.conftest import made_once
-from tests.data.test_audio import wav
 from tests.pages import Page
 from tests.same_run import assert_same_run
-from tests.tubs import write_tub
+from tests.tiny import TASKS, write_sets
 
 # The article's own families; the others' dearest guarantees are held by the thorough tests.
 FIRST = ("image_classification", "text_generation", "image_generation")
@@ -41,92 +39,6 @@ MOST_THOROUGH = [
     name if name in FIRST else pytest.param(name, marks=pytest.mark.thorough)
     for name in tasks.NAMES
 ]
-TEXT = "the quick brown fox jumps over the lazy dog. " * 60
-TINY = {
-    "image_classification": {
-        "strategy": "one_device",
-        "model.filters": (2, 2),
-        "model.dense_units": 8,
-        "steps_per_epoch": 3,  # Of four: an epoch need not be the whole data.
-        "batch_size": 16,
-        "epochs": 2,
-    },
-    "text_generation": {
-        "strategy": "one_device",
-        "model.embedding_dim": 4,
-        "model.rnn_units": 8,
-        "data.length": 10,
-        "data.evaluation_length": 20,
-        "batch_size": 16,
-        "epochs": 2,
-    },
-    "translation": {
-        "strategy": "one_device",
-        "model.embedding_dim": 8,
-        "model.num_heads": 2,
-        "model.feed_forward_dim": 8,
-        "model.num_layers": 1,
-        "data.vocab_size": 40,
-        "data.max_length": 24,
-        "batch_size": 16,
-        "epochs": 2,
-    },
-    "image_generation": {
-        "strategy": "one_device",
-        "model.latent_dim": 4,
-        "model.normalization": "spectral",
-        "model.loss": "hinge",
-        "model.r1": 1.0,
-        "model.ema_momentum": 0.9,
-        "judge_steps": 3,
-        "batch_size": 16,
-        "epochs": 2,
-    },
-    "driving": {
-        "strategy": "one_device",
-        "model.strided_filters": (2,),
-        "model.filters": (2,),
-        "model.dense_units": (4,),
-        "data.image_size": (12, 16),
-        "data.gap": 2,
-        "batch_size": 16,
-        "epochs": 2,
-    },
-    "time_series": {
-        "strategy": "one_device",
-        "model.rnn_units": 4,
-        "model.segment": 3,
-        "data.length": 12,
-        "data.horizon": 3,
-        "batch_size": 32,
-        "epochs": 2,
-    },
-    "inpainting": {
-        "strategy": "one_device",
-        "model.filters": (2, 2),
-        "batch_size": 16,
-        "epochs": 2,
-    },
-    "object_detection": {
-        "strategy": "one_device",
-        "model.filters": (2, 2, 2),
-        "model.head_filters": 4,
-        "batch_size": 8,
-        "epochs": 2,
-    },
-    "speech_recognition": {
-        "strategy": "one_device",
-        "model.rnn_units": 4,
-        "model.num_layers": 1,
-        "model.mel_bins": 8,
-        "model.time_masks": 1,
-        "model.frequency_masks": 1,
-        "batch_size": 8,
-        "epochs": 2,
-    },
-}
-
-
 # What finds the dear answers of a task, and how often it is asked at the end of a training.
 DEAR = {
     "image_classification": (CNN, "predict", 1),
@@ -142,44 +54,7 @@ DEAR = {
 @pytest.fixture(scope="session")
 def sets(tmp_path_factory):
     """The user's own files, of every kind."""
-    return made_once(tmp_path_factory, "sets_of_tasks", _write_sets)
-
-
-def _write_sets(root):
-    rng = np.random.default_rng(0)
-    for name, row in (("high", 2), ("low", 8)):
-        (root / "images" / name).mkdir(parents=True)
-        for i in range(40):
-            pixels = rng.integers(0, 60, (12, 12, 1), "uint8")
-            pixels[row : row + 2] = 250
-            png = tf.io.encode_png(pixels).numpy()
-            (root / "images" / name / f"{i}.png").write_bytes(png)
-    (root / "text.txt").write_text(TEXT)
-    words = ["one", "two", "three", "four"]
-    pairs = [(f"{a} {i} {b}.", f"{b} {i} {a}!") for i in range(5) for a in words for b in words]
-    (root / "pairs.tsv").write_text("\n".join(map("\t".join, pairs)))
-    write_tub(root / "tub", 70)
-    hours = [datetime.datetime(2020, 1, 1) + datetime.timedelta(hours=i) for i in range(200)]
-    waves = np.sin(np.arange(200)[:, None] / [3.8, 7.6]) + rng.normal(0, 0.1, (200, 2))
-    rows = [f"{hour},{a:.3f},{b:.3f}" for hour, (a, b) in zip(hours, waves, strict=True)]
-    (root / "series.csv").write_text("\n".join(["time,a,b", *rows]))
-    for word, pitch in (("no", 0.3), ("yes", 1.2)):
-        (root / "words" / word).mkdir(parents=True)
-        for i in range(20):
-            tone = 9000 * np.sin(np.arange(1000 + 20 * i) * pitch)
-            (root / "words" / word / f"{i}.wav").write_bytes(wav(tone.astype("int16")))
-    write_coco(root / "boxes")
-    return {
-        "translation": f"pairs:{root / 'pairs.tsv'}",
-        "speech_recognition": f"audio:{root / 'words'}",
-        "image_classification": f"images:{root / 'images'}",
-        "object_detection": f"coco:{root / 'boxes'}",
-        "text_generation": f"text:{root / 'text.txt'}",
-        "image_generation": f"images:{root / 'images'}",
-        "driving": f"tub:{root / 'tub'}",
-        "time_series": f"csv:{root / 'series.csv'}",
-        "inpainting": f"images:{root / 'images'}",
-    }
+    return made_once(tmp_path_factory, "sets_of_tasks", write_sets)
 
 
 @pytest.fixture(scope="session")
@@ -190,7 +65,7 @@ def runs(sets, tmp_path_factory):
     @functools.cache
     def of(name):
         def make(directory):
-            settings = TINY[name] | {"dataset": sets[name], "seed": 3}
+            settings = TASKS[name] | {"dataset": sets[name], "seed": 3}
             return directory, train(name, directory / "run", settings, verbose=0)
 
         made, result = made_once(tmp_path_factory, f"run_of_{name}", make)
@@ -206,7 +81,7 @@ def name(request):
 
 
 def test_every_task_is_covered():
-    assert set(TINY) == set(tasks.NAMES)
+    assert set(TASKS) == set(tasks.NAMES)
 
 
 def test_run_directory_holds_what_it_should(runs, name):
@@ -275,7 +150,7 @@ def test_what_measuring_found_is_not_found_again_for_the_report(
     # A training that was killed when all its epochs were done.
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run" / "result.json").unlink()
-    settings = TINY[name] | {"dataset": sets[name], "seed": 3}
+    settings = TASKS[name] | {"dataset": sets[name], "seed": 3}
     result = train(name, tmp_path / "run", settings, verbose=0)
     assert len(calls) == wanted
     assert result["test"] == pytest.approx(before["test"], rel=1e-5)
@@ -288,7 +163,7 @@ def test_evaluation_refuses_what_it_cannot_change(runs, name):
 
 @pytest.mark.slow
 def test_several_devices_give_the_numbers_of_one(sets, tmp_path, name):
-    settings = TINY[name] | {"dataset": sets[name], "seed": 3, "epochs": 1}
+    settings = TASKS[name] | {"dataset": sets[name], "seed": 3, "epochs": 1}
     settings["model.dropout_rate"] = 0.0  # Each replica drops units of its own.
     found, wanted = (
         train(name, tmp_path / strategy, settings | {"strategy": strategy}, verbose=0)
@@ -303,13 +178,13 @@ def test_several_devices_give_the_numbers_of_one(sets, tmp_path, name):
 def test_a_finished_run_is_not_trained_again(runs, name, sets):
     run, result = runs(name)
     before = (run / "model.keras").read_bytes()
-    settings = TINY[name] | {"dataset": sets[name], "seed": 3}
+    settings = TASKS[name] | {"dataset": sets[name], "seed": 3}
     assert train(name, run, settings, verbose=0) == result
     assert (run / "model.keras").read_bytes() == before
 
 
 def test_another_run_does_not_touch_the_directory(runs, name, sets):
-    settings = TINY[name] | {"dataset": sets[name], "seed": 4}
+    settings = TASKS[name] | {"dataset": sets[name], "seed": 4}
     with pytest.raises(ValueError, match="holds a run with seed=3, not 4"):
         train(name, runs(name)[0], settings, verbose=0)
 
@@ -327,7 +202,7 @@ def test_stopped_at_a_checkpoint_it_goes_on_to_the_same_run(runs, name, where, s
             raise Killed
 
     original = Checkpoints.save
-    settings = TINY[name] | {"dataset": sets[name], "seed": 3, "save_freq": 1}
+    settings = TASKS[name] | {"dataset": sets[name], "seed": 3, "save_freq": 1}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Checkpoints, "save", save)
         with pytest.raises(Killed):
@@ -349,7 +224,7 @@ def test_search_space_names_real_settings(name):
 @pytest.mark.thorough
 def test_init_from_takes_what_fits_and_says_so(runs, sets, tmp_path, capsys):
     run, _ = runs("image_classification")
-    settings = TINY["image_classification"] | {
+    settings = TASKS["image_classification"] | {
         "dataset": sets["image_classification"],
         "model.dense_units": 5,
         "init_from": str(run),
@@ -367,7 +242,7 @@ def test_init_from_takes_what_fits_and_says_so(runs, sets, tmp_path, capsys):
 
 def test_init_from_something_unlike_is_refused(runs, sets, tmp_path):
     settings = {"init_from": str(runs("text_generation")[0])}
-    settings |= TINY["image_classification"] | {"dataset": sets["image_classification"]}
+    settings |= TASKS["image_classification"] | {"dataset": sets["image_classification"]}
     with pytest.raises(ValueError, match="init_from: '/nowhere' holds no model"):
         train("image_classification", tmp_path / "run", {"init_from": "/nowhere"}, verbose=0)
     with pytest.raises(ValueError, match=r"init_from: .* shares no layer"):
@@ -591,7 +466,7 @@ def test_settings_of_series_are_checked(settings, message):
 
 
 def test_a_segment_longer_than_the_window_is_refused(sets, tmp_path):
-    settings = TINY["time_series"] | {"dataset": sets["time_series"], "model.segment": 13}
+    settings = TASKS["time_series"] | {"dataset": sets["time_series"], "model.segment": 13}
     with pytest.raises(ValueError, match=r"model\.segment: 13, but a window has data\.length=12"):
         train("time_series", tmp_path / "run", settings, verbose=0)
 
@@ -651,7 +526,7 @@ def test_transformer_kind(sets, tmp_path):
 
 @pytest.mark.thorough
 def test_precision_is_the_runs_own(sets, tmp_path):
-    settings = TINY["image_classification"] | {
+    settings = TASKS["image_classification"] | {
         "dataset": sets["image_classification"],
         "precision": "mixed_float16",
         "epochs": 1,
@@ -708,7 +583,7 @@ def test_a_pretrained_backbone_is_trained_on_in_two_runs(sets, tmp_path):
 
 @pytest.mark.thorough
 def test_soft_targets_and_weights_train_and_are_measured_as_hard_ones(sets, tmp_path):
-    settings = TINY["image_classification"] | {
+    settings = TASKS["image_classification"] | {
         "dataset": sets["image_classification"],
         "mixing.kind": "cutmix",
         "mixing.label_smoothing": 0.1,
@@ -764,11 +639,11 @@ def test_a_loss_that_is_no_number_stops_and_leaves_no_model(sets, tmp_path, monk
 
     class Seen(FiniteValues):
         def on_train_batch_begin(self, batch, logs=None):
-            named = distribute.named_variables(self.model)
+            named = named_variables(self.model)
             before.update({name: (v, np.array(v)) for name, v in named.items()})
 
     monkeypatch.setattr("bigmodels.commands.train.FiniteValues", Seen)
-    settings = TINY["image_classification"] | {
+    settings = TASKS["image_classification"] | {
         "dataset": sets["image_classification"],
         "optimizer.name": "sgd",
         "optimizer.learning_rate": 1e9,
@@ -806,7 +681,7 @@ def test_xla_over_replicas_stops_before_anything_is_written(sets, tmp_path):
 
 def test_a_directory_that_is_no_run_is_left_alone(sets, tmp_path):
     (tmp_path / "mine.txt").write_text("precious")
-    settings = TINY["image_classification"] | {"dataset": sets["image_classification"]}
+    settings = TASKS["image_classification"] | {"dataset": sets["image_classification"]}
     with pytest.raises(ValueError, match="exists and is no run"):
         train("image_classification", tmp_path, settings, verbose=0)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

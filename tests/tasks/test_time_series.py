@@ -9,7 +9,7 @@ from bigmodels.commands.evaluate import evaluate
 from bigmodels.commands.predict import predict
 from bigmodels.commands.train import train
 from bigmodels.runs.directory import RunDirectory
-from tests.tasks.test_tasks import TINY
+from tests.tiny import TASKS
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def run(tmp_path_factory):
         for i, row in enumerate(zip(walks, gone, strict=True))
     ]
     (where / "walks.csv").write_text("\n".join(["step,a,b", *rows]))
-    settings = TINY["time_series"] | {
+    settings = TASKS["time_series"] | {
         "dataset": f"csv:{where / 'walks.csv'}",
         "data.missing": "-9999",
         "data.fill": "linear",

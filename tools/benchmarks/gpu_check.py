@@ -815,6 +815,7 @@ def repeat(given, deterministic=False):
     import keras
 
     from bigmodels import distribute
+    from bigmodels.distribute.resume import get_state, set_state
 
     if deterministic:
         distribute.deterministic()
@@ -827,10 +828,10 @@ def repeat(given, deterministic=False):
         model, batches = made[name]()
         # A step of no consequence makes all variables, the optimizers' too, and compiles.
         model.fit(batches(), steps_per_epoch=1, verbose=0)
-        state, _ = distribute.get_state(model)
+        state, _ = get_state(model)
         weights = []
         for _ in range(2):
-            distribute.set_state(model, state, None)
+            set_state(model, state, None)
             model.fit(batches(), steps_per_epoch=steps, verbose=0)
             weights.append(model.get_weights())
         row = f"{name} twice{suffix}"

@@ -17,8 +17,8 @@ from bigmodels.commands.train import train
 from bigmodels.data import load_driving
 from bigmodels.data.notes import Notes
 from bigmodels.data.readers.tub import read_tub
-from tests.tasks.test_tasks import TINY
 from tests.test_fuzz import Refused, ask, mutated
+from tests.tiny import TASKS
 from tests.tubs import write_tub
 
 DEEP = '{"a":' * 30_000 + "1" + "}" * 30_000
@@ -181,7 +181,7 @@ def test_a_training_sees_a_bad_frame_before_it_writes_anything(tub, tmp_path):
 @pytest.mark.thorough
 def test_bad_frames_and_lines_are_left_out_when_asked(tub, tmp_path, capsys):
     empty, catalog = tub / "images" / "7_cam_image_array_.jpg", tub / "catalog_1.catalog"
-    config = TINY["driving"] | {"dataset": f"tub:{tub}", "epochs": 1}
+    config = TASKS["driving"] | {"dataset": f"tub:{tub}", "epochs": 1}
     empty.write_bytes(b"")
     assert _refused(tub) == f"tub: {str(empty)!r} cannot be decoded: it is empty"
     _replace_line(catalog, 3, '{"_index": 32, "cam/')
