@@ -1,7 +1,7 @@
-"""The article's four big models, corrected, with one way to train, evaluate and use them.
+"""The article's four big models, corrected, with tools to train, evaluate and use them.
 
-Everything is loaded when first used, so importing the package (or asking a command for
-``--help``) does not import TensorFlow.
+Submodules are imported on first use, so that `import bigmodels` and `--help` do not import
+TensorFlow.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""`python -m bigmodels`: the same as the command `bigmodels`."""
+"""Run the command `bigmodels` as `python -m bigmodels`."""
 
 from bigmodels.cli.main import run
 

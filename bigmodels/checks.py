@@ -1,10 +1,10 @@
-"""What a batch must look like, checked while it streams by.
+"""Checks of training data: dtypes, shapes, and values that are finite and in range.
 
-Keras trains on much that it should refuse (field list: NaN and infinity, labels and tokens out of
-range, labels given as floats, images still in 0..255). A `Spec` says what one array must be;
-`check_static` compares dtype and shape before any value is read, `check_arrays` reads arrays in
-memory, and `guard` puts the same test into a `tf.data` pipeline, where it stops a bad batch before
-the model sees it. The graph operations are two comparisons and one reduction over the batch.
+Keras silently trains on NaN and infinity, labels and tokens out of range, labels given as floats,
+and images still in 0..255. A `Spec` describes a valid array. `check_static` compares dtype and
+shape before any value is read, `check_arrays` checks arrays in memory, and `guard` adds the same
+checks to a `tf.data` pipeline, which raises before a bad batch reaches the model. In the graph they
+cost two comparisons and one reduction over the batch.
 """
 
 import contextlib
@@ -13,27 +13,35 @@ import functools
 import math
 import operator
 import re
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-# The fault found inside a graph travels out in TensorFlow's own error text, between these marks.
+# These marks enclose our message within TensorFlow's error text when a check in a graph fails.
 _OPEN, _CLOSE = "<bad input: ", " :bad input>"
 _CHUNK = 4096
 
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """What one array of a batch must be.
+    """A description of valid arrays in a batch.
 
     Args:
-        kind: `"float"`, `"int"` or `"any"`: the family of dtypes accepted.
-        shape: Shape of one element, without the batch axis; `None` for any size; a shape of
-            `None` accepts every shape.
+        kind: `"float"`, `"int"` or `"any"`: the accepted dtypes.
+        shape: Shape of one element, without the batch axis, with `None` for any size. If `shape`
+            is `None`, every shape is accepted.
         low: Smallest allowed value, or `None`.
         high: Largest allowed value, or `None`.
-        hint: What the user can do about a value that does not fit.
+        hint: Advice for the user, added to error messages.
+
+    Example:
+
+    >>> check_array("y", np.array([0, 1, 12]), Spec("int", (), low=0, high=9))
+    Traceback (most recent call last):
+    ValueError: y: element 2 holds 12, expected finite values from 0 to 9.
     """
 
     kind: str = "any"
@@ -43,21 +51,27 @@ class Spec:
     hint: str = ""
 
     def __post_init__(self):
-        if self.shape is not None:  # A model from a file has its shapes as lists.
+        if self.shape is not None:  # A model loaded from a file has lists.
             object.__setattr__(self, "shape", tuple(self.shape))
 
 
-def check_static(name, dtype, shape, spec):
-    """Compare a dtype and a batched shape with a spec, without reading a value.
+def check_static(name: str, dtype: Any, shape: Any, spec: Spec) -> None:
+    """Check a dtype and a batched shape against a spec, without reading values.
 
     Args:
-        name: How the user knows the array, for example `"x"`.
+        name: Name of the array in messages, for example `"x"`.
         dtype: Its dtype.
         shape: Its shape with the batch axis first; unknown sizes are `None`.
-        spec: The `Spec` to hold it against.
+        spec: The `Spec` to check against.
 
     Raises:
-        ValueError: naming the array, what it is, and what is expected.
+        ValueError: naming the array, its dtype or shape, and the expected one.
+
+    Example:
+
+    >>> check_static("x", "float32", (None, 3), Spec(shape=(2,)))
+    Traceback (most recent call last):
+    ValueError: x: shape (None, 3), expected (None, 2).
     """
     hint = f" {spec.hint}" if spec.hint else ""
     try:
@@ -78,13 +92,13 @@ def check_static(name, dtype, shape, spec):
 
 
 def _is_checked(dtype):
-    """Whether values of a dtype can be checked: not those of strings and booleans."""
+    """Whether values of a dtype can be checked, unlike strings and booleans."""
     dtype = tf.as_dtype(dtype)
     return dtype.is_floating or dtype.is_integer or dtype.is_complex
 
 
 def _within(dtype, limit, smaller):
-    """A limit as a number of a dtype, on the inner side; `smaller` if it is an upper limit."""
+    """A limit rounded to a dtype, inwards: to a smaller number for an upper limit."""
     if dtype.is_integer:
         return math.floor(limit) if smaller else math.ceil(limit)
     number = dtype.as_numpy_dtype(limit)
@@ -94,11 +108,11 @@ def _within(dtype, limit, smaller):
 
 
 def _good(value, spec):
-    """Of every value, whether it is what it must be."""
+    """A boolean for every value: whether it fits the spec."""
     dtype = value.dtype
     if dtype.is_complex:
         return tf.math.is_finite(tf.math.real(value)) & tf.math.is_finite(tf.math.imag(value))
-    # A limit that the dtype does not reach would wrap around in it, and needs no comparison.
+    # A limit outside the dtype's range would wrap around, and needs no comparison.
     number = int if dtype.is_integer else float
     least, most = number(dtype.min), number(dtype.max)
     limits = []
@@ -110,21 +124,21 @@ def _good(value, spec):
         if spec.high < least:
             return tf.zeros_like(value, "bool")
         limits.append(value <= tf.constant(_within(dtype, spec.high, smaller=True), dtype))
-    # What lies between two limits is finite.
+    # Values between two limits are finite.
     if dtype.is_floating and len(limits) < 2:
         limits.append(tf.math.is_finite(value))
     return functools.reduce(tf.logical_and, limits) if limits else tf.ones_like(value, "bool")
 
 
 def _values(value):
-    """What a tensor holds: itself, or what is written down of a sparse or ragged one."""
+    """The values of a tensor; of a sparse or ragged one, the flat values that it stores."""
     if isinstance(value, tf.SparseTensor):
         return value.values
     return value.flat_values if isinstance(value, tf.RaggedTensor) else value
 
 
 def _element_of(value, position):
-    """The element of the batch that a position among the flat `_values` belongs to."""
+    """The batch index of a position in the flattened `_values`."""
     if isinstance(value, tf.SparseTensor):
         return value.indices[position, 0]
     values = _values(value)
@@ -136,7 +150,7 @@ def _element_of(value, position):
 
 
 def _fault(name, value, spec, place):
-    """A scalar string: what is wrong with the first bad value. If none is, it means nothing."""
+    """A message about the first bad value, as a scalar string; meaningless if all are good."""
     values = tf.reshape(_values(value), [-1])
     first = tf.argmin(tf.cast(_good(values, spec), "int32"))
     wanted = "finite values"
@@ -152,33 +166,39 @@ def _number(value):
     return "any" if value is None else f"{value:g}"
 
 
-def is_array(value):
-    """Whether Keras takes a value for an array."""
+def is_array(value: Any) -> bool:
+    """Whether Keras treats a value as an array."""
     tensors = tf.Tensor | tf.SparseTensor | tf.RaggedTensor
     return isinstance(value, tensors) or hasattr(value, "__array__") or hasattr(value, "tocoo")
 
 
-def check_array(name, value, spec):
-    """Check an array in memory, value by value.
+def check_array(name: str, value: Any, spec: Spec) -> None:
+    """Check all values of an array in memory.
 
     Args:
-        name: How the user knows the array.
-        value: What Keras takes for an array, batch axis first: of NumPy, pandas or SciPy, a tensor
-            (also a sparse or ragged one), a variable, or what has `__array__`.
-        spec: The `Spec` to hold it against.
+        name: Name of the array in messages.
+        value: Anything that Keras treats as an array, batch axis first: an array of NumPy, pandas
+            or SciPy, a tensor (also sparse or ragged), a variable, or an object with `__array__`.
+        spec: The `Spec` to check against.
 
     Raises:
         ValueError: naming the array, the element and its value.
+
+    Example:
+
+    >>> check_array("x", np.array([[0.0], [np.inf]]), Spec("float"))
+    Traceback (most recent call last):
+    ValueError: x: element 1 holds inf, expected finite values.
     """
     if hasattr(value, "iloc"):
         value = _of_pandas(name, value)
-    if hasattr(value, "tocoo"):  # One of SciPy's sparse ones.
+    if hasattr(value, "tocoo"):  # A sparse array of SciPy.
         value = value.tocoo()
         value = tf.SparseTensor(np.stack([value.row, value.col], 1), value.data, value.shape)
     elif not isinstance(value, np.ndarray | tf.Tensor | tf.SparseTensor | tf.RaggedTensor):
         value = np.asarray(value)
     if not len(value.shape):
-        return  # Not a batch, as Keras will say.
+        return  # Not a batch; Keras raises the error.
     if isinstance(value, np.ndarray):
         _check_numpy(name, value)
     if value.dtype == object:
@@ -189,28 +209,28 @@ def check_array(name, value, spec):
     if not _is_checked(value.dtype):
         return
     in_parts = isinstance(value, np.ndarray | tf.Tensor)
-    floatx = tf.as_dtype(keras.config.floatx())  # What Keras makes of wider numbers.
+    floatx = tf.as_dtype(keras.config.floatx())  # Keras converts wider numbers to it.
     for start in range(0, value.shape[0], _CHUNK) if in_parts else [0]:
         part = tf.convert_to_tensor(value[start : start + _CHUNK]) if in_parts else value
-        fault = _told(name, part, spec)
+        fault = _fault_in(name, part, spec)
         if not fault and tf.as_dtype(part.dtype).is_floating and part.dtype.size > floatx.size:
-            fault = _told(name, tf.cast(part, floatx), Spec())
-            fault = fault and f"{fault} {floatx.name} does not hold the number."
+            fault = _fault_in(name, tf.cast(part, floatx), Spec())
+            fault = fault and f"{fault} The number does not fit into {floatx.name}."
         if fault:
-            # The element was counted from the start of its chunk.
+            # The element's index is relative to its chunk.
             shift = lambda m, start=start: f"element {int(m[1]) + start} "  # noqa: E731
             raise ValueError(re.sub(r"element (\d+) ", shift, fault, count=1))
 
 
-def _told(name, value, spec):
-    """What is wrong with a value, "" if nothing is."""
+def _fault_in(name, value, spec):
+    """A message about the first bad value of a tensor; "" if all are good."""
     if tf.reduce_all(_good(_values(value), spec)):
         return ""
     return _fault(name, value, spec, "").numpy().decode()
 
 
 def _of_pandas(name, value):
-    """The values of a DataFrame or Series in which none is missing: NaN, None, NaT or <NA>."""
+    """The values of a DataFrame or Series; refused if any is missing (NaN, None, NaT or <NA>)."""
     missing = value.isna().to_numpy()
     if missing.any():
         row, *column = (int(i) for i in np.argwhere(missing)[0])
@@ -223,31 +243,37 @@ def _of_pandas(name, value):
 
 
 def _check_numpy(name, value):
-    """Refuse what TensorFlow reads as something else, or only with an error that names nothing."""
+    """Refuse arrays that TensorFlow misreads, or rejects without naming the array."""
     if np.ma.is_masked(value):
         hidden = np.ma.getmaskarray(value)
         raise ValueError(
             f"{name}: element {np.argwhere(hidden)[0, 0]} is masked ({hidden.sum()} values in "
-            "all), but what is behind the mask would be trained on; fill it: .filled(value)"
+            "all), but Keras ignores the mask and would train on them; fill it: .filled(value)"
         )
-    if value.dtype == object and not all(isinstance(each, str) for each in value.ravel()):
-        kinds = sorted({type(each).__name__ for each in value.ravel()})
+    if value.dtype == object and not all(isinstance(item, str) for item in value.ravel()):
+        kinds = sorted({type(item).__name__ for item in value.ravel()})
         raise ValueError(
             f"{name}: dtype object (values of {', '.join(kinds)}), expected numbers of one kind: "
             ".astype('float32')"
         )
 
 
-def check_arrays(name, value, spec):
-    """`check_array` for a part of a batch: an array, or nested dicts, lists and tuples of them.
+def check_arrays(name: str, value: Any, spec: Spec | dict[str, Any] | None) -> None:
+    """Check nested dicts, lists and tuples of arrays with `check_array`.
 
     Args:
-        name: How the user knows it.
-        value: Arrays; what Keras would not take for one is left alone.
-        spec: A `Spec` for all of them, a dict of specs, or `None`, which leaves them unchecked.
+        name: Name of the arrays in messages.
+        value: Arrays; anything that Keras does not treat as an array is not checked.
+        spec: A `Spec` for all of them, a dict of specs, or `None` for no check.
 
     Raises:
-        ValueError: naming the array, the element and its value, or what the dict lacks.
+        ValueError: naming the array, the element and its value, or the expected keys of a dict.
+
+    Example:
+
+    >>> check_arrays("x", {"a": np.zeros((2, 1)), "b": np.array([np.nan])}, Spec())
+    Traceback (most recent call last):
+    ValueError: x['b']: element 0 holds nan, expected finite values.
     """
     for _, part_name, part, part_spec in _leaves(name, value, spec):
         if is_array(part):
@@ -255,7 +281,7 @@ def check_arrays(name, value, spec):
 
 
 def _leaves(name, part, spec, path=()):
-    """`(path, name, part, spec)` of all that is to be checked."""
+    """`(path, name, part, spec)` of everything that must be checked."""
     if spec is None or part is None:
         return []
     if isinstance(spec, dict) and (not isinstance(part, dict) or part.keys() != spec.keys()):
@@ -276,25 +302,34 @@ def _leaves(name, part, spec, path=()):
     ]
 
 
-def guard(dataset, name, specs):
-    """Put the checks into a pipeline: a bad batch raises before it reaches the model.
+def guard(dataset: tf.data.Dataset, name: str, specs: Any) -> tf.data.Dataset:
+    """Add checks to a pipeline, so that a bad batch raises before it reaches the model.
 
     Args:
         dataset: A batched `tf.data.Dataset`.
-        name: What to call the data set in messages, for example `"x"`.
-        specs: A `Spec`, or a tuple of them in the order of the batch's leading parts (inputs,
-            targets, sample weights); `None` leaves a part unchecked, and a dict is of a part that
-            is one. A `Spec` is for all arrays of a nested part.
+        name: Name of the data set in messages, for example `"x"`.
+        specs: A `Spec`, or a tuple of them in the order of the batch's parts (inputs, targets,
+            sample weights). `None` leaves a part unchecked; a dict has the specs of a part that is
+            a dict. A `Spec` applies to all arrays of a nested part.
 
     Returns:
-        The same data set, `untuned`; iterate it under `readable_errors`.
+        The same data set, `untuned`; iterate over it within `readable_errors`.
 
     Raises:
         ValueError: at once, if a dtype or shape does not fit or the data set is known to be empty.
+
+    Example:
+
+    >>> dataset = tf.data.Dataset.from_tensor_slices([1.0, 2.0, np.nan]).batch(2)
+    >>> with readable_errors():
+    ...     for batch in guard(dataset, "x", Spec("float")):
+    ...         print(batch.numpy())
+    Traceback (most recent call last):
+    ValueError: x: batch 1, element 0 holds nan, expected finite values.
     """
     if int(dataset.cardinality()) == 0:
         raise ValueError(f"{name}: the data set is empty.")
-    # Kept with the data set: `fit` is called again and again, and to trace the checks takes longer
+    # Cached on the data set: `fit` may be called repeatedly, and tracing the checks takes longer
     # than a few steps.
     guarded = vars(dataset).setdefault("_bigmodels_guarded", {})
     key = name, repr(specs)
@@ -303,8 +338,20 @@ def guard(dataset, name, specs):
     return guarded[key]
 
 
-def watch(dataset, name, specs):
-    """`guard` for a data set whose options and length are not ours to look at."""
+def watch(dataset: tf.data.Dataset, name: str, specs: Any) -> tf.data.Dataset:
+    """Add the checks of `guard` to a data set, but neither change its options nor check its length.
+
+    Args:
+        dataset: As for `guard`.
+        name: As for `guard`.
+        specs: As for `guard`.
+
+    Returns:
+        The same data set.
+
+    Raises:
+        ValueError: at once, if a dtype or shape does not fit.
+    """
     specs = specs if isinstance(specs, tuple) else (specs,)
     element = dataset.element_spec
     parts = element if isinstance(element, tuple) else (element,)
@@ -322,7 +369,7 @@ def watch(dataset, name, specs):
     if not checked:
         return dataset
 
-    @tf.autograph.experimental.do_not_convert  # Only slower to trace.
+    @tf.autograph.experimental.do_not_convert  # AutoGraph would only slow down tracing.
     def checked_batch(number, batch):
         parts = batch if isinstance(element, tuple) else (batch,)
         values = [
@@ -335,27 +382,27 @@ def watch(dataset, name, specs):
             place = tf.strings.format("batch {}, ", number)
             faults = []
             for i, (name, value, spec) in enumerate(values):
-                told = functools.partial(_fault, name, value, spec, place)
-                # Where there may be no value at all, there is no first one to tell of.
+                fault = functools.partial(_fault, name, value, spec, place)
+                # A tensor that may be empty may have no first value.
                 full = isinstance(value, tf.Tensor) and value.shape[1:].num_elements()
-                faults.append(told() if full else tf.cond(good[i], lambda: tf.constant(""), told))
+                faults.append(fault() if full else tf.cond(good[i], lambda: tf.constant(""), fault))
             return tf.stack(faults)[tf.argmax(tf.cast(~good, "int32"))]
 
-        # No `tf.function`, although it would be traced but once: what a pipeline calls runs on the
-        # GPU if there is one, in between the steps that are being trained there.
+        # A `tf.function` would be traced only once, but functions called in a pipeline run on the
+        # GPU, if there is one, in between the training steps.
         fine = tf.reduce_all(good)
         require(fine, tf.cond(fine, lambda: tf.constant(""), describe))
         return batch
 
-    # The next batch is looked at while the model trains on this one.
+    # Check the next batch while the model trains on this one.
     return dataset.enumerate().map(checked_batch).prefetch(1)
 
 
-def untuned(dataset):
-    """A data set without TensorFlow's autotuning, unless its options ask for it.
+def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Turn off TensorFlow's autotuning of a data set, unless its options ask for it.
 
-    The thread that tunes a pipeline sometimes misses that its iterator is deleted, and looks again
-    after twice as long as before, up to a minute: so long, `fit` does not return. Without it
+    The autotuning thread sometimes misses that its iterator is deleted. It checks again at
+    intervals that double up to a minute, and `fit` does not return until then. Without autotuning,
     AUTOTUNE means as many threads as there are cores, at most 16.
     """
     if dataset.options().autotune.enabled is not None:
@@ -365,31 +412,38 @@ def untuned(dataset):
     return dataset.with_options(options)
 
 
-def require(condition, message):
-    """Stop a running step unless something holds.
+def require(condition: tf.Tensor, message: str | tf.Tensor) -> tf.Operation | None:
+    """Stop a running step unless a condition holds.
 
     Args:
         condition: Scalar boolean tensor.
-        message: What the user is told: a string, or a scalar string tensor.
+        message: Message for the user: a string, or a scalar string tensor.
 
     Returns:
-        In a graph, the operation that stops the step, for what has to wait for it.
+        In a graph, the operation that stops the step, for use as a control dependency.
 
     Raises:
-        ValueError: under `readable_errors`.
+        ValueError: within `readable_errors`.
+
+    Example:
+
+    >>> with readable_errors():
+    ...     require(tf.constant(False), "x: -1, expected a positive number")
+    Traceback (most recent call last):
+    ValueError: x: -1, expected a positive number
     """
     marked = tf.strings.join([_OPEN, message, _CLOSE])
-    # `tf.debugging.Assert` would put this into a branch of its own, which takes longer.
+    # `tf.debugging.Assert` would add a conditional branch, which is slower.
     return tf.raw_ops.Assert(condition=condition, data=[marked], summarize=-1)
 
 
 @contextlib.contextmanager
-def readable_errors():
-    """Turn what `guard` and `require` raise inside TensorFlow into one plain `ValueError`."""
+def readable_errors() -> Iterator[None]:
+    """Turn the errors of `guard` and `require` from within TensorFlow into a `ValueError`."""
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
-        found = re.search(re.escape(_OPEN) + "(.*?)" + re.escape(_CLOSE), str(error), re.DOTALL)
-        if found is None:
+        match = re.search(re.escape(_OPEN) + "(.*?)" + re.escape(_CLOSE), str(error), re.DOTALL)
+        if match is None:
             raise
-        raise ValueError(found[1].replace("\\'", "'")) from None  # TensorFlow escapes quotes.
+        raise ValueError(match[1].replace("\\'", "'")) from None  # TensorFlow escapes quotes.

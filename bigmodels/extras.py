@@ -1,18 +1,26 @@
-"""Packages that only some uses need: the extras of setup.cfg."""
+"""Optional dependencies: the extras of setup.cfg."""
 
 import contextlib
+from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def require_extra(what, extra):
-    """Around an import of what an extra brings: without it the error says how to get it.
+def require_extra(what: str, extra: str) -> Iterator[None]:
+    """Turn an `ImportError` in the body into a message that says which extra to install.
 
     Args:
-        what: What cannot be had without, beginning with the argument that asked for it.
+        what: The feature that needs the extra, beginning with the argument that asked for it.
         extra: Name of the extra in setup.cfg.
 
     Raises:
-        ValueError: if the body imports what is not installed.
+        ValueError: if the body imports a package that is not installed.
+
+    Example:
+
+    >>> with require_extra("task: translation", "translation"):
+    ...     import no_such_package
+    Traceback (most recent call last):
+    ValueError: task: translation needs more packages (No module named 'no_such_package'); ...
     """
     try:
         yield

@@ -1,6 +1,7 @@
-"""Which implementation a computation takes: what is fast here depends on where it runs."""
+"""Which implementation a computation uses, depending on the hardware."""
 
 import contextlib
+from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
@@ -9,55 +10,89 @@ from bigmodels.distribute.accelerator import compute_capability, has_gpu
 from bigmodels.distribute.upstream import GraphOrParentsInXlaContext
 
 
-def in_xla():
-    """Whether what is traced here and now will be compiled by XLA."""
+def in_xla() -> bool:
+    """Whether the code runs inside a function that XLA compiles.
+
+    Returns:
+        `True` while such a function is traced.
+
+    Example:
+
+    >>> in_xla()
+    False
+    """
     return not tf.executing_eagerly() and GraphOrParentsInXlaContext(
         tf.compat.v1.get_default_graph()
     )
 
 
-def on_one_cpu(strategy):
-    """Whether a strategy's models run on one CPU device, where XLA is not Keras' choice."""
+def on_one_cpu(strategy: tf.distribute.Strategy) -> bool:
+    """Whether a strategy runs models on a single CPU, where Keras does not use XLA by default.
+
+    Args:
+        strategy: The strategy.
+
+    Returns:
+        `True` without a GPU and with one replica.
+
+    Example:
+
+    >>> isinstance(on_one_cpu(tf.distribute.get_strategy()), bool)
+    True
+    """
     return not has_gpu() and strategy.num_replicas_in_sync == 1
 
 
-def described(model):
-    """Which implementation each layer of a model takes in training, and why not a faster one.
+def described(model: keras.Model) -> dict[str, str]:
+    """Describe which implementation each layer of a model uses in training.
 
     Args:
-        model: A compiled `keras.Model`.
+        model: A compiled model.
 
     Returns:
-        `{what: kernel}`: the whole step first, then the layers that have a choice, those alike
-        together, by their paths in the model.
+        A dict from names to implementations: first the whole step, then the layers that have
+        several implementations, by their paths in the model; layers with the same one share a key.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.layers.Dense(2)])
+    >>> model.compile(jit_compile=False)
+    >>> described(model)
+    {'step': 'TensorFlow graph, without XLA'}
     """
     step = "compiled by XLA" if model.jit_compile else "TensorFlow graph, without XLA"
-    alike = {}
+    by_kernel = {}
     for layer in model._flatten_layers():
         if hasattr(layer, "describe_kernel"):
             kernel = layer.describe_kernel(training=True, jit_compile=model.jit_compile)
-            alike.setdefault(kernel, []).append(layer.path.removeprefix(f"{model.path}/"))
-    return {"step": step} | {", ".join(paths): kernel for kernel, paths in alike.items()}
+            by_kernel.setdefault(kernel, []).append(layer.path.removeprefix(f"{model.path}/"))
+    return {"step": step} | {", ".join(paths): kernel for kernel, paths in by_kernel.items()}
 
 
-def precision(policy):
-    """The dtype policy behind `auto`.
+def precision(policy: str) -> tuple[str, str]:
+    """Choose the dtype policy for the setting "auto".
 
-    A GPU multiplies in half precision many times faster, in bfloat16, which needs no scaled loss,
-    from compute capability 8.0 on. A CPU does so in some models (convolutions 1.5 times faster with
-    AMX), but an LSTM then falls back to a loop that takes 1.3 times as long, and the first digits
-    of every number would change: `tools/bench options`. GPUs were not measured here.
+    GPUs are many times faster in half precision. From compute capability 8.0 on they support
+    bfloat16, which needs no loss scaling. CPUs stay in float32: bfloat16 is faster for some models
+    (convolutions 1.5 times with AMX), but an LSTM falls back to a loop that takes 1.3 times as
+    long, and all results would change in their first digits (`tools/bench options`). GPUs were not
+    measured.
 
     Args:
-        policy: A Keras dtype policy's name, or "auto".
+        policy: Name of a Keras dtype policy, or "auto".
 
     Returns:
-        `(policy, why)`.
+        `(policy, reason)`.
+
+    Example:
+
+    >>> precision("mixed_bfloat16")
+    ('mixed_bfloat16', 'set explicitly')
     """
     if policy != "auto":
-        return policy, "you asked for it"
+        return policy, "set explicitly"
     if tf.config.list_logical_devices("TPU"):
-        return "mixed_bfloat16", "a TPU multiplies in it"
+        return "mixed_bfloat16", "supported by the TPU"
     if not tf.config.list_physical_devices("GPU"):
         return "float32", "there is no accelerator"
     slowest = compute_capability()
@@ -68,11 +103,17 @@ def precision(policy):
 
 
 @contextlib.contextmanager
-def dtype_policy(policy):
-    """Make layers under a policy, and go back to what was before.
+def dtype_policy(policy: str | keras.DTypePolicy) -> Iterator[None]:
+    """Set Keras' global dtype policy within a `with` block.
 
     Args:
         policy: A Keras dtype policy, or its name.
+
+    Example:
+
+    >>> with dtype_policy("mixed_bfloat16"):
+    ...     keras.layers.Dense(2).compute_dtype
+    'bfloat16'
     """
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)

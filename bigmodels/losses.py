@@ -1,4 +1,6 @@
-"""Losses that are Keras' own, computed faster; and those that Keras does not have."""
+"""Faster versions of two Keras losses, and losses that Keras does not have."""
+
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -11,17 +13,25 @@ from bigmodels.distribute import row_by_row
 @row_by_row
 @keras.saving.register_keras_serializable(package="bigmodels")
 class SparseCategoricalCrossentropy(keras.losses.SparseCategoricalCrossentropy):
-    """`keras.losses.SparseCategoricalCrossentropy`: the same numbers, faster on a CPU.
+    """`keras.losses.SparseCategoricalCrossentropy`, with the same results but faster on a CPU.
 
-    TensorFlow's own operation goes through the logits of many classes three times slower than a
-    softmax does. What is not logits in float32 with the classes last is left to Keras, and so is
-    everything on a GPU or compiled by XLA, where its operation is fast.
+    With many classes, TensorFlow's operation takes three times as long as a softmax. The faster
+    code is used for float32 logits with the classes on the last axis; everything else, and
+    everything on a GPU or compiled by XLA, falls back to Keras.
 
-    Args and errors are those of `keras.losses.SparseCategoricalCrossentropy`.
+    Args:
+        from_logits: As for `keras.losses.SparseCategoricalCrossentropy`, and so are all other
+            arguments and errors.
+
+    Example:
+
+    >>> loss = SparseCategoricalCrossentropy(from_logits=True)
+    >>> round(float(loss(np.array([0, 1]), np.zeros((2, 2), "float32"))), 3)
+    0.693
     """
 
-    def call(self, y_true, y_pred):
-        """The loss of every element, as Keras gives it."""
+    def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
+        """Compute the loss of every element, as in Keras."""
         if (
             not self.from_logits
             or self.ignore_class is not None
@@ -35,12 +45,12 @@ class SparseCategoricalCrossentropy(keras.losses.SparseCategoricalCrossentropy):
         if y_true.shape.rank == y_pred.shape.rank and y_true.shape[-1] == 1:
             y_true = y_true[..., 0]
         if y_pred.shape[-1] in (1, None) or not y_true.shape.is_compatible_with(y_pred.shape[:-1]):
-            return super().call(y_true, y_pred)  # An error, most of the time.
+            return super().call(y_true, y_pred)  # Mostly to raise Keras' error.
         if not (y_true.shape.is_fully_defined() and y_pred.shape[:-1].is_fully_defined()):
             fit = tf.debugging.assert_equal(
                 tf.shape(y_true),
                 tf.shape(y_pred)[:-1],
-                "y_true: its shape is not that of y_pred without the last axis",
+                "y_true: expected the shape of y_pred without the last axis",
             )
             with tf.control_dependencies([fit] if fit is not None else []):
                 y_true = tf.identity(y_true)
@@ -51,25 +61,25 @@ class SparseCategoricalCrossentropy(keras.losses.SparseCategoricalCrossentropy):
 
 @tf.custom_gradient
 def _cross_entropy(labels, logits):
-    """Of `(n,)` and `(n, classes)`, in nats."""
+    """Cross-entropy of labels `(n,)` and logits `(n, classes)`, in nats `(n,)`."""
     probabilities = tf.nn.softmax(logits)
     chosen = tf.gather(probabilities, labels, batch_dims=1)
 
-    def of_tiny():
-        # log(sum(exp(logits))) is log p of any class less its logit. The likeliest is at least
-        # 1 / classes, where float32 is exact.
-        likeliest = tf.math.log(tf.reduce_max(probabilities, -1))
-        normaliser = tf.reduce_max(logits, -1) - likeliest
+    def of_underflow():
+        # log(sum(exp(logits))) is the logit of any class minus its log-probability. Take the most
+        # likely class, whose probability of at least 1 / classes is accurate.
+        log_p = tf.math.log(tf.reduce_max(probabilities, -1))
+        normaliser = tf.reduce_max(logits, -1) - log_p
         return normaliser - tf.gather(logits, labels, batch_dims=1)
 
-    # A loss above 80 is of a probability that float32 cannot hold.
-    held = tf.reduce_all(chosen > 1e-35)
-    losses = tf.cond(held, lambda: -tf.math.log(chosen), of_tiny)
+    # Smaller probabilities (losses above 80) underflow in float32.
+    accurate = tf.reduce_all(chosen > 1e-35)
+    losses = tf.cond(accurate, lambda: -tf.math.log(chosen), of_underflow)
 
     def gradient(upstream):
         places = tf.stack([tf.range(tf.size(labels)), labels], axis=1)
         scaled = probabilities * upstream[:, None]
-        # As `tf.tensor_scatter_nd_add`, but without a copy: nobody else holds `scaled`.
+        # Like `tf.tensor_scatter_nd_add`, but in place, as `scaled` is not used elsewhere.
         return None, tf.raw_ops.ScatterNdNonAliasingAdd(
             input=scaled, indices=places, updates=-upstream
         )
@@ -80,19 +90,28 @@ def _cross_entropy(labels, logits):
 @row_by_row
 @keras.saving.register_keras_serializable(package="bigmodels")
 class CTC(keras.losses.CTC):
-    """`keras.losses.CTC`: the same numbers, faster on a CPU.
+    """`keras.losses.CTC` (Graves et al., 2006), with the same results but faster on a CPU.
 
-    What Keras takes there is a loop over time in the graph; TensorFlow also has an operation in
-    C++, which gives the gradient too. A transcript that no path can say has an infinite loss
-    there, where Keras has one of some 700; one that is empty, or has more characters than there are
-    steps, is an error. Everything on a GPU or compiled by XLA is left to Keras.
+    Keras uses a loop over time in the graph; this uses TensorFlow's operation in C++, which also
+    computes the gradient. There are two differences. The loss of a transcript that no path can
+    produce is infinite, where Keras gives about 700. A transcript that is empty or longer than the
+    number of steps is an error. On a GPU or compiled by XLA, it falls back to Keras.
 
-    Args are those of `keras.losses.CTC`. Targets are ids `(batch, length)`, padded with 0 at the
-    end, which is the blank as well; outputs are logits `(batch, steps, classes)`.
+    Targets are ids `(batch, length)`, right-padded with 0, which is also the blank. Outputs are
+    logits `(batch, steps, classes)`.
+
+    Args:
+        reduction: As for `keras.losses.CTC`, and so are all other arguments.
+
+    Example:
+
+    >>> targets, logits = np.array([[1, 2]]), np.zeros((1, 3, 3), "float32")
+    >>> round(float(CTC()(targets, logits)), 3)  # 5 of 27 paths give this transcript
+    1.686
     """
 
-    def call(self, y_true, y_pred):
-        """The negative log-probability of every transcript, in nats `(batch,)`."""
+    def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
+        """Compute the negative log-probability of every transcript, in nats `(batch,)`."""
         if y_pred.dtype != tf.float32 or kernels.has_gpu() or kernels.in_xla():
             return super().call(y_true, y_pred)
         labels = tf.cast(y_true, tf.int32)
@@ -111,45 +130,55 @@ class CTC(keras.losses.CTC):
 @row_by_row
 @keras.saving.register_keras_serializable(package="bigmodels")
 class CenterPoints(keras.losses.Loss):
-    """What a detector minimises that finds objects by their middles, image by image.
+    """Loss of a detector that represents objects by their centers.
 
-    After Zhou et al., "Objects as Points" (2019): in a map for each class, an object is a peak at
-    its middle, around which a mistake counts less (their penalty-reduced focal loss, divided by the
-    number of objects). Its box is learnt, as in Liu et al., "Training-Time-Friendly Network"
-    (2020), not only there but around the peak, weighted by its height; as errors relative to the
-    box's size, as it is overlaps that will be measured: of the middle, in parts of height and
-    width, and of the logarithms of these.
+    After Zhou et al., "Objects as Points" (2019): each class has a heatmap in which an object is a
+    peak at its center. The heatmap has the penalty-reduced focal loss, divided by the number of
+    objects. As in Liu et al., "Training-Time-Friendly Network" (2020), the box is learnt not only
+    at the center but in the cells around it, weighted by the height of the peak there. Box errors
+    are relative to the size of the box, as detections are evaluated by overlap: the error of the
+    center as a fraction of width and height, and the error of the logarithms of width and height.
 
-    Targets are objects `(batch, most, 5)`: left, top, right, bottom in pixels and the number of the
-    class, -1 for rows that only fill up. Outputs are `(batch, rows, columns, classes + 4)`, a cell
-    for every `stride` pixels: a logit for each class; how far right and below of the cell's corner
-    the middle is, in cells; the logarithms of width and height in cells.
+    Targets are objects `(batch, most, 5)`: left, top, right, bottom in pixels and the class index,
+    -1 in rows that are padding. Outputs are `(batch, rows, columns, classes + 4)`, for cells of
+    `stride` pixels: a logit for each class; the offset of the center from the cell's left and top
+    edge, in cells; the logarithms of width and height in cells.
 
     Args:
-        stride: Pixels of a cell's side.
-        box_weight: How much the boxes count beside the peaks.
-        **kwargs: As for every `keras.losses.Loss`: `reduction`, `name`, `dtype`.
+        stride: Width and height of a cell in pixels.
+        box_weight: Weight of the box error relative to the heatmap's loss.
+        name: Name of the loss.
+        **kwargs: Passed to `keras.losses.Loss`: `reduction`, `dtype`.
+
+    Example:
+
+    >>> objects = np.array([[[0, 0, 8, 8, 0]]], "float32")  # one box, of class 0
+    >>> loss = CenterPoints()(objects, np.zeros((1, 4, 4, 5), "float32"))
+    >>> loss.shape
+    TensorShape([])
     """
 
-    def __init__(self, stride=4, box_weight=1.0, name="center_points", **kwargs):
+    def __init__(
+        self, stride: int = 4, box_weight: float = 1.0, name: str = "center_points", **kwargs
+    ):
         super().__init__(name=name, **kwargs)
         self.stride, self.box_weight = stride, box_weight
 
-    def call(self, y_true, y_pred):
-        """The loss of every image, `(batch,)`."""
+    def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
+        """Compute the loss of every image, `(batch,)`."""
         heat, offsets, sizes = tf.split(y_pred, [y_pred.shape[-1] - 4, 2, 2], axis=-1)
         rows, columns, classes = heat.shape[1:]
         labels = tf.cast(y_true[..., 4], tf.int32)  # (batch, most)
         checks.require(
-            tf.reduce_all(labels < classes), f"y: expected class numbers below {classes}"
+            tf.reduce_all(labels < classes), f"y: expected class indices below {classes}"
         )
         real = labels >= 0
         corners = y_true[..., :2] / self.stride, y_true[..., 2:4] / self.stride
-        middles = (corners[0] + corners[1]) / 2  # (batch, most, 2), across and down, in cells
+        centers = (corners[0] + corners[1]) / 2  # (batch, most, 2), x and y in cells
         extents = tf.maximum(corners[1] - corners[0], 1 / self.stride)
 
-        # How near each cell is to each object's own: 1 there, less at others within its box.
-        cells = tf.minimum(tf.floor(middles), (columns - 1.0, rows - 1.0))[..., None]
+        # A Gaussian around each object: 1 at the cell of its center, less around it.
+        cells = tf.minimum(tf.floor(centers), (columns - 1.0, rows - 1.0))[..., None]
         spread = ((1 + 0.3 * extents) / 6)[..., None]
         across, down = (
             tf.exp(-tf.square((tf.range(size, dtype=cells.dtype) - cells[..., i, :]) /
@@ -166,20 +195,20 @@ class CenterPoints(keras.losses.Loss):
         )
         peaks = tf.reshape(tf.maximum(peaks, 0.0), (-1, classes, rows, columns))
         peaks = tf.transpose(peaks, (0, 2, 3, 1))
-        found = tf.sigmoid(heat)
-        missed = tf.square(1 - found) * tf.math.softplus(-heat)
-        invented = (1 - peaks) ** 4 * tf.square(found) * tf.math.softplus(heat)
-        mistakes = tf.reduce_sum(tf.where(peaks == 1, missed, invented), (1, 2, 3))
+        scores = tf.sigmoid(heat)
+        at_centers = tf.square(1 - scores) * tf.math.softplus(-heat)
+        elsewhere = (1 - peaks) ** 4 * tf.square(scores) * tf.math.softplus(heat)
+        focal = tf.reduce_sum(tf.where(peaks == 1, at_centers, elsewhere), (1, 2, 3))
         count = tf.reduce_sum(tf.cast(real, heat.dtype), -1)
 
         owner, weight = tf.argmax(near, 1), tf.reduce_max(near, 1)  # (batch, rows, columns)
-        middle, extent = (tf.gather(each, owner, batch_dims=1) for each in (middles, extents))
+        center, extent = (tf.gather(x, owner, batch_dims=1) for x in (centers, extents))
         corner = tf.stack(tf.meshgrid(tf.range(columns), tf.range(rows)), -1)
-        shift = tf.abs(offsets + tf.cast(corner, heat.dtype) - middle) / extent
+        shift = tf.abs(offsets + tf.cast(corner, heat.dtype) - center) / extent
         growth = tf.abs(sizes - tf.math.log(extent))
         errors = tf.reduce_sum((shift + growth) * weight[..., None], (1, 2, 3))
         errors = tf.math.divide_no_nan(errors, tf.reduce_sum(weight, (1, 2)))
-        return mistakes / tf.maximum(count, 1.0) + self.box_weight * errors
+        return focal / tf.maximum(count, 1.0) + self.box_weight * errors
 
     def get_config(self):
         return super().get_config() | {"stride": self.stride, "box_weight": self.box_weight}
@@ -188,14 +217,20 @@ class CenterPoints(keras.losses.Loss):
 @row_by_row
 @keras.saving.register_keras_serializable(package="bigmodels")
 class Wasserstein(keras.losses.Loss):
-    """The logit itself: to be raised where the label is 1 and lowered where it is 0.
+    """Wasserstein loss: minus the logit for label 1, plus the logit for label 0.
 
-    What a generator goes by beside a discriminator with the hinge loss (Lim and Ye, 2017), and both
-    networks of a Wasserstein GAN (Arjovsky et al., 2017).
+    For both networks of a Wasserstein GAN (Arjovsky et al., 2017), and for the generator if the
+    discriminator has the hinge loss (Lim and Ye, 2017).
 
-    Args are those of `keras.losses.Loss`.
+    Args:
+        reduction: As for `keras.losses.Loss`, and so are all other arguments.
+
+    Example:
+
+    >>> float(Wasserstein()(np.array([[1.0], [0.0]]), np.array([[2.0], [3.0]])))
+    0.5
     """
 
-    def call(self, y_true, y_pred):
-        """The loss of every row, `(batch,)`."""
+    def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
+        """Compute the loss of every row, `(batch,)`."""
         return ops.mean((1 - 2 * ops.cast(y_true, y_pred.dtype)) * y_pred, axis=-1)

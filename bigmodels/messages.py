@@ -1,16 +1,18 @@
-"""How messages show a value, and what they suggest instead of it."""
+"""Helpers for error messages: short representations, and suggestions for misspelt names."""
 
 import difflib
+from collections.abc import Collection
+from typing import Any
 
 
-def short_repr(value):
-    """A value as a message shows it: on one line, of bearable length.
+def short_repr(value: Any) -> str:
+    """Return the `repr` of a value, truncated to 200 characters.
 
     Args:
-        value: Anything.
+        value: Any value.
 
     Returns:
-        At most 203 characters.
+        A string of at most 203 characters, with "..." at the end if truncated.
 
     Example:
 
@@ -19,21 +21,21 @@ def short_repr(value):
     """
     try:
         line = repr(value)
-    except (ValueError, RecursionError):  # A number of more digits than Python writes out.
+    except (ValueError, RecursionError):  # A number with more digits than Python converts.
         line = f"a {type(value).__name__} too long to show"
     return line if len(line) <= 200 else f"{line[:200]}..."
 
 
-def did_you_mean(value, choices, cutoff=0.6):
-    """A hint for the end of an error message, or nothing.
+def did_you_mean(value: Any, choices: Collection[str], cutoff: float = 0.6) -> str:
+    """Suggest the most similar name, for the end of an error message.
 
     Args:
-        value: What was given.
-        choices: The names that there are.
-        cutoff: How alike a name must be, from 0 to 1.
+        value: The unknown name.
+        choices: The valid names.
+        cutoff: Minimum similarity of a suggestion, from 0 to 1.
 
     Returns:
-        A string that begins with a semicolon, or is empty.
+        A hint that begins with a semicolon, or an empty string.
 
     Example:
 
@@ -44,16 +46,16 @@ def did_you_mean(value, choices, cutoff=0.6):
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def check_choice(name, value, choices):
-    """Refuse a value that is not one of some names.
+def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
+    """Refuse a value that is not one of the choices.
 
     Args:
-        name: What the value is for.
-        value: The value.
-        choices: The names.
+        name: Name of the argument or setting.
+        value: Its value.
+        choices: The valid values.
 
     Raises:
-        ValueError: naming all three, and the nearest choice.
+        ValueError: naming all three, and the most similar choice.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""Bad input is refused by name, from memory and from a stream, before it is trained on."""
+"""Bad input, from memory and from a stream, is refused by name before it is trained on."""
 
 import keras
 import numpy as np
@@ -50,8 +50,8 @@ def test_images(name, stream):
     x, y, message = BAD_IMAGES[name]
     model = _cnn()
     before = [v.numpy() for v in model.trainable_variables]
-    # One batch first sees elements 0..31: the bad element of the second must not be trained on,
-    # and from arrays nothing is trained at all.
+    # The bad element is in the second batch of a stream, after the first has been trained on. With
+    # arrays nothing is trained at all.
     data = (tf.data.Dataset.from_tensor_slices((x, y)).batch(32),) if stream else (x, y)
     with pytest.raises(ValueError, match=message):
         model.fit(*data, verbose=0)
@@ -132,7 +132,7 @@ def test_a_users_own_model_refuses_nan():
         model.fit(_with(x, 6, np.nan), y, verbose=0)
 
 
-def test_elements_beyond_the_first_chunk_are_counted_right():
+def test_elements_beyond_the_first_chunk_have_the_right_index():
     x = np.zeros(10_000, "float32")
     x[9_000] = np.nan
     with pytest.raises(ValueError, match="x: element 9000 holds nan"):
@@ -150,7 +150,7 @@ def test_good_input_passes_unchanged():
 
 @pytest.mark.parametrize("asked", [None, True, False])
 def test_pipelines_are_tuned_only_if_asked(asked):
-    """What tunes them may keep `fit` from returning; whoever wants it says so."""
+    """Autotuning can keep `fit` from returning, so it is on only if the options ask for it."""
     dataset = tf.data.Dataset.from_tensors(np.zeros((2, 3), "float32"))
     if asked is not None:
         options = tf.data.Options()
@@ -161,14 +161,14 @@ def test_pipelines_are_tuned_only_if_asked(asked):
         assert guarded.options().autotune.enabled is bool(asked)
 
 
-def test_what_looks_at_a_pipeline_is_traced_once(monkeypatch):
-    """Tracing it in each `fit` anew was a twentieth of one; shapes may be lists, as files have."""
+def test_the_checks_of_a_pipeline_are_traced_once(monkeypatch):
+    """Tracing in every `fit` took a twentieth of its time. Shapes loaded from files are lists."""
     traced = []
     monkeypatch.setattr(checks, "_good", lambda *args: traced.append(1) or tf.ones((2, 5), "bool"))
     batches = tf.data.Dataset.from_tensors(tf.zeros((2, 5)))
     for name in ("traced", "traced", "another"):
         checks.guard(batches, name, checks.Spec("float", [5], -3.0, 5.0))
-    assert len(traced) == 4  # For each name: of the whole, and of what is wrong in it.
+    assert len(traced) == 4  # For each name: one for the check, one for the message.
 
 
 X = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
@@ -177,7 +177,7 @@ NAN_X, NAN_Y, NAN_WEIGHTS = _with(X, (5, 1), np.nan), _with(Y, 5, np.nan), _with
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches of two rows, in their order."""
+    """Batches of two rows, in order."""
 
     def __init__(self, *parts, **kwargs):
         super().__init__(**kwargs)
@@ -241,7 +241,7 @@ def _nested(nest):
 RAN_OUT = pytest.mark.filterwarnings("ignore:Your input ran out of data")
 
 
-@RAN_OUT  # As Keras says of every generator.
+@RAN_OUT  # Keras warns about every generator.
 @pytest.mark.parametrize(
     ("nest", "kind"),
     [
@@ -331,7 +331,7 @@ KINDS = {
 @pytest.mark.thorough
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_array(kind):
-    """Trained as Keras trains it, but for NaN."""
+    """Training equals that of Keras, except that NaN is refused."""
     give = KINDS[kind]
     sparse = "Sparse" in kind or "_" in kind
     plain, ours = (
@@ -380,7 +380,7 @@ def test_ragged_tensors(stream):
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["arrays", "tf.data"])
-def test_sparse_tensors_count_rows_not_what_is_written_down(stream):
+def test_sparse_tensors_count_rows_not_stored_values(stream):
     x = tf.sparse.from_dense(_with(np.eye(8, 3, dtype="float32"), (6, 2), np.nan))
     data = (_stream(x, Y),) if stream else (x, Y)
     message = "batch 3, element 0 holds nan" if stream else "x: element 6 holds nan"
@@ -407,7 +407,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_what_would_be_read_as_something_else(name):
+def test_arrays_that_tensorflow_misreads_are_refused(name):
     x, message = HOSTILE[name]
     with pytest.raises(ValueError, match=message):
         _linear().fit(x, Y, verbose=0)
@@ -434,7 +434,7 @@ def test_as_many_batches_are_drawn_as_keras_draws():
 
         data = batches()
         history = _linear(cls).fit(data, epochs=2, steps_per_epoch=3, shuffle=False, verbose=0)
-        # What prefetching takes on top is up to TensorFlow.
+        # TensorFlow may prefetch more.
         drawn.append((history.history, numbers[:6], len(numbers) < 50))
     assert drawn[0] == drawn[1]
 
@@ -505,7 +505,7 @@ def test_a_model_of_a_dict_trains_on_every_kind(kind):
     ],
 )
 @pytest.mark.parametrize("stream", [False, True], ids=["arrays", "tf.data"])
-def test_limits_that_the_dtype_does_not_hold(dtype, spec, good, bad, stream):
+def test_limits_outside_the_dtype_s_range(dtype, spec, good, bad, stream):
     def check(value):
         array = np.full((2, 3), value, dtype)
         if not stream:
@@ -537,8 +537,8 @@ def test_narrow_tokens_and_labels_train():
     model.fit(np.zeros((8, 8, 8, 1), "float32"), labels, verbose=0)
 
 
-def test_batches_are_looked_at_beside_the_gpu(monkeypatch):
-    """What is a function in a pipeline would be run on it, in between the steps."""
+def test_batches_are_not_checked_on_the_gpu(monkeypatch):
+    """A `tf.function` in a pipeline would run on the GPU, in between the steps."""
     monkeypatch.setattr(tf, "function", None)
     data = tf.data.Dataset.from_tensors((GOOD_X, GOOD_Y))
     checks.guard(data, "x", (checks.Spec("float"), checks.Spec("int", (), 0, 2)))
@@ -553,7 +553,7 @@ def test_checks_of_a_data_set_are_traced_once():
     assert guarded[0] is guarded[2] is not guarded[1]
 
 
-def test_a_part_without_any_value_hides_no_fault_of_another():
+def test_an_empty_part_does_not_hide_a_fault_in_another():
     empty = tf.RaggedTensor.from_row_lengths(tf.zeros([0], "int32"), [0, 0])
     data = tf.data.Dataset.from_tensors((empty, tf.constant([1, 7])))
     guarded = checks.guard(

@@ -1,4 +1,4 @@
-"""`bigmodels.Model` is a `keras.Model`: its forms, its class, its files."""
+"""`bigmodels.Model` is a `keras.Model`: functional and subclassed forms, classes, files."""
 
 import contextlib
 import copy
@@ -16,7 +16,7 @@ from bigmodels.models import CNN
 
 @keras.saving.register_keras_serializable(package="tests")
 class Doubling(bigmodels.Model):
-    """A user's model whose own method must survive the functional form."""
+    """A user's model whose own method must work in the functional form."""
 
     def doubled(self, x):
         return 2 * self.predict(x, verbose=0)
@@ -29,7 +29,7 @@ def _functional(cls):
 
 @keras.saving.register_keras_serializable(package="tests")
 class OfWidth(bigmodels.Model):
-    """Functional within, with arguments of its own."""
+    """A functional model with its own constructor arguments."""
 
     def __init__(self, width, **kwargs):
         inputs = keras.Input((4,))
@@ -41,7 +41,7 @@ class OfWidth(bigmodels.Model):
 
 
 class Unregistered(bigmodels.Model):
-    """Found by its module and name."""
+    """Not registered; found by its module and name."""
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ class Unregistered(bigmodels.Model):
 )
 @pytest.mark.parametrize("compiled", [False, True])
 def test_models_are_pickled_and_copied(make, compiled, rng):
-    """With their weights and, if compiled, the optimizer's state: they go on as one."""
+    """With weights and, if compiled, the optimizer's state, so that they train on identically."""
     model = make()
     shape = (8, 28, 28, 1) if isinstance(model, CNN) else (8, 4)
     x, y = rng.uniform(size=shape).astype("float32"), rng.integers(0, 2, (8, 1))
@@ -119,7 +119,7 @@ def test_functional_models_keep_their_class_and_their_file(cls, tmp_path, rng):
 
 
 def test_functional_and_subclassed_models_live_together():
-    """Plain Keras rewrites the base classes at the first functional model."""
+    """Plain Keras rewrites the base classes when the first functional model is created."""
     _functional(bigmodels.Model)
     assert CNN(3, (2,)).get_config()["num_classes"] == 3
     _functional(Doubling)
@@ -136,7 +136,7 @@ def test_functional_and_subclassed_models_live_together():
 
 
 def test_upstream_still_needs_our_functional_class():
-    """When Keras stops rewriting base classes, `_functional_class` can go."""
+    """If this fails, Keras no longer rewrites base classes, and `_functional_class` can go."""
 
     class Plain(keras.Model):
         pass
@@ -153,7 +153,7 @@ def test_keyword_form():
 
 
 class Counting(bigmodels.models.CNN):
-    """How often its call is traced."""
+    """Counts how often its call is traced."""
 
     calls = 0
 
@@ -171,7 +171,7 @@ def _images(rng, count=10):
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_step_is_traced_once(rng, streamed):
-    """A variable that is made within it would have it traced a second time."""
+    """A variable created within the step would cause a second trace."""
     model = Counting(3, (2,))
     model.compile("adam", SCE)
     x, y = _images(rng)
@@ -191,7 +191,7 @@ def _varying(lengths):
 
 @pytest.mark.parametrize(("asked", "stays"), [("auto", False), (True, True)])
 def test_auto_leaves_xla_out_where_shapes_vary(asked, stays, monkeypatch):
-    """Each would be compiled anew."""
+    """XLA would compile every shape separately."""
     monkeypatch.setattr(keras.Model, "_resolve_auto_jit_compile", lambda self: True)
     model = bigmodels.models.RNN(5, 4, 4)
     model.compile("adam", SCE, jit_compile=asked)
@@ -203,7 +203,7 @@ def test_auto_leaves_xla_out_where_shapes_vary(asked, stays, monkeypatch):
 
 
 @pytest.mark.parametrize("scope", [False, True])
-def test_auto_is_xla_on_one_gpu_also_under_a_strategy_of_one_device(scope, monkeypatch):
+def test_auto_is_xla_on_one_gpu_also_under_one_device_strategy(scope, monkeypatch):
     strategy = tf.distribute.OneDeviceStrategy("CPU:0")
     kinds = [types.SimpleNamespace(device_type="GPU")]
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: kinds)
@@ -214,7 +214,7 @@ def test_auto_is_xla_on_one_gpu_also_under_a_strategy_of_one_device(scope, monke
         assert model.jit_compile is True
         plain = keras.Sequential([keras.layers.Dense(1)])
         plain.compile("adam", "mse")
-        assert plain.jit_compile is not scope  # Keras' own.
+        assert plain.jit_compile is not scope  # A plain Keras model.
 
 
 def test_steps_that_know_their_shapes_train_the_same(rng, monkeypatch):
@@ -241,8 +241,8 @@ def test_steps_that_know_their_shapes_train_the_same(rng, monkeypatch):
 
 
 @pytest.mark.parametrize("asked", ["auto", True])
-def test_what_xla_cannot_compile_runs_without_it(asked, rng, monkeypatch):
-    """Unless somebody asked for XLA."""
+def test_a_step_that_xla_cannot_compile_runs_without_it(asked, rng, monkeypatch):
+    """Unless the user asked for XLA."""
     monkeypatch.setattr(keras.Model, "_resolve_auto_jit_compile", lambda self: True)
     monkeypatch.setattr(bigmodels.Model, "_wants_shapes", lambda self: self.jit_compile)
     make, failed = keras.Model._make_function, []

@@ -1,4 +1,4 @@
-"""A training that was stopped or killed goes on as if nothing had happened."""
+"""A callback that resumes a stopped or killed training run exactly where it was."""
 
 import contextlib
 import importlib.metadata
@@ -27,79 +27,89 @@ from bigmodels.distribute.variables import dtype_of, named_variables
 from bigmodels.runs.checkpoint import Checkpoints
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# Over several workers to agree on a step costs a message, so it is not done after each.
+# Several workers need a message to agree on a signal, so they do not do it after every step.
 _STEPS_TO_AGREE = 10
-# Of what is written; the first form named no variables.
+# Version of the checkpoint format; the first one did not name variables.
 _FORMAT = 2
 
 
 class BackupAndRestore(Resumable):
-    """Lets a training that was stopped or killed go on as if nothing had happened.
+    """Saves a training run and resumes it exactly where it was stopped or killed.
 
-    Like `keras.callbacks.BackupAndRestore`, but the continued training is the uninterrupted one, to
-    the bit on one device: what every step changes is put back (weights, all optimizers, loss scale,
-    averaged weights, random states, metrics in progress), what the other callbacks have counted,
-    the history, and the data at the next batch. A training that had ended, or was ended early by a
-    callback, is not trained on: `fit` gives its history again. For `bigmodels.Model`, in every
-    strategy; only the chief reads and writes.
+    Like `keras.callbacks.BackupAndRestore`, but the continued run gives the same weights as an
+    uninterrupted one, bit for bit on one device. It restores everything that a step changes
+    (weights, all optimizers, loss scale, averaged weights, random states, metrics in progress), the
+    state of the other callbacks, the history, and the position in the data. If the training was
+    complete, or stopped early by a callback, `fit` trains no further and returns its history. Works
+    with `bigmodels.Model` in every strategy; only the chief reads and writes.
 
-    **Data.** Arrays are shuffled in an order that follows from `keras.utils.set_random_seed`, or
-    from a seed drawn and kept in the checkpoint. A `tf.data.Dataset` needs a seed in each
-    `shuffle`, and with `steps_per_epoch` has to be endless. Data with a state of their own (a
-    Keras layer or a `tf.random.Generator` in `map`, `from_generator`, `tf.py_function`) are drawn
-    again from the beginning, and refused if the first batch of a pass is not the one it was;
-    `tf.random.stateless_*` and `tf.numpy_function(..., stateful=False)` do without. Other iterables
-    are refused, and so are models that draw by `tf.random`, whose state cannot be had.
+    **Data.** Arrays are shuffled in an order that depends on `keras.utils.set_random_seed`, or on a
+    random seed saved in the checkpoint. A `tf.data.Dataset` needs a seed in each `shuffle`, and
+    must be endless if `steps_per_epoch` is given. A stateful data set (a Keras layer or a
+    `tf.random.Generator` in `map`, `from_generator`, `tf.py_function`) is read again from the
+    beginning, and refused if the first batch of a pass differs from before. To avoid this, use
+    `tf.random.stateless_*` and `tf.numpy_function(..., stateful=False)`. Other iterables are
+    refused, and so are models that use `tf.random`, whose state cannot be read.
 
-    **Callbacks.** Keras' own go on where they were, `CSVLogger`'s file included; only
-    `TensorBoard` logs anew the steps that are made again. Of others, every attribute that has
-    changed since `on_train_begin`, its class's included, is taken along if it is a number, a
-    string, an array, a date, a path, a member of an enumeration, or a list, tuple, set, deque, dict
-    or dataclass of them; others are named in a warning when `fit` begins. A callback
-    with `get_state()` and `set_state(state)` decides itself; `get_state` gives such a value.
+    **Callbacks.** Keras' own callbacks continue where they were, including the file of `CSVLogger`;
+    only `TensorBoard` logs repeated steps again. For any other callback, all attributes of it and
+    its class that have changed since `on_train_begin` are saved, if they are numbers, strings,
+    arrays, dates, paths, enumeration members, or lists, tuples, sets, deques, dicts or dataclasses
+    of these. Attributes of other types are named in a warning when `fit` begins. A callback with
+    `get_state()` and `set_state(state)` decides what is saved; `get_state` returns such a value.
 
     **Refused** are checkpoints of another model (variables that are missing, unexpected, or of
-    another shape or dtype are named), another batch size, other data (batches an epoch, shapes,
-    dtypes, and a digest of the arrays or the data set's operations; not of files that it reads),
-    and other versions of bigmodels, Keras or TensorFlow, which may compute other numbers.
+    another shape or dtype are named), another batch size, other data (batches per epoch, shapes,
+    dtypes, and a digest of the arrays or the data set's operations, but not of files that it
+    reads), and other versions of bigmodels, Keras or TensorFlow, which may compute other numbers.
 
-    On SIGTERM and SIGINT the step at hand is finished, a checkpoint written, and the signal passed
-    on to whom it was for: by default the process ends, or `KeyboardInterrupt` is raised. With
-    several workers it is within ten steps, and one that got the signal is enough. A second signal
-    is passed on at once.
+    **Signals.** On SIGTERM and SIGINT the current step is finished, a checkpoint is written, and
+    the signal is passed on to the previous handler: by default the process ends, or
+    `KeyboardInterrupt` is raised. With several workers this happens within ten steps, and it is
+    enough if one of them gets the signal. A second signal is passed on at once.
 
     Args:
         backup_dir: Directory of the checkpoints.
-        save_freq: "epoch", or after how many steps a checkpoint is written; one is written at the
-            end of every epoch all the same. Data of unknown length are kept at epochs' ends only.
-        double_checkpoint: As in Keras: whether the checkpoint before the newest is kept, for the
-            newest may be damaged. That is so anyway unless `max_to_keep` is 1.
-        delete_checkpoint: Whether they are removed when the training has ended.
-        max_to_keep: How many checkpoints stay.
-        monitor: A logged metric; the checkpoint of the epoch in which it was lowest is kept beside
-            the newest ones, as `best.npz`. `None` keeps none.
-        grace: Seconds from a signal after which the process ends without a new checkpoint, should
-            the step, or the validation at the end of an epoch, take longer. `None` waits.
-        verbose: Whether to say on stderr what happens.
-        replay: Whether `fit` brings its data to the next batch. `False` where it is given data that
-            begin there already, at what `find_position` said.
+        save_freq: "epoch", or the number of steps between checkpoints in addition to those at the
+            end of every epoch. Data of unknown length are saved at the end of epochs only.
+        double_checkpoint: As in Keras: whether the checkpoint before the newest one is retained, as
+            the newest may be damaged. This is so anyway unless `max_to_keep` is 1.
+        delete_checkpoint: Whether the checkpoints are removed at the end of training.
+        max_to_keep: Number of checkpoints to retain.
+        monitor: Name of a logged metric. The checkpoint of the epoch with its lowest value is
+            retained in addition, as `best.npz`. `None` retains none.
+        grace: Seconds after a signal until the process ends without a new checkpoint, if the step,
+            or the validation at the end of an epoch, takes longer. `None` waits.
+        verbose: Whether to print messages to stderr.
+        replay: Whether `fit` advances its data to the next batch. Set it to `False` if the data
+            already begin at the position that `find_position` returned.
 
     Raises:
-        ValueError: if an argument does not fit, or, when `fit` begins, a checkpoint does not.
+        ValueError: if an argument is invalid, or, when `fit` begins, a checkpoint does not match.
+
+    Example:
+
+    >>> inputs = keras.Input((2,))
+    >>> model = bigmodels.Model(inputs, keras.layers.Dense(1)(inputs))
+    >>> model.compile("sgd", "mse")
+    >>> backup = bigmodels.callbacks.BackupAndRestore("backup", save_freq=100)
+    >>> history = model.fit(np.ones((4, 2)), np.ones((4, 1)), callbacks=[backup], verbose=0)
+    >>> history.epoch
+    [0]
     """
 
     def __init__(
         self,
-        backup_dir,
-        save_freq="epoch",
-        double_checkpoint=False,
-        delete_checkpoint=True,
-        max_to_keep=2,
-        monitor=None,
-        grace=None,
-        verbose=1,
-        replay=True,
-    ):
+        backup_dir: str | os.PathLike,
+        save_freq: str | int = "epoch",
+        double_checkpoint: bool = False,
+        delete_checkpoint: bool = True,
+        max_to_keep: int = 2,
+        monitor: str | None = None,
+        grace: float | None = None,
+        verbose: int | bool = 1,
+        replay: bool = True,
+    ) -> None:
         super().__init__()
         self.replay = replay
         if not backup_dir:
@@ -128,17 +138,17 @@ class BackupAndRestore(Resumable):
         self._stored, self._before, self._alarm = None, {}, None
         self._looked, self._others = False, None
 
-    def find_position(self, model):
-        """Read the newest checkpoint, for who wants to know before `fit` where it will begin.
+    def find_position(self, model: keras.Model) -> tuple[int, int]:
+        """Read the newest checkpoint, for callers that need the position before `fit`.
 
         Args:
-            model: The model to be trained, compiled.
+            model: The compiled model to be trained.
 
         Returns:
-            `(epoch, step)`; `(0, 0)` if there is none.
+            `(epoch, step)`; `(0, 0)` if there is no checkpoint.
 
         Raises:
-            ValueError: if it was written in another form, or by other versions.
+            ValueError: if it was written in another format, or by other versions.
         """
         strategy = model.distribute_strategy
         self._chief = writes(strategy)
@@ -152,21 +162,21 @@ class BackupAndRestore(Resumable):
         about = self._stored[1]
         if about.get("format") != _FORMAT:
             raise ValueError(
-                f"{self._where()} in the form of another version of bigmodels, which this one "
-                "does not read; end the training with that version, or remove the directory"
+                f"{self._where()} in the format of another version of bigmodels, which this one "
+                "does not read; finish the training with that version, or remove the directory"
             )
         for name, version in _versions().items():
             if about["versions"][name] != version:
                 raise ValueError(
                     f"{self._where()} by {name} {about['versions'][name]}, and this is {version}, "
-                    "which may compute other numbers; install that version, or begin in another "
+                    "which may compute other numbers; install that version, or start in another "
                     "directory"
                 )
         self.position = about["epoch"], about["step"]
         self.begun, self.over, self.seed = about["begun"], about["over"], about["seed"]
         self.expected = about["digests"]
         after = f", step {about['step']}" if about["step"] else ""
-        nothing = "; it had been ended there, nothing is left to train" if self.over else ""
+        nothing = "; it was stopped there, nothing is left to train" if self.over else ""
         self._say(
             f"Continuing {self.checkpoints.path.parent} after epoch {about['epoch']}{after}"
             f"{nothing}."
@@ -176,8 +186,8 @@ class BackupAndRestore(Resumable):
     def _where(self):
         return f"backup_dir: {str(self.checkpoints.path)!r} holds checkpoints that were written"
 
-    def restore(self, model):
-        """Put back what `find_position` has found: weights, optimizers, random states.
+    def restore(self, model: keras.Model) -> None:
+        """Restore weights, optimizers and random states from the checkpoint of `find_position`.
 
         Args:
             model: As for `find_position`.
@@ -195,7 +205,7 @@ class BackupAndRestore(Resumable):
         elif self.position < (initial_epoch, 0):
             raise ValueError(
                 f"initial_epoch: {initial_epoch}, but {str(self.checkpoints.path)!r} holds a "
-                f"checkpoint after epoch {self.position[0]}; begin in another directory"
+                f"checkpoint after epoch {self.position[0]}; start in another directory"
             )
         elif data is not None and self._stored[1]["data"] is not None:
             self._check_data(self._stored[1]["data"], data)
@@ -204,25 +214,25 @@ class BackupAndRestore(Resumable):
             self.seed = int(seed[0])
 
     def _check_data(self, before, data):
-        says = {
+        messages = {
             "batch_size": "batch_size: {}, and it was {}",
-            "batches": "x: {} batches an epoch, and it was {}",
+            "batches": "x: {} batches per epoch, and it was {}",
             "elements": "x: elements of {}, and they were {}",
             "shuffle": "shuffle: {}, and it was {}",
             "content": "x: other data than before (digest {}, and it was {})",
         }
-        for name, words in says.items():
+        for name, message in messages.items():
             now, was = data.get(name), before.get(name)
             if now != was and (name not in ("batch_size", "content") or None not in (now, was)):
                 raise ValueError(
-                    f"{words.format(now, was)} when the checkpoints in "
-                    f"{str(self.checkpoints.path)!r} were written; begin in another directory"
+                    f"{message.format(now, was)} when the checkpoints in "
+                    f"{str(self.checkpoints.path)!r} were written; start in another directory"
                 )
 
     def on_train_begin(self, logs=None):
         if self._others is None:
             raise ValueError(
-                f"callbacks: bigmodels' BackupAndRestore is for a bigmodels.Model, and this is "
+                "callbacks: bigmodels' BackupAndRestore is for a bigmodels.Model, and this is "
                 f"{type(self.model)}; use keras.callbacks.BackupAndRestore"
             )
         self._kept = {
@@ -234,7 +244,7 @@ class BackupAndRestore(Resumable):
             dropped = [key for key in self._stored[1]["callbacks"] if key not in self._kept]
             if dropped:
                 names = ", ".join(key.partition("#")[0] for key in dropped)
-                self._say(f"Not among the callbacks any more, with what they had counted: {names}.")
+                self._say(f"No longer among the callbacks, so their state is dropped: {names}.")
         self._signal, self._ended = None, False
         self._take_signals()
 
@@ -249,18 +259,18 @@ class BackupAndRestore(Resumable):
     def on_train_batch_end(self, batch, logs=None):
         step, steps = batch + 1, self.params["steps"]
         if steps is None or step >= steps:
-            return  # The end of the epoch comes next.
-        each = self.model.steps_per_execution
+            return  # `on_epoch_end` is called next.
+        per_execution = self.model.steps_per_execution
         workers = replicas.workers(self.model.distribute_strategy)
-        agrees = workers == 1 or step % _STEPS_TO_AGREE < each
+        agrees = workers == 1 or step % _STEPS_TO_AGREE < per_execution
         number = self._agreed_signal() if agrees else None
-        if number or (self.save_freq != "epoch" and step % self.save_freq < each):
+        if number or (self.save_freq != "epoch" and step % self.save_freq < per_execution):
             self._save(self._epoch, step)
         if number:
             self._end(number)
 
     def on_epoch_end(self, epoch, logs=None):
-        if self._ended:  # In its midst, where the checkpoint is.
+        if self._ended:  # In the middle of the epoch, where a checkpoint was written.
             return
         self._save(epoch + 1, 0)
         value = (logs or {}).get(self.monitor)
@@ -279,7 +289,7 @@ class BackupAndRestore(Resumable):
             self.checkpoints.clear()
 
     def _save(self, epoch, step):
-        state, counts = get_state(self.model)  # Takes all workers.
+        state, counts = get_state(self.model)  # All workers must call it.
         if not self._chief:
             return
         names = named_variables(self.model)
@@ -291,8 +301,8 @@ class BackupAndRestore(Resumable):
                 callbacks[key], held = packed(kept.state())
             except TypeError as error:
                 raise ValueError(
-                    f"callbacks: get_state() of {key.partition('#')[0]} gives a {error}, which a "
-                    "checkpoint cannot hold"
+                    f"callbacks: get_state() of {key.partition('#')[0]} returns a value of type "
+                    f"{error}, which cannot be saved in a checkpoint"
                 ) from None
             arrays |= {f"callbacks/{key}/{i}": value for i, value in enumerate(held)}
         about = {
@@ -321,25 +331,25 @@ class BackupAndRestore(Resumable):
             for name, variable in named_variables(model).items()
         }
         was = {name: (value.shape, value.dtype.name) for name, value in stored.items()}
-        other = [
+        changed = [
             f"{name} is {was[name][1]}{list(was[name][0])} there and "
             f"{now[name][1]}{list(now[name][0])} here"
             for name in now.keys() & was.keys()
             if now[name] != was[name]
         ]
-        said = [
-            _counted(*each)
-            for each in (
+        differences = [
+            _counted(word, names)
+            for word, names in (
                 ("no", [n for n in now if n not in was]),
                 ("unexpected", [n for n in was if n not in now]),
-                ("", sorted(other)),
+                ("", sorted(changed)),
             )
-            if each[1]
+            if names
         ]
-        if said:
+        if differences:
             raise ValueError(
                 f"backup_dir: {str(self.checkpoints.path)!r} holds checkpoints of another model: "
-                f"{'; '.join(said)}"
+                f"{'; '.join(differences)}"
             )
         return [stored[name] for name in now]
 
@@ -367,26 +377,26 @@ class BackupAndRestore(Resumable):
                 self._set_alarm()
 
     def _set_alarm(self):
-        # Python calls a signal's handler only when the step at hand has ended, but writes the
-        # signal's number into this pipe at once.
-        heard, said = os.pipe()
-        os.set_blocking(said, False)
-        before = signal.set_wakeup_fd(said, warn_on_full_buffer=False)
-        self._alarm = said, before
-        threading.Thread(target=self._count_down, args=(heard, before), daemon=True).start()
+        # Python calls a signal handler only after the current step, but writes the signal's number
+        # to this pipe at once.
+        read_end, write_end = os.pipe()
+        os.set_blocking(write_end, False)
+        before = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        self._alarm = write_end, before
+        threading.Thread(target=self._count_down, args=(read_end, before), daemon=True).start()
 
-    def _count_down(self, heard, before):
-        """End the process when the seconds are over, unless the pipe is closed earlier."""
+    def _count_down(self, read_end, before):
+        """End the process after `grace` seconds, unless the pipe is closed earlier."""
         number, deadline = None, None
         while True:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if not select.select([heard], [], [], left)[0]:
+            if not select.select([read_end], [], [], left)[0]:
                 self._give_up(number)
-            byte = os.read(heard, 1)
+            byte = os.read(read_end, 1)
             if not byte:
-                os.close(heard)
+                os.close(read_end)
                 return
-            if before != -1:  # An event loop's, for example a notebook's.
+            if before != -1:  # That of an event loop, for example in a notebook.
                 with contextlib.suppress(OSError):
                     os.write(before, byte)
             if deadline is None and byte[0] in _SIGNALS:
@@ -394,9 +404,9 @@ class BackupAndRestore(Resumable):
 
     def _give_back_signals(self):
         if self._alarm is not None:
-            said, before = self._alarm
+            write_end, before = self._alarm
             signal.set_wakeup_fd(before)
-            os.close(said)
+            os.close(write_end)
             self._alarm = None
         for number, before in self._before.items():
             signal.signal(number, before)
@@ -408,18 +418,18 @@ class BackupAndRestore(Resumable):
         self._signal = number
         name = signal.Signals(number).name
         if self.verbose and self._chief:
-            # Past Python's buffer, which the signal may have found in the midst of a line.
+            # Not through Python's buffer, in which the signal may have interrupted a write.
             with contextlib.suppress(OSError, ValueError):
-                line = f"{name}: saving after this step; once more ends at once.\n"
+                line = f"{name}: saving after this step; a second signal ends at once.\n"
                 os.write(sys.stderr.fileno(), line.encode())
 
     def _give_up(self, number):
-        self._say(f"No step has ended within {self.grace:g} s; ending without a new checkpoint.")
+        self._say(f"No step ended within {self.grace:g} s; ending without a new checkpoint.")
         sys.stderr.flush()
         os._exit(128 + number)
 
     def _agreed_signal(self):
-        """The signal that any worker got, or `None`."""
+        """The signal received by any worker, or `None`."""
         strategy = self.model.distribute_strategy
         if replicas.workers(strategy) == 1:
             return self._signal
@@ -428,7 +438,7 @@ class BackupAndRestore(Resumable):
     def _end(self, number):
         self._give_back_signals()
         signal.raise_signal(number)
-        # Whoever had the signal before might only have taken note of it.
+        # The previous handler may not end the process.
         self.model.stop_training = self._ended = True
 
     def _say(self, line):
@@ -437,15 +447,15 @@ class BackupAndRestore(Resumable):
 
 
 def _numbered(arrays, name):
-    found = []
-    while f"{name}/{len(found)}" in arrays:
-        found.append(arrays[f"{name}/{len(found)}"])
-    return found
+    values = []
+    while f"{name}/{len(values)}" in arrays:
+        values.append(arrays[f"{name}/{len(values)}"])
+    return values
 
 
-def _counted(what, names):
+def _counted(word, names):
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return f"{what} {names[0]}{more}".strip()
+    return f"{word} {names[0]}{more}".strip()
 
 
 def _versions():

@@ -1,8 +1,10 @@
-"""A run's files, and its progress on a terminal."""
+"""Callbacks that write a run's files and show its progress on a terminal."""
 
+import pathlib
 import shutil
 import sys
 import time
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -15,32 +17,51 @@ _SAMPLES_PER_RUN = 10
 
 
 class Keeper(keras.callbacks.Callback):
-    """Writes down every finished epoch: metrics, and a sample now and then.
+    """Records the metrics of every finished epoch, and samples at regular intervals.
 
-    It also ends a training that no longer gets better, if `config.early_stopping` says so.
+    It also stops training early if `config.early_stopping` is set and validation loss no longer
+    falls.
+
+    Args:
+        run: The `RunDirectory` to write to.
+        task: The `Task`, whose `sample` draws the samples.
+        data: The task's data.
+        config: The task's config.
+        strategy: The `tf.distribute` strategy.
+        epoch: Number of epochs finished before this process.
+        waiting: A `bigmodels.data.waiting.Waiting` that times the data.
 
     Attributes:
-        rows: One dict an epoch.
-        seconds: Of the epoch at hand, in the processes before this one.
+        rows: One dict per epoch.
+        seconds: Seconds spent on the current epoch, in earlier processes too.
         first_step: Seconds of this process's first step, in which the model is traced; or `None`.
         stepping: Seconds of its other steps.
     """
 
-    def __init__(self, run, task, data, config, strategy, epoch, waiting):
+    def __init__(
+        self,
+        run: Any,
+        task: Any,
+        data: Any,
+        config: Any,
+        strategy: tf.distribute.Strategy,
+        epoch: int,
+        waiting: Any,
+    ) -> None:
         super().__init__()
         self.run, self.strategy, self.waiting = run, strategy, waiting
         self.task, self.data, self.config = task, data, config
-        # A line may have been written whose checkpoint was not.
+        # An epoch may have been recorded before its checkpoint was written.
         self.rows = run.history()[:epoch]
         run.write_history(self.rows)
         self.seconds, self.first_step, self.stepping = 0.0, None, 0.0
 
-    def get_state(self):
-        """The seconds of the epoch at hand; the rest is in the run's files."""
+    def get_state(self) -> float:
+        """Return the seconds of the current epoch; everything else is in the run's files."""
         return self.seconds
 
-    def set_state(self, state):
-        """Go on from `get_state`'s seconds."""
+    def set_state(self, state: float) -> None:
+        """Restore the seconds from `get_state`."""
         self.seconds = state
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -60,14 +81,14 @@ class Keeper(keras.callbacks.Callback):
         return taken
 
     @property
-    def waited(self):
-        """The share of `stepping` in which a batch was waited for; `None` where there is none."""
+    def waited(self) -> float | None:
+        """The fraction of `stepping` spent waiting for batches; `None` before the second step."""
         if not self.stepping:
             return None
         return (self.waiting.seconds - self._first_wait) / self.stepping
 
     def on_epoch_end(self, epoch, logs=None):
-        self._taken()  # The validation.
+        self._taken()  # Adds the validation's seconds.
         row = {"epoch": epoch + 1} | {name: float(value) for name, value in logs.items()}
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         self.rows.append(row | {"learning_rate": rate, "seconds": self.seconds})
@@ -80,11 +101,11 @@ class Keeper(keras.callbacks.Callback):
         if self.stops_early():
             self.model.stop_training = True
 
-    def stops_early(self):
+    def stops_early(self) -> bool:
         """Whether validation loss has not fallen for `early_stopping` epochs.
 
-        It follows from the lines written so far alone, so a continued run stops where the
-        uninterrupted one would. Only the chief has those from before: all workers ask it.
+        It depends only on the recorded epochs, so a continued run stops where the uninterrupted one
+        would. Only the chief has those of earlier processes, so all workers ask the chief.
         """
         if self.config.early_stopping is None:
             return False
@@ -95,25 +116,25 @@ class Keeper(keras.callbacks.Callback):
 
 
 class TensorBoardLog(keras.callbacks.Callback):
-    """The metrics of every epoch for TensorBoard, without gaps or doubles after a restart.
+    """Logs the metrics of every epoch for TensorBoard, without gaps or repetitions after a restart.
 
-    `keras.callbacks.TensorBoard` adds to what an earlier process had written, also of an epoch that
-    is trained again. Here the files are written anew from the epochs that are kept.
+    `keras.callbacks.TensorBoard` appends to the files of an earlier process, which may contain an
+    epoch that is trained again. Here the files are rewritten from the recorded epochs.
 
     Args:
-        directory: Gets `train` and `validation`.
-        rows: One dict for each epoch, a `Keeper`'s, which has to be called before.
+        directory: Directory of the subdirectories `train` and `validation`.
+        rows: One dict per epoch: the `rows` of a `Keeper`, which must be called first.
     """
 
-    def __init__(self, directory, rows):
+    def __init__(self, directory: pathlib.Path, rows: list[dict[str, Any]]) -> None:
         super().__init__()
         self.directory, self.rows = directory, rows
 
-    def get_state(self):
-        """Nothing: it begins anew in every process."""
+    def get_state(self) -> None:
+        """Return no state, as the callback starts afresh in every process."""
 
-    def set_state(self, state):
-        """Nothing."""
+    def set_state(self, state: None) -> None:
+        """Do nothing."""
 
     def on_train_begin(self, logs=None):
         shutil.rmtree(self.directory, ignore_errors=True)
@@ -145,20 +166,27 @@ class TensorBoardLog(keras.callbacks.Callback):
 
 
 class Progress(keras.callbacks.Callback):
-    """A bar over the whole training with the time left, and a line for every epoch."""
+    """Shows a progress bar over all epochs with the time left, and prints a line per epoch.
 
-    def __init__(self, steps_per_epoch, epochs, epoch, step):
+    Args:
+        steps_per_epoch: Number of steps per epoch.
+        epochs: Number of epochs in total.
+        epoch: Epochs finished before this process.
+        step: Steps of the next epoch finished before this process.
+    """
+
+    def __init__(self, steps_per_epoch: int, epochs: int, epoch: int, step: int) -> None:
         super().__init__()
         total, first = steps_per_epoch * epochs, steps_per_epoch * epoch + step
-        # On a terminal only; in a log file the lines are enough.
+        # The bar is shown on a terminal only; in a log file the lines are enough.
         self.bar = tqdm(total=total, initial=first, unit="step", disable=None, file=sys.stderr)
         self.epochs = epochs
 
-    def get_state(self):
-        """Nothing: it begins anew in every process."""
+    def get_state(self) -> None:
+        """Return no state, as the callback starts afresh in every process."""
 
-    def set_state(self, state):
-        """Nothing."""
+    def set_state(self, state: None) -> None:
+        """Do nothing."""
 
     def on_train_batch_end(self, batch, logs=None):
         self.bar.set_postfix({k: f"{v:.4f}" for k, v in (logs or {}).items()}, refresh=False)
@@ -176,27 +204,27 @@ class Profile(keras.callbacks.Callback):
     """Records some steps with TensorFlow's profiler, for TensorBoard's profile page.
 
     Args:
-        directory: The run's `logs`.
-        start: The first of the steps, counted from 1 in this process. The very first ones also
-            trace and compile.
-        stop: The last of them.
+        directory: Directory of the logs.
+        start: The first step to record, counted from 1 in this process. The very first steps
+            include tracing and compilation.
+        stop: The last step to record.
 
     Raises:
-        ValueError: if `start` and `stop` are no such steps.
+        ValueError: if not `1 <= start <= stop`.
     """
 
-    def __init__(self, directory, start, stop):
+    def __init__(self, directory: pathlib.Path, start: int, stop: int) -> None:
         super().__init__()
         if not 1 <= start <= stop:
-            raise ValueError(f"profile: {start}:{stop}, expected START:STOP, from 1 on")
+            raise ValueError(f"profile: {start}:{stop}, expected START:STOP, counted from 1")
         self.directory, self.start, self.stop = directory, start, stop
         self._steps, self._runs = 0, False
 
-    def get_state(self):
-        """Nothing: it begins anew in every process."""
+    def get_state(self) -> None:
+        """Return no state, as the callback starts afresh in every process."""
 
-    def set_state(self, state):
-        """Nothing."""
+    def set_state(self, state: None) -> None:
+        """Do nothing."""
 
     def on_train_batch_begin(self, batch, logs=None):
         if self._steps < self.start <= self._steps + self.model.steps_per_execution:

@@ -1,4 +1,4 @@
-"""What a callback has counted so far, as JSON and arrays, and how it is put back."""
+"""Save the state of a callback as JSON and arrays, and restore it."""
 
 import collections
 import dataclasses
@@ -11,12 +11,14 @@ import re
 import sys
 import types
 import warnings
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-# Attributes of the process, not of the training. `min_delta`: its sign is turned once in each.
+# Attributes that belong to the process, not to the training. Keras flips the sign of `min_delta`
+# once in each process.
 _OF_PROCESS = {
     keras.callbacks.Callback: ("params", "_model", "monitor_op"),
     keras.callbacks.EarlyStopping: ("min_delta",),
@@ -40,7 +42,8 @@ _OF_PROCESS = {
 }
 if hasattr(keras.callbacks, "OrbaxCheckpoint"):
     _OF_PROCESS[keras.callbacks.OrbaxCheckpoint] = ("_async_futures", "checkpointer", "min_delta")
-# What does not change itself while a training runs: lost is only what takes its place.
+# Types whose values do not change during training. They need not be saved unless the attribute is
+# assigned another value.
 _FIXED = (
     enum.Enum,
     logging.Logger,
@@ -58,33 +61,34 @@ _TIMES = {"datetime": datetime.datetime, "date": datetime.date, "time": datetime
 
 
 class Kept:
-    """What one callback is to take along from process to process.
+    """The state of one callback, carried from process to process.
 
-    That is what its `get_state()` gives, given back to `set_state(state)`; without these, every
-    attribute of its own or of its class that has changed since `on_train_begin`, if `packed` takes
-    it. What it has of other kinds is named in a warning. A list or the like that was changed, not
-    replaced, is filled again, as others may hold it too.
+    It is the value of `get_state()`, which is passed to `set_state(state)`. For a callback without
+    these methods it consists of all attributes of the callback and its class that have changed
+    since `on_train_begin` and that `packed` accepts; other attributes are named in a warning. A
+    list or other container that was changed in place is restored in place, as other objects may
+    refer to it.
 
     Args:
         callback: A `keras.callbacks.Callback` whose `on_train_begin` was called.
-        model: The model that is trained.
+        model: The model being trained.
     """
 
-    def __init__(self, callback, model):
+    def __init__(self, callback: keras.callbacks.Callback, model: keras.Model) -> None:
         self.callback, self._model = callback, model
         self._own = hasattr(callback, "get_state") and hasattr(callback, "set_state")
         self._warned, self._stored = set(), set()
         self._begun = {} if self._own else self._values()
         self._fresh = {} if self._own else self._attributes()
 
-    def state(self):
-        """The state now.
+    def state(self) -> dict[str, Any]:
+        """Return the current state.
 
         Returns:
-            A dict that `packed` takes.
+            A dict that `packed` accepts.
 
         Raises:
-            TypeError: if `get_state` gives what a checkpoint cannot hold.
+            TypeError: if `packed` does not accept an attribute's value.
         """
         if self._own:
             return {"own": self.callback.get_state()}
@@ -100,85 +104,90 @@ class Kept:
             state["csv"] = _csv_state(self.callback)
         return state
 
-    def put_back(self, state):
-        """Give the callback a state that `state` gave in another process, or this one."""
+    def put_back(self, state: dict[str, Any]) -> None:
+        """Restore a state that `state` returned in this or another process."""
         if "own" in state and self._own:
             self.callback.set_state(state["own"])
         holders = dict(self._holders())
         for name, value in state.get("attributes", {}).items():
-            of, _, attribute = name.rpartition(".")
-            if of not in holders:
+            owner, _, attribute = name.rpartition(".")
+            if owner not in holders:
                 continue
             self._stored.add(name)
-            now = getattr(holders[of], attribute, None)
+            now = getattr(holders[owner], attribute, None)
             if not (name in state.get("filled", ()) and _filled(now, value)):
-                setattr(holders[of], attribute, _like(now, value))
+                setattr(holders[owner], attribute, _like(now, value))
         if "csv" in state:
             _put_back_csv(self.callback, state["csv"])
 
     def _holders(self):
-        """`(name, holder)`: the callback itself, "", and those of its classes that may change."""
+        """`(name, holder)`: the callback, named "", and the user's classes that it derives from."""
         yield "", self.callback
-        for each in type(self.callback).__mro__:
-            if each.__module__.partition(".")[0] not in ("keras", "bigmodels", "builtins"):
-                yield each.__qualname__, each
+        for cls in type(self.callback).__mro__:
+            if cls.__module__.partition(".")[0] not in ("keras", "bigmodels", "builtins"):
+                yield cls.__qualname__, cls
 
     def _values(self):
-        """All attributes by name, those of a class behind its own name."""
+        """All attributes by name; those of a class are prefixed with its name."""
         return {
-            f"{of}.{name}" if of else name: value
-            for of, holder in self._holders()
+            f"{owner}.{name}" if owner else name: value
+            for owner, holder in self._holders()
             for name, value in vars(holder).items()
-            if not (of and name.startswith("__"))
+            if not (owner and name.startswith("__"))
         }
 
     def _attributes(self):
-        """Copies of those attributes that can be taken along."""
+        """Copies of the attributes that can be saved."""
         of_process = {
             n for c, names in _OF_PROCESS.items() if isinstance(self.callback, c) for n in names
         }
-        found = {}
+        copies = {}
         for name, value in self._values().items():
             if name in of_process or value is self._model:
                 continue
             try:
-                found[name] = unpacked(*packed(value))
+                copies[name] = unpacked(*packed(value))
             except TypeError:
                 as_before = value is self._begun.get(name)
                 if not (as_before and ("." in name or isinstance(value, _FIXED))):
                     self._warn(name, value)
-        return found
+        return copies
 
     def _warn(self, name, value):
         if name not in self._warned:
             self._warned.add(name)
             own = type(self.callback).__name__
             warnings.warn(
-                f"{own}.{name} ({type(value).__name__}) will not be what it was when a stopped "
-                f"training goes on in another process; give {own} get_state() and "
+                f"{own}.{name} ({type(value).__name__}) cannot be saved, so it is lost when "
+                f"another process continues the training; give {own} get_state() and "
                 "set_state(state), which BackupAndRestore calls",
                 stacklevel=2,
             )
 
 
-def key_of(callback, before):
-    """The name of a callback in a checkpoint: its class, and which of that class it is."""
-    same = sum(type(each) is type(callback) for each in before)
+def key_of(callback: keras.callbacks.Callback, before: list[keras.callbacks.Callback]) -> str:
+    """The name of a callback in a checkpoint: its class and its number among that class."""
+    same = sum(type(other) is type(callback) for other in before)
     return f"{type(callback).__name__}#{same}"
 
 
-def packed(value):
-    """A value as JSON and arrays.
+def packed(value: Any) -> tuple[Any, list[np.ndarray]]:
+    """Convert a value to JSON and arrays.
 
     Args:
-        value: Numbers, strings, bytes, arrays, dates, paths, members of enumerations, and lists,
+        value: Numbers, strings, bytes, arrays, dates, paths, enumeration members, and lists,
             tuples, sets, deques, dicts and dataclasses of them.
 
     Returns:
-        `(content, arrays)`: what JSON can hold, and a list of arrays that it refers to.
+        `(content, arrays)`: a JSON-compatible value, and a list of arrays that it refers to.
 
     Raises:
-        TypeError: naming the type that is none of these.
+        TypeError: for any other type, which it names.
+
+    Example:
+
+    >>> packed({"best": (0.5, np.zeros(3))})
+    ({'dict': [['best', {'tuple': [0.5, {'array': 0}]}]]}, [array([0., 0., 0.])])
     """
     arrays = []
 
@@ -190,19 +199,19 @@ def packed(value):
             return {"bytes": value.hex()}
         if kind is complex:
             return {"complex": [value.real, value.imag]}
-        for name, each in _TIMES.items():
-            if kind is each:
+        for name, time_type in _TIMES.items():
+            if kind is time_type:
                 return {name: value.isoformat()}
         if kind is datetime.timedelta:
             return {"timedelta": [value.days, value.seconds, value.microseconds]}
         if isinstance(value, pathlib.PurePath):
             return {"path": str(value)}
-        if isinstance(value, enum.Enum) and _found(*_place(kind)) is kind:
-            return {"member": [*_place(kind), value.name]}
-        if dataclasses.is_dataclass(kind) and _found(*_place(kind)) is kind:
+        if isinstance(value, enum.Enum) and _imported_class(*_class_path(kind)) is kind:
+            return {"member": [*_class_path(kind), value.name]}
+        if dataclasses.is_dataclass(kind) and _imported_class(*_class_path(kind)) is kind:
             names = [field.name for field in dataclasses.fields(kind)]
             fields = {n: pack(getattr(value, n)) for n in names if hasattr(value, n)}
-            return {"dataclass": [*_place(kind), fields]}
+            return {"dataclass": [*_class_path(kind), fields]}
         if isinstance(value, np.ndarray | np.generic | tf.Tensor):
             array = np.asarray(value)
             if array.dtype.hasobject or array.dtype.names:
@@ -210,29 +219,34 @@ def packed(value):
             arrays.append(array)
             name = {np.ndarray: "array"}.get(kind, "scalar" if array.ndim == 0 else "array")
             return {"tensor" if isinstance(value, tf.Tensor) else name: len(arrays) - 1}
-        for name, each in _MANY.items():
-            if kind is each:
+        for name, container in _MANY.items():
+            if kind is container:
                 return {name: [pack(v) for v in value]}
         if isinstance(value, collections.deque):
             return {"deque": [pack(v) for v in value], "maxlen": value.maxlen}
         if isinstance(value, dict):
             return {"dict": [[pack(k), pack(v)] for k, v in value.items()]}
-        if isinstance(value, list | tuple):  # Keras' tracked ones.
+        if isinstance(value, list | tuple):  # A tracked list or tuple of Keras.
             return {"list" if isinstance(value, list) else "tuple": [pack(v) for v in value]}
         raise TypeError(kind.__name__)
 
     return pack(value), arrays
 
 
-def unpacked(content, arrays):
-    """What `packed` was given.
+def unpacked(content: Any, arrays: list[np.ndarray]) -> Any:
+    """Convert the result of `packed` back to the value.
 
     Args:
         content: As from `packed`.
         arrays: As from `packed`.
 
     Returns:
-        A value that shares nothing with what was packed.
+        A copy of the value, which shares no objects with it.
+
+    Example:
+
+    >>> unpacked({"tuple": [0.5, {"array": 0}]}, [np.zeros(3)])
+    (0.5, array([0., 0., 0.]))
     """
     if not isinstance(content, dict):
         return content
@@ -248,14 +262,14 @@ def unpacked(content, arrays):
     if kind == "path":
         return pathlib.Path(value)
     if kind == "member":
-        *place, name = value
-        return _found(*place)[name]
+        *path, name = value
+        return _imported_class(*path)[name]
     if kind == "dataclass":
-        *place, fields = value
-        made = object.__new__(_found(*place))
+        *path, fields = value
+        instance = object.__new__(_imported_class(*path))
         for name, field in fields.items():
-            object.__setattr__(made, name, unpacked(field, arrays))
-        return made
+            object.__setattr__(instance, name, unpacked(field, arrays))
+        return instance
     if kind == "array":
         return np.array(arrays[value])
     if kind == "scalar":
@@ -269,23 +283,23 @@ def unpacked(content, arrays):
     return _MANY[kind](unpacked(v, arrays) for v in value)
 
 
-def _place(kind):
+def _class_path(kind):
     return kind.__module__, kind.__qualname__
 
 
-def _found(module, name):
-    """The enumeration or dataclass of a name in what is imported, or `None`."""
-    found = functools.reduce(
+def _imported_class(module, name):
+    """The enumeration or dataclass with a name in an imported module, or `None`."""
+    value = functools.reduce(
         lambda within, part: getattr(within, part, None), name.split("."), sys.modules.get(module)
     )
-    is_kind = isinstance(found, type) and (
-        issubclass(found, enum.Enum) or dataclasses.is_dataclass(found)
+    is_kind = isinstance(value, type) and (
+        issubclass(value, enum.Enum) or dataclasses.is_dataclass(value)
     )
-    return found if is_kind else None
+    return value if is_kind else None
 
 
 def _filled(now, value):
-    """Whether what stands in a value's place could be given the same content."""
+    """Copy the content of a value into the current one, in place, and return whether it fits."""
     if isinstance(now, list) and isinstance(value, list):
         now[:] = value
     elif isinstance(now, dict | set) and isinstance(value, dict | set):
@@ -306,7 +320,7 @@ def _filled(now, value):
 
 
 def _like(now, value):
-    """A value in the kind of dict that stands in its place: a Counter, a defaultdict."""
+    """The value as the current attribute's kind of dict, such as a Counter or a defaultdict."""
     if isinstance(now, dict) and type(now) is not dict and isinstance(value, dict):
         like = now.copy()
         like.clear()
@@ -327,7 +341,7 @@ def _same(a, b):
 
 
 def _csv_state(logger):
-    """The rows so far; it begins its file anew in every process, or adds to what is there."""
+    """The rows so far, as a new process would overwrite the file or append to all of it."""
     if logger.csv_file is None or not pathlib.Path(logger.filename).is_file():
         return None
     if not logger.csv_file.closed:

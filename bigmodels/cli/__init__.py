@@ -1,1 +1,1 @@
-"""Command lines: absl flags and nothing else, one thin file a command."""
+"""The command line: absl flags, one thin module per command."""

@@ -1,4 +1,4 @@
-"""What the commands share: quiet start, flags, one line for a user's mistake, JSON on stdout."""
+"""Code that the commands share: flags, help, error messages, and JSON output."""
 
 import contextlib
 import importlib
@@ -10,6 +10,8 @@ import signal
 import sys
 import textwrap
 import threading
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn, TextIO
 
 from absl import flags
 from absl import logging as absl_logging
@@ -18,41 +20,47 @@ from bigmodels import tasks
 from bigmodels.tasks import settings as task_settings
 
 USAGE_ERROR = 2
-# The variable in which bigmodels-launch tells the workers the command that started them all.
+# Environment variable in which bigmodels-launch passes its own command line to the workers.
 STARTED_AS = "BIGMODELS_STARTED_AS"
 _WIDTH = 88
 _SUBCOMMAND = []
 
 flags.DEFINE_bool("json", False, "Print the result as JSON on a terminal too, as in a pipe.")
-flags.DEFINE_bool("debug", False, "Show the traceback of an error, and TensorFlow's own log.")
+flags.DEFINE_bool("debug", False, "Show tracebacks of errors, and TensorFlow's log.")
 
 flags.DEFINE_list(
     "import", [], "Modules of your own to import, which register tasks, sources, models or metrics."
 )
 
-# `--verbosity` is absl's own.
+# `--verbosity` is defined by absl.
 _COMMON = {"Your own code": ("import",), "Messages": ("json", "verbosity", "debug")}
-_VERBOSITY_HELP = "From 0 on TensorFlow's own log is shown; -1 by default."
+_VERBOSITY_HELP = "TensorFlow's log is shown from 0; -1 by default."
 
 
 class _Terminated(BaseException):
-    """SIGTERM as an exception, so that what must be cleaned up is."""
+    """SIGTERM as an exception, so that cleanup code runs."""
 
 
 def _terminate(number, frame):
     raise _Terminated
 
 
-def run(main, doc, topics, takes_command=False, takes_words=False):
-    """Parse the flags, call `main`, and end the process.
+def run(
+    main: Callable,
+    doc: str,
+    topics: dict[str, Iterable[str]],
+    takes_command: bool = False,
+    takes_words: bool = False,
+) -> None:
+    """Parse the flags, call `main`, and end the process on errors.
 
     Args:
-        main: Takes a function that writes to the real stdout, and, if `takes_command` or
-            `takes_words`, a list of words.
-        doc: The command's help text.
-        topics: Heading to names of flags, in the order in which `--help` shows them.
+        main: Function of a function that writes to the real stdout, and of a list of words if
+            `takes_command` or `takes_words`.
+        doc: Help text of the command.
+        topics: `{heading: names of flags}`, in the order of `--help`.
         takes_command: Whether another command follows the flags, after `--`.
-        takes_words: Whether words that are no flags, before, between or after these, are welcome.
+        takes_words: Whether words other than flags are allowed, anywhere among the flags.
     """
     name = shlex.join(_program())
     signal.signal(signal.SIGTERM, _terminate)
@@ -79,7 +87,7 @@ def run(main, doc, topics, takes_command=False, takes_words=False):
         if not flags.FLAGS.debug and absl_logging.get_verbosity() < absl_logging.INFO:
             _hide_tensorflow_log()
         out = sys.stdout
-        # Whatever a library prints goes to stderr: stdout carries the answer alone.
+        # Output of libraries goes to stderr; stdout is for results only.
         with contextlib.redirect_stdout(sys.stderr):
             for module in flags.FLAGS["import"].value:
                 tasks.import_module(module)
@@ -90,7 +98,7 @@ def run(main, doc, topics, takes_command=False, takes_words=False):
         sys.exit(1)
     except ConnectionError as error:
         print(f"{name}: {error}", file=sys.stderr)
-        _end_at_once(1)  # TensorFlow would wait for who is not there.
+        _end_at_once(1)  # TensorFlow would wait for the lost worker.
     except _Terminated:
         _end_at_once(128 + signal.SIGTERM)
     except (ValueError, OSError) as error:
@@ -98,25 +106,23 @@ def run(main, doc, topics, takes_command=False, takes_words=False):
             raise
         fail(name, error)
     except Exception as error:
-        # TensorFlow's, which is not imported for `--help`.
+        # By name, as TensorFlow may not be imported yet.
         if type(error).__name__ != "ResourceExhaustedError" or flags.FLAGS.debug:
             raise
-        print(
-            f"{name}: the device's memory is used up; a smaller batch needs less", file=sys.stderr
-        )
+        print(f"{name}: the device is out of memory; use a smaller batch size", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         again = os.environ.get(STARTED_AS) or as_typed()
-        print(f"\n{name}: interrupted; this goes on: {again}", file=sys.stderr)
+        print(f"\n{name}: interrupted; to continue: {again}", file=sys.stderr)
         _end_at_once(128 + signal.SIGINT)
 
 
-def run_subcommand(program, name):
-    """Run another module of this package, as `program name`; its words stand in `sys.argv`.
+def run_subcommand(program: str, name: str) -> None:
+    """Run a command as a subcommand, with the arguments in `sys.argv`.
 
     Args:
         program: "bigmodels".
-        name: "train", for example.
+        name: Name of the command's module, for example "train".
     """
     _SUBCOMMAND[:] = program, name
     sys.argv = [program, *sys.argv[2:]]
@@ -128,17 +134,22 @@ def _program():
     return _SUBCOMMAND or [os.path.basename(sys.argv[0])]
 
 
-def as_typed():
-    """This process' command as one line for a shell."""
+def as_typed() -> str:
+    """The command line of this process, quoted for a shell."""
     return shlex.join([*_program(), *sys.argv[1:]])
 
 
-def next_command(name, *arguments):
-    """Another command as one line for a shell, in the form in which this one was typed.
+def next_command(name: str, *arguments: str) -> str:
+    """Another command, quoted for a shell.
+
+    It has the form of this one: `bigmodels predict` or `bigmodels-predict`.
 
     Args:
-        name: "predict", for example.
+        name: Name of the command, for example "predict".
         *arguments: Its flags.
+
+    Returns:
+        The command line.
     """
     words = [*_program()[:-1], name] if len(_program()) > 1 else [f"bigmodels-{name}"]
     imports = [f"--import={','.join(tasks.imported())}"] if tasks.imported() else []
@@ -146,24 +157,24 @@ def next_command(name, *arguments):
 
 
 class Output:
-    """A command's answer on stdout.
+    """Prints a command's output to stdout.
 
     Args:
         stream: The real stdout.
     """
 
-    def __init__(self, stream):
+    def __init__(self, stream: TextIO):
         self._stream = stream
 
-    def __call__(self, line):
+    def __call__(self, line: str) -> None:
         print(line, file=self._stream, flush=True)
 
-    def result(self, content, lines):
-        """Print a result: one line of JSON, or, on a terminal without `--json`, what people read.
+    def result(self, content: dict, lines: Callable[[], str]) -> None:
+        """Print a result: as text on a terminal without `--json`, otherwise as one line of JSON.
 
         Args:
-            content: What JSON can hold.
-            lines: A function that gives the text.
+            content: The result, of JSON values.
+            lines: Function that returns the text.
         """
         if self._stream.isatty() and not flags.FLAGS.json:
             self(lines())
@@ -172,10 +183,10 @@ class Output:
 
 
 def _end_at_once(status):
-    """End without Python's own cleaning up.
+    """End the process without Python's cleanup.
 
-    TensorFlow's threads may be in the midst of a step, and what they still use would be taken away
-    under them: that ended some interrupted trainings with SIGSEGV or SIGABRT.
+    TensorFlow's threads may still run a step. Cleanup would free what they use, and has crashed
+    interrupted trainings with SIGSEGV or SIGABRT.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -183,10 +194,10 @@ def _end_at_once(status):
 
 
 def _hide_tensorflow_log():
-    """Drop the lines of TensorFlow's C++ log from stderr.
+    """Remove the lines of TensorFlow's C++ log from stderr.
 
-    Some are written before any setting of TensorFlow's own could silence them, so they are taken
-    out of the stream; Python writes past the filter.
+    Some are written before TensorFlow's own settings take effect, so stderr is filtered. Python's
+    `sys.stderr` bypasses the filter.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     real = os.dup(2)
@@ -205,16 +216,16 @@ def _hide_tensorflow_log():
     threading.Thread(target=forward, daemon=True).start()
 
 
-def to_json(content):
-    """One line of JSON, which every stream can carry: a file's name need not be UTF-8."""
+def to_json(content: Any) -> str:
+    """Format as one line of JSON; file names that are not UTF-8 are escaped."""
     return json.dumps(content, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
 
 
-def settings(pairs):
-    """`--set` flags as a dict.
+def settings(pairs: Iterable[str]) -> dict[str, str]:
+    """Parse `--set` flags.
 
     Args:
-        pairs: Strings `name=value`.
+        pairs: Strings `NAME=VALUE`.
 
     Returns:
         `{name: value}`.
@@ -239,21 +250,24 @@ _DEFINE = {
 }
 
 
-def define_settings(command, topics):
-    """Define a flag for each setting that every task has, and those about what is trained and how.
+def define_settings(command: str, topics: dict[str, Iterable[str]]) -> dict[str, list[str]]:
+    """Define `--task`, `--devices`, `--worker`, and a flag for each common setting.
 
     Args:
         command: "train" or "tune".
-        topics: Heading to names of the command's other flags.
+        topics: `{heading: names of the command's other flags}`.
 
     Returns:
-        `topics` with the new flags in them.
+        `topics` with the new flags.
     """
-    flags.DEFINE_string("task", None, f"What to train: {', '.join(tasks.names())}.")
+    flags.DEFINE_string("task", None, f"Task to train: {', '.join(tasks.names())}.")
     flags.DEFINE_integer(
-        "devices", None, "Logical CPU devices to make, to try mirrored.", lower_bound=1
+        "devices",
+        None,
+        "Number of logical CPU devices to create, to try the mirrored strategy.",
+        lower_bound=1,
     )
-    flags.DEFINE_integer("worker", None, "Which of --workers this process is, from 0.")
+    flags.DEFINE_integer("worker", None, "Index of this process among --workers, from 0.")
     topics = {topic: [*names] for topic, names in topics.items()}
     for name, (_, kind, about) in task_settings.flags_of(command).items():
         _DEFINE[kind](name, None, task_settings.with_choices(about))
@@ -261,17 +275,18 @@ def define_settings(command, topics):
     return topics
 
 
-def training_settings(command):
-    """What the flags of a training say; makes the devices that they ask for.
+def training_settings(command: str) -> dict[str, Any]:
+    """The settings given by the flags; also creates the devices of `--devices`.
 
     Args:
         command: "train" or "tune".
 
     Returns:
-        `{setting: value}`, those of `--set` among them.
+        `{setting: value}`, including those of `--set`.
 
     Raises:
-        ValueError: if task or directory are missing or unknown, or devices cannot be made.
+        ValueError: if the task or the directory is missing, the task is unknown, or the devices
+            cannot be created.
     """
     given = flags.FLAGS
     for name in ("task", "workdir"):
@@ -302,7 +317,7 @@ def _help(topics):
 def _flag_help(flag):
     """A flag's lines in `--help`."""
     default = "" if flag.default in (None, [], "", False) else f" (default: {flag.default})"
-    # absl adds a line on repeating an option.
+    # absl appends a line to flags that may be repeated.
     text, _, repeated = flag.help.partition(";\n")
     text += default + (" May be repeated." if repeated else "")
     if flag.name == "verbosity":
@@ -311,13 +326,13 @@ def _flag_help(flag):
     return explained(name, text)
 
 
-def explained(name, text, column=22):
-    """A name and what it means, in lines of bearable width.
+def explained(name: str, text: str, column: int = 22) -> list[str]:
+    """Format a name and its description, wrapped to the width of the help.
 
     Args:
-        name: With what stands before it.
-        text: What it means.
-        column: Where the text begins.
+        name: The name, with its indentation.
+        text: The description.
+        column: Column at which the description begins.
 
     Returns:
         A list of lines.
@@ -329,12 +344,12 @@ def explained(name, text, column=22):
     ) or [name]
 
 
-def fail(name, error):
-    """End with one line on stderr.
+def fail(name: str, error: Exception | str) -> NoReturn:
+    """Print one line to stderr, and exit with the status of a usage error.
 
     Args:
-        name: The command's words.
-        error: An exception, or what is wrong.
+        name: The command, for example `bigmodels train`.
+        error: An exception or a message.
     """
     line = " ".join(str(error).split()) or type(error).__name__
     print(f"{name}: error: {line}", file=sys.stderr)

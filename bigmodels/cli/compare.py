@@ -1,10 +1,10 @@
-"""bigmodels-compare: put runs of one task side by side.
+"""bigmodels-compare: compare runs of one task.
 
     bigmodels-compare runs/lstm runs/transformer
     bigmodels-compare runs/a runs/b runs/c --output=abc.html
 
-A table goes to stderr, a page with curves to --output. In a pipe, or with --json, the comparison is
-printed as one line of JSON too.
+A table is printed to stderr, and a page with learning curves is written to --output. In a pipe, or
+with --json, the comparison is also printed as one line of JSON.
 """
 
 from absl import flags
@@ -14,8 +14,8 @@ from bigmodels.cli import command
 flags.DEFINE_string("output", "compare.html", "HTML file to write.")
 
 
-def main(write, words):
-    """Compare as the flags and words say."""
+def main(write: command.Output, words: list[str]) -> None:
+    """Compare the runs given as words."""
     if len(words) < 2:
         raise ValueError(f"workdirs: {len(words)} given, expected two or more run directories")
     from bigmodels.reports.compare import compare
@@ -24,9 +24,9 @@ def main(write, words):
     write.result(compare(words, output), lambda: f"\nPage: {output}")
 
 
-def run():
-    """The console script."""
-    command.run(main, __doc__, {"What": ("output",)}, takes_words=True)
+def run() -> None:
+    """Run the console script."""
+    command.run(main, __doc__, {"General": ("output",)}, takes_words=True)
 
 
 if __name__ == "__main__":

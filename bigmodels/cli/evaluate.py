@@ -1,29 +1,31 @@
-"""bigmodels-evaluate: measure a trained run again, on its own data or another set.
+"""bigmodels-evaluate: evaluate a trained run again, on its own or another data set.
 
     bigmodels-evaluate --workdir=runs/digits
 
-It ends with a table on a terminal; in a pipe, or with --json, with the result as one line of JSON.
-Nothing on disk changes.
+It prints a table on a terminal; in a pipe, or with --json, it prints the result as one line of
+JSON. The run is not changed.
 """
 
 from absl import flags
 
 from bigmodels.cli import command
 
-flags.DEFINE_string("workdir", None, "A finished run's directory.")
-flags.DEFINE_string("dataset", None, "Measure on this set instead of the run's own.")
-flags.DEFINE_string("data_dir", None, "Where TFDS finds prepared sets, if not where it was.")
-flags.DEFINE_integer("batch_size", None, "The batch; the run's by default.")
-flags.DEFINE_multi_string("set", [], "NAME=VALUE, any setting that is to differ from the run's.")
+flags.DEFINE_string("workdir", None, "Directory of a finished run.")
+flags.DEFINE_string("dataset", None, "Data set to evaluate on, instead of the run's own.")
+flags.DEFINE_string(
+    "data_dir", None, "Directory of prepared TFDS data sets, if it has changed since the training."
+)
+flags.DEFINE_integer("batch_size", None, "Batch size; the run's by default.")
+flags.DEFINE_multi_string("set", [], "NAME=VALUE, a setting that differs from the run's.")
 
 _TOPICS = {
-    "What": ("workdir", "set"),
+    "General": ("workdir", "set"),
     "Data": ("dataset", "data_dir", "batch_size"),
 }
 
 
-def main(write):
-    """Evaluate as the flags say."""
+def main(write: command.Output) -> None:
+    """Evaluate the run given by the flags."""
     given = flags.FLAGS
     if not given.workdir:
         raise ValueError("workdir: give --workdir=...")
@@ -37,8 +39,8 @@ def main(write):
     write.result(result, lambda: report.summary(tasks.get(result["task"]), result))
 
 
-def run():
-    """The console script."""
+def run() -> None:
+    """Run the console script."""
     command.run(main, __doc__, _TOPICS)
 
 

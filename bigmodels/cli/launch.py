@@ -1,31 +1,35 @@
-"""bigmodels-launch: start several workers of one training on this machine.
+"""bigmodels-launch: start several workers of a training on this machine.
 
     bigmodels-launch --workers=2 -- bigmodels-train --task=image_classification --workdir=runs/two
     bigmodels-launch --workers=2 --devices=2 -- bigmodels-train --task=... --workdir=...
 
-Every worker is told by TF_CONFIG who they all are. The chief's stdout is passed on, all else goes
-to stderr with the worker's number in front. The exit status is that of the first worker to fail.
+TF_CONFIG is set for every worker. The chief's stdout is forwarded; all other output goes to stderr,
+with the worker's number in front. The exit status is that of the first worker to fail.
 """
 
 import os
 import sys
+from collections.abc import Callable
 
 from absl import flags
 
 from bigmodels.cli import command
 
-flags.DEFINE_integer("workers", 2, "How many worker processes.", lower_bound=1)
+flags.DEFINE_integer("workers", 2, "Number of worker processes.", lower_bound=1)
 flags.DEFINE_integer(
-    "devices", None, "Logical CPU devices of each worker; passed on to the command.", lower_bound=1
+    "devices",
+    None,
+    "Number of logical CPU devices of each worker; passed on to the command.",
+    lower_bound=1,
 )
 flags.DEFINE_float(
-    "join_timeout", 180, "Seconds after which a worker that has not joined is given up.", 1
+    "join_timeout", 180, "Seconds after which a worker that has not joined counts as lost.", 1
 )
 
 flags.DEFINE_integer(
     "max_restarts",
     0,
-    "How often all workers are started again when one fails; they go on from the last checkpoint.",
+    "How often to restart all workers when one fails; they continue from the last checkpoint.",
     lower_bound=0,
 )
 
@@ -34,8 +38,8 @@ _TOPICS = {
 }
 
 
-def main(write, rest):
-    """Launch as the flags say."""
+def main(write: Callable[[str], None], rest: list[str]) -> None:
+    """Launch the command after `--` with the flags before it."""
     from bigmodels.commands.launch import launch
 
     given = flags.FLAGS
@@ -45,8 +49,8 @@ def main(write, rest):
     sys.exit(status)
 
 
-def run():
-    """The console script."""
+def run() -> None:
+    """Run the console script."""
     command.run(main, __doc__, _TOPICS, takes_command=True)
 
 

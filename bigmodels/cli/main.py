@@ -3,7 +3,7 @@
     bigmodels train --task=image_classification --workdir=runs/digits
     bigmodels train --help
 
-`python -m bigmodels train ...` does the same, and so does the program `bigmodels-train`.
+`python -m bigmodels train ...` and `bigmodels-train ...` do the same.
 """
 
 import sys
@@ -12,20 +12,20 @@ from bigmodels import __version__
 from bigmodels.cli import command
 from bigmodels.messages import did_you_mean
 
-# The first line of each module. They define the same flags, so only one can be imported.
+# The first line of each module. They cannot all be imported, as they define the same flags.
 COMMANDS = {
-    "train": "train a task, measure it on held-out data, write a report.",
-    "evaluate": "measure a trained run again, on its own data or another set.",
-    "predict": "use a trained run.",
-    "tune": "search a task's settings for those that do best on validation data.",
-    "export": "write a trained run for TensorFlow Serving, ONNX Runtime or LiteRT.",
-    "compare": "put runs of one task side by side.",
-    "launch": "start several workers of one training on this machine.",
+    "train": "train a task, evaluate it on held-out data, and write a report.",
+    "evaluate": "evaluate a trained run again, on its own or another data set.",
+    "predict": "predict with a trained run.",
+    "tune": "search the settings of a task for the best validation score.",
+    "export": "export a trained run for TensorFlow Serving, ONNX Runtime or LiteRT.",
+    "compare": "compare runs of one task.",
+    "launch": "start several workers of a training on this machine.",
 }
 
 
-def run():
-    """The console script."""
+def run() -> None:
+    """Run the console script `bigmodels`."""
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in COMMANDS:
         command.run_subcommand("bigmodels", name)

@@ -1,4 +1,4 @@
-"""bigmodels-predict: use a trained run.
+"""bigmodels-predict: predict with a trained run.
 
     bigmodels-predict --workdir=runs/digits --input=photo.png
     bigmodels-predict --workdir=runs/objects --input=photo.png --threshold=0.5 --output=boxes.png
@@ -10,44 +10,50 @@
     bigmodels-predict --workdir=runs/photos --input=photo.png --mask=hole.png --output=whole.png
     bigmodels-predict --workdir=runs/speech --input=recording.wav
 
-Text goes to stdout as it is, everything else as one line of JSON an item.
+Text is printed to stdout as it is, everything else as one line of JSON per prediction.
 """
 
 from absl import flags
 
 from bigmodels.cli import command
 
-flags.DEFINE_string("workdir", None, "A trained run's directory.")
+flags.DEFINE_string("workdir", None, "Directory of a trained run.")
 flags.DEFINE_string(
     "input",
     None,
-    "An image, a recording or a directory of them, a tub, a text to translate line by line, a CSV "
-    "file to go on from.",
+    "An image or a recording, or a directory of them; a tub; a text file to translate line by "
+    "line; a CSV file to continue.",
 )
-flags.DEFINE_string("prompt", None, "The text to continue or to translate.")
-flags.DEFINE_integer("length", None, "Characters to add; 300 by default.")
-flags.DEFINE_float("temperature", None, "0 is greedy; 1 by default.")
-flags.DEFINE_integer("top_k", None, "Draw from so many of the likeliest characters alone.")
-flags.DEFINE_float("top_p", None, "Draw from the fewest likeliest that have this share together.")
-flags.DEFINE_string("stop", None, "Characters any of which ends the text.")
-flags.DEFINE_integer(
-    "num_beams", None, "Search for the likeliest text, following so many at once; draws nothing."
-)
+flags.DEFINE_string("prompt", None, "Text to continue or to translate.")
+flags.DEFINE_integer("length", None, "Number of characters to add; 300 by default.")
+flags.DEFINE_float("temperature", None, "Sampling temperature; 0 is greedy, 1 by default.")
+flags.DEFINE_integer("top_k", None, "Sample only from the k most likely characters.")
 flags.DEFINE_float(
-    "length_penalty", None, "Of the search: 0 rates by the sum of log-probabilities, 1 by the mean."
+    "top_p",
+    None,
+    "Nucleus sampling: sample only from the most likely characters with this total probability.",
 )
-flags.DEFINE_integer("count", None, "How many; 16 by default.")
+flags.DEFINE_string("stop", None, "Characters at any of which the text ends.")
+flags.DEFINE_integer("num_beams", None, "Use beam search with this many beams, without sampling.")
+flags.DEFINE_float(
+    "length_penalty",
+    None,
+    "For beam search: 0 ranks by the sum of log-probabilities, 1 by their mean.",
+)
+flags.DEFINE_integer("count", None, "Number of images; 16 by default.")
 flags.DEFINE_string(
     "output",
     None,
-    "PNG to write; samples.png or filled.png by default, and none of the boxes that are found.",
+    "PNG file to write; by default samples.png or filled.png, and none for object detection.",
 )
-flags.DEFINE_float("threshold", None, "Least score of an object that counts; 0.3 by default.")
+flags.DEFINE_float("threshold", None, "Score threshold of detected objects; 0.3 by default.")
 flags.DEFINE_string("mask", None, "An image of the input's size, light where it is to be filled.")
-flags.DEFINE_string("box", None, "Instead of a mask: what to fill, as TOP,LEFT,HEIGHT,WIDTH.")
-flags.DEFINE_integer("seed", None, "Same seed, same text or images; 0 by default.")
+flags.DEFINE_string(
+    "box", None, "The part to fill, as TOP,LEFT,HEIGHT,WIDTH in pixels, instead of a mask."
+)
+flags.DEFINE_integer("seed", None, "Seed of generated text or images; 0 by default.")
 flags.DEFINE_multi_string(
-    "set", [], "NAME=VALUE, any other option of the task's predict, such as a task of your own has."
+    "set", [], "NAME=VALUE, any other option of the task's predict, for tasks of your own."
 )
 
 _TEXT = (
@@ -63,7 +69,7 @@ _TEXT = (
 _OPTIONS = ("input", *_TEXT, "count", "output", "threshold", "mask", "box", "seed")
 
 _TOPICS = {
-    "What": ("workdir", "input", "seed", "set"),
+    "General": ("workdir", "input", "seed", "set"),
     "Text generation and translation": _TEXT,
     "Image generation": ("count", "output"),
     "Object detection": ("threshold",),
@@ -71,8 +77,8 @@ _TOPICS = {
 }
 
 
-def main(write):
-    """Predict as the flags say."""
+def main(write: command.Output) -> None:
+    """Predict with the run given by the flags."""
     given = flags.FLAGS
     if not given.workdir:
         raise ValueError("workdir: give --workdir=...")
@@ -83,8 +89,8 @@ def main(write):
         write(item if isinstance(item, str) else command.to_json(item))
 
 
-def run():
-    """The console script."""
+def run() -> None:
+    """Run the console script."""
     command.run(main, __doc__, _TOPICS)
 
 

@@ -1,11 +1,11 @@
-"""bigmodels-train: train a task, measure it on held-out data, write a report.
+"""bigmodels-train: train a task, evaluate it on held-out data, and write a report.
 
     bigmodels-train --task=image_classification --workdir=runs/digits
     bigmodels-train --task=text_generation --dataset=tiny_shakespeare --data_dir=DIR \\
         --workdir=runs/lstm --epochs=12 --set model.rnn_units=512
 
-Run again, it continues an unfinished run. It ends with a table on a terminal; in a pipe, or with
---json, with the result as one line of JSON.
+Run again, it continues an unfinished run. At the end it prints a table on a terminal; in a pipe, or
+with --json, it prints the result as one line of JSON.
 """
 
 import os
@@ -15,9 +15,11 @@ from absl import flags
 from bigmodels import tasks
 from bigmodels.cli import command
 
-flags.DEFINE_string("workdir", None, "The run's directory.")
+flags.DEFINE_string("workdir", None, "Directory of the run.")
 flags.DEFINE_list(
-    "workers", [], "host:port of every worker, chief first, where TF_CONFIG or Slurm name none."
+    "workers",
+    [],
+    "host:port of every worker, the chief first, if neither TF_CONFIG nor Slurm names them.",
 )
 flags.DEFINE_multi_string(
     "set", [], "NAME=VALUE, any setting of the task, for example model.dense_units=256."
@@ -25,32 +27,32 @@ flags.DEFINE_multi_string(
 flags.DEFINE_string(
     "profile",
     None,
-    "START:STOP, the steps, counted from 1, that are recorded for TensorBoard's profile page.",
+    "START:STOP, the steps to record for TensorBoard's profiler, counted from 1.",
 )
 flags.DEFINE_bool(
     "dry_run",
     False,
-    "Say what the training would take (parameters, arithmetic, memory, time), and do nothing.",
+    "Only estimate what the training would take: parameters, arithmetic, memory and time.",
 )
 flags.DEFINE_bool(
-    "list", False, "Show all tasks, data sets and models; with --task what each setting means."
+    "list", False, "List all tasks, data sets and models; with --task all settings of the task."
 )
 
 _TOPICS = command.define_settings(
     "train",
     {
-        "What": ("task", "workdir", "set", "list"),
+        "General": ("task", "workdir", "set", "list"),
         "Data": (),
         "Training": (),
-        "Stopping and going on": (),
+        "Stopping and resuming": (),
         "Speed": ("dry_run", "profile"),
         "Devices and machines": ("devices", "workers", "worker"),
     },
 )
 
 
-def main(write):
-    """Train as the flags say."""
+def main(write: command.Output) -> None:
+    """Train the task given by the flags."""
     given = flags.FLAGS
     if given.list:
         write(_listing(given.task, command.settings(given.set)))
@@ -67,7 +69,7 @@ def main(write):
         profile=_steps(given.profile),
         dry_run=given.dry_run,
     )
-    if result is not None:  # The chief's.
+    if result is not None:  # Only on the chief.
         write.result(result, lambda: _summary(result, given.workdir, given.dry_run))
 
 
@@ -79,8 +81,8 @@ def _summary(result, workdir, dry_run):
             pages.aligned([[pages.words(k), pages.plain(v)] for k, v in result.items()])
         )
     task = tasks.get(result["task"])
-    following = command.next_command("predict", f"--workdir={workdir}", *task.predict_flags)
-    lines = {"Report:": os.path.join(workdir, "report.html"), "Next:": following}
+    next_command = command.next_command("predict", f"--workdir={workdir}", *task.predict_flags)
+    lines = {"Report:": os.path.join(workdir, "report.html"), "Next:": next_command}
     return "\n".join(["", report.summary(task, result), *pages.aligned(list(lines.items()))])
 
 
@@ -109,8 +111,8 @@ def _listing(task, chosen):
     return "\n".join(lines) + "Settings of a task: bigmodels-train --list --task=TASK"
 
 
-def run():
-    """The console script."""
+def run() -> None:
+    """Run the console script."""
     command.run(main, __doc__, _TOPICS)
 
 

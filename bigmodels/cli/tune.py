@@ -1,11 +1,11 @@
-"""bigmodels-tune: search a task's settings for those that do best on validation data.
+"""bigmodels-tune: search the settings of a task for the best validation score.
 
     bigmodels-tune --task=image_classification --workdir=runs/search --trials=20
     bigmodels-tune --task=text_generation --workdir=runs/bands --tuner=hyperband --epochs=9
     bigmodels-launch --workers=3 -- bigmodels-tune --task=... --workdir=...   # two run trials
 
-Run again, it continues an unfinished search; with more trials or hours, a finished one. It ends
-with the best trial on a terminal; in a pipe, or with --json, with the result as one line of JSON.
+Run again, it continues an unfinished search; with more trials or hours, a finished one. At the end
+it prints the best trial on a terminal; in a pipe, or with --json, the result as one line of JSON.
 """
 
 import os
@@ -14,31 +14,34 @@ from absl import flags
 
 from bigmodels.cli import command
 
-flags.DEFINE_string("workdir", None, "The search's directory; its trials are runs in trials/.")
+flags.DEFINE_string("workdir", None, "Directory of the search; its trials are runs in trials/.")
 flags.DEFINE_string("tuner", "random", "random, hyperband, bayesian or grid.")
 flags.DEFINE_integer(
     "trials",
     None,
-    "How many trials at most; by default 10 for random and bayesian, one pass of hyperband, or the "
-    "whole grid; none if --hours is given.",
+    "Largest number of trials; by default 10 for random and bayesian, one pass of hyperband, or "
+    "the whole grid; unlimited if --hours is given.",
 )
 flags.DEFINE_float(
-    "hours", None, "No trial begins after so many hours of searching; those that run are finished."
+    "hours",
+    None,
+    "Hours of searching after which no new trial starts; running trials are finished.",
 )
 flags.DEFINE_string(
     "objective",
     None,
-    "What to go by, for example validation.accuracy; the task's by default. Never the test split.",
+    "Metric to optimise, for example validation.accuracy; by default the task's own. The test "
+    "split is not allowed.",
 )
-flags.DEFINE_string("direction", None, "min or max; by default as the objective's name says.")
+flags.DEFINE_string("direction", None, "min or max; by default derived from the objective.")
 flags.DEFINE_multi_string(
     "set", [], "NAME=VALUE, a setting of all trials, which is then not searched."
 )
 flags.DEFINE_list(
     "workers",
     [],
-    "host:port of every process, the one that hands out trials first, where TF_CONFIG"
-    " or Slurm name none.",
+    "host:port of every process, first the one that assigns trials, if neither TF_CONFIG nor Slurm "
+    "names them.",
 )
 flags.DEFINE_float(
     "timeout", 120, "Seconds without a sign of life after which another process counts as lost."
@@ -58,7 +61,7 @@ _SEARCH_FLAGS = (
 _TOPICS = command.define_settings(
     "tune",
     {
-        "What": ("task", "workdir", "set"),
+        "General": ("task", "workdir", "set"),
         "Data": (),
         "Search": ("tuner", "trials", "hours", "objective", "direction"),
         "Training": (),
@@ -67,15 +70,15 @@ _TOPICS = command.define_settings(
 )
 
 
-def main(write):
-    """Search as the flags say."""
+def main(write: command.Output) -> None:
+    """Search the settings of the task given by the flags."""
     given = flags.FLAGS
     values = command.training_settings("tune")
     from bigmodels.tuning.tune import tune
 
     options = {name: given[name].value for name in _SEARCH_FLAGS}
     result = tune(given.task, given.workdir, values, **options)
-    if result is not None:  # Not on those who only run trials.
+    if result is not None:  # `None` on processes that only run trials.
         write.result(result, lambda: _summary(result))
 
 
@@ -96,8 +99,8 @@ def _summary(result):
     )
 
 
-def run():
-    """The console script."""
+def run() -> None:
+    """Run the console script."""
     command.run(main, __doc__, _TOPICS)
 
 

@@ -1,1 +1,1 @@
-"""What the commands do, as functions without flags."""
+"""The commands as Python functions."""

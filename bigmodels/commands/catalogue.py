@@ -1,6 +1,7 @@
-"""What there is: tasks, data sets, models, and the settings of a task."""
+"""Lists of all tasks, data sets and models, and of the settings of a task."""
 
 import inspect
+from typing import Any
 
 from bigmodels import models, tasks
 from bigmodels.data import readers
@@ -8,11 +9,16 @@ from bigmodels.data.readers import embedded
 from bigmodels.tasks.settings import flat_settings, meanings, with_settings
 
 
-def catalogue():
-    """One line on everything that has a name.
+def catalogue() -> dict[str, dict[str, str]]:
+    """List all tasks, data sets and models with a one-line description each.
 
     Returns:
         `{"tasks": {name: line}, "datasets": {name: line}, "models": {name: line}}`.
+
+    Example:
+
+    >>> list(catalogue())
+    ['tasks', 'datasets', 'models']
     """
     return {
         "tasks": {name: tasks.get(name).summary for name in tasks.names()},
@@ -23,23 +29,28 @@ def catalogue():
     }
 
 
-def settings(task, chosen=None):
-    """Every setting of a task's recipe.
+def settings(task: str, chosen: dict[str, Any] | None = None) -> dict[str, tuple[Any, str]]:
+    """List all settings of a task.
 
     Args:
         task: Name of a task.
-        chosen: Settings that decide which others there are, such as `{"model.kind": "dense"}`.
+        chosen: Settings on which others depend, such as `{"model.kind": "dense"}`.
 
     Returns:
-        `{dotted name: (value, what it means and may be)}`.
+        `{dotted name: (default, description)}`.
 
     Raises:
-        ValueError: naming a task or setting that there is not.
+        ValueError: naming an unknown task or setting.
+
+    Example:
+
+    >>> settings("image_classification")["model.dropout_rate"][0]
+    0.25
     """
     config = with_settings(tasks.get(task).config(), chosen or {})
     values, lines = flat_settings(config), meanings(config)
     return {name: (value, lines[name]) for name, value in values.items()}
 
 
-def _first_line(what):
-    return inspect.getdoc(what).partition("\n")[0].rstrip(".")
+def _first_line(documented):
+    return inspect.getdoc(documented).partition("\n")[0].rstrip(".")

@@ -1,4 +1,7 @@
-"""Measure a trained run again, from its files alone."""
+"""Evaluate a trained run again."""
+
+import os
+from typing import Any
 
 from bigmodels.data.notes import noted
 from bigmodels.evaluation import intervals
@@ -8,19 +11,26 @@ from bigmodels.tasks.settings import with_settings
 _CHANGEABLE = ("dataset", "data_dir", "batch_size", "data", "judge_steps")
 
 
-def evaluate(workdir, settings=None):
-    """Load a run's model and data and measure every split.
+def evaluate(workdir: str | os.PathLike, settings: dict[str, Any] | None = None) -> dict:
+    """Evaluate a trained run on all splits, with its own data or another data set.
 
     Args:
-        workdir: A finished run's directory; nothing in it is changed.
-        settings: What is to differ from the run's config, for example `{"dataset": ...,
-            "data_dir": ...}`.
+        workdir: Directory of a finished run; it is not changed.
+        settings: Settings that differ from the run's, for example `{"dataset": ..., "data_dir":
+            ...}`.
 
     Returns:
-        The content of `result.json`, with the metrics and intervals measured now.
+        The content of `result.json`, with the new metrics and intervals.
 
     Raises:
-        ValueError: if there is no finished run, or data and model do not fit together.
+        ValueError: if the run is not finished, or the data do not fit the model.
+
+    Example:
+
+    >>> settings = {"epochs": 1, "steps_per_epoch": 2, "model.filters": "4"}
+    >>> result = bigmodels.train("image_classification", "runs/digits", settings, verbose=0)
+    >>> evaluate("runs/digits")["test"] == result["test"]
+    True
     """
     for name in settings or {}:
         if name.partition(".")[0] not in _CHANGEABLE:
@@ -31,11 +41,11 @@ def evaluate(workdir, settings=None):
     result = run.read_json("result.json")
     model = run.load_model()
     data = task.load_data(config)
-    wanted, found = (getattr(each, "class_names", None) for each in (model, data))
-    if wanted and found and list(wanted) != list(found):
+    expected, classes = (getattr(owner, "class_names", None) for owner in (model, data))
+    if expected and classes and list(expected) != list(classes):
         raise ValueError(
-            f"dataset: {config.dataset!r} has the classes {', '.join(found)}, but the run was "
-            f"trained for {', '.join(wanted)}"
+            f"dataset: {config.dataset!r} has the classes {', '.join(classes)}, but the run was "
+            f"trained for {', '.join(expected)}"
         )
     splits, observed, _ = task.evaluate_splits(model, data, config)
     measured = splits | intervals.summary(observed, config.seed)

@@ -1,9 +1,10 @@
-"""A trained run as a file that runs without this package."""
+"""Export a trained run to a format that runs without this package."""
 
 import dataclasses
 import importlib
 import inspect
 import json
+import os
 import pathlib
 import tempfile
 import zipfile
@@ -17,37 +18,50 @@ from bigmodels.messages import check_choice
 from bigmodels.runs import atomic
 from bigmodels.runs.directory import RunDirectory
 
-# What an exported file may differ from Keras by, relative to the largest value if that is over 1:
-# the runtimes add up in other orders. Pixels may be rounded the other way.
+# Largest difference between an exported file and Keras, relative to the largest value if that is
+# above 1; runtimes sum in other orders. Pixels may differ by one level.
 TOLERANCE = 1e-4
 
 _METADATA = "metadata.json"
 
 
-def export(workdir, format="saved_model", output=None, signature=None):
-    """Write a run's model for a runtime, and try it there.
+def export(
+    workdir: str | os.PathLike,
+    format: str = "saved_model",
+    output: str | os.PathLike | None = None,
+    signature: str | None = None,
+) -> dict:
+    """Export a run's model, and compare its outputs with those of Keras.
 
-    What is written computes in float32, also after a training in half precision.
+    The exported model computes in float32, also after a training in mixed precision.
 
     Args:
-        workdir: A trained run's directory.
+        workdir: Directory of a trained run.
         format: `saved_model` (TensorFlow, TensorFlow Serving), `onnx` (ONNX Runtime and others) or
             `litert` (formerly TensorFlow Lite).
-        output: Where to: for `saved_model` a directory, which gets a numbered version beside those
-            that it has; else a file, `.onnx` or `.tflite`, which is replaced. In the run's
-            directory `export` when left out.
-        signature: The only one to write; all that the format can hold when left out (ONNX: the
-            first of those).
+        output: For `saved_model` a directory, in which a new numbered version is made; otherwise a
+            file, `.onnx` or `.tflite`, which is replaced. By default in `export` in the run's
+            directory.
+        signature: The only signature to export; by default all that the format supports (for ONNX
+            the first of them).
 
     Returns:
-        A dict: `task`, `format`, `path`, `bytes`, `signatures` (each with `inputs` and `outputs`
-        by name, of these `dtype` and `shape`, in which `None` is any size), `max_difference` (the
-        largest from Keras in what the file gave for an example) and `tolerance`.
+        A dict: `task`, `format`, `path`, `bytes`, `signatures` (for each its `inputs` and `outputs`
+        by name, with `dtype` and `shape`, in which `None` is any size), `max_difference` (the
+        largest difference from Keras for an example) and `tolerance`.
 
     Raises:
-        ValueError: naming the argument that does not fit: no trained run, an unknown format or
-            signature, one that the format cannot hold, a package that is not installed.
-        FloatingPointError: if the file gives something else than Keras; it is not kept.
+        ValueError: if the run is not finished, the format or signature is unknown, the format does
+            not support the signature, or a package is not installed.
+        FloatingPointError: if the outputs differ from those of Keras; the file is then deleted.
+
+    Example:
+
+    >>> settings = {"epochs": 1, "steps_per_epoch": 2, "model.filters": "4"}
+    >>> _ = bigmodels.train("image_classification", "runs/digits", settings, verbose=0)
+    >>> exported = export("runs/digits", output="digits", signature="probabilities")
+    >>> exported["path"], list(exported["signatures"])
+    ('digits/1', ['probabilities'])
     """
     check_choice("format", format, tuple(FORMATS))
     write, load, default, packages = FORMATS[format]
@@ -65,7 +79,7 @@ def export(workdir, format="saved_model", output=None, signature=None):
             write(signatures, metadata, temporary)
             exported = load(temporary, signatures)
         except Exception as error:
-            # Each converter and runtime has errors of its own.
+            # Converters and runtimes raise errors of many types.
             reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(f"format: {format} cannot hold this model: {reason}") from error
         difference = max(_difference(name, s, exported[name]) for name, s in signatures.items())
@@ -91,25 +105,26 @@ def _check_installed(format, packages):
 
 
 def _use_plain_arithmetic(model):
-    """float32 throughout, and no kernel of one vendor's devices; the weights stay as they are."""
+    """Compute in float32 and without cuDNN; the weights stay as they are."""
     for layer in model._flatten_layers():
         layer.dtype_policy = "float32"
         if hasattr(layer, "use_cudnn"):
-            # On a GPU Keras would put cuDNN's LSTM into the file, which no other device can run.
+            # On a GPU Keras would export cuDNN's LSTM, which runs on no other device.
             layer.use_cudnn = False
 
 
 def _choose(signatures, format, signature):
     everything = format == "saved_model"
-    held = {name: s for name, s in signatures.items() if everything or s.portable}
+    supported = {name: s for name, s in signatures.items() if everything or s.portable}
     if signature is None:
-        # An ONNX file is one function.
-        return dict(list(held.items())[:1]) if format == "onnx" else held
+        # An ONNX file holds a single function.
+        return dict(list(supported.items())[:1]) if format == "onnx" else supported
     check_choice("signature", signature, tuple(signatures))
-    if signature not in held:
+    if signature not in supported:
         raise ValueError(
-            f"signature: {signature!r} needs what {format} does not have (strings, image files, "
-            f"random numbers or loops); use --format=saved_model, or of {format} {', '.join(held)}"
+            f"signature: {signature!r} needs strings, image files, random numbers or loops, which "
+            f"{format} does not support; use --format=saved_model, or the signature "
+            f"{' or '.join(supported)}"
         )
     return {signature: signatures[signature]}
 
@@ -122,7 +137,7 @@ def _target(run, default, output):
     elif path.suffix != suffix and suffix:
         raise ValueError(f"output: {str(path)!r}, expected a file name that ends in {suffix}")
     elif not path.absolute().parent.is_dir():
-        raise ValueError(f"output: {str(path)!r}, but {str(path.parent)!r} is no directory")
+        raise ValueError(f"output: {str(path)!r}, but {str(path.parent)!r} is not a directory")
     if suffix:
         if path.is_dir():
             raise ValueError(f"output: {str(path)!r} is a directory, expected a file")
@@ -130,7 +145,7 @@ def _target(run, default, output):
     if path.exists() and not path.is_dir():
         raise ValueError(f"output: {str(path)!r} is a file, expected a directory")
     path.mkdir(exist_ok=True)
-    # TensorFlow Serving serves the highest number, and takes up a new one while it runs.
+    # TensorFlow Serving serves the highest version, and loads new ones while it runs.
     versions = [int(p.name) for p in path.iterdir() if p.name.isdecimal()]
     return path / str(1 + max(versions, default=0))
 
@@ -138,12 +153,12 @@ def _target(run, default, output):
 def _difference(name, signature, exported):
     """The largest difference from Keras for the example, in the units of the outputs."""
     run, _, _ = exported
-    wanted = signature.function(*map(tf.constant, signature.example))
+    expected = signature.function(*map(tf.constant, signature.example))
     arguments = inspect.signature(signature.function).parameters
-    found = run(**dict(zip(arguments, signature.example, strict=True)))
+    actual = run(**dict(zip(arguments, signature.example, strict=True)))
     largest = 0.0
-    for output, value in wanted.items():
-        a, b = (_pixels(output, np.asarray(v)) for v in (found[output], value))
+    for output, value in expected.items():
+        a, b = (_pixels(output, np.asarray(v)) for v in (actual[output], value))
         if a.shape != b.shape:
             difference, allowed = np.inf, 0.0
         elif b.dtype.kind in "OS":
@@ -154,15 +169,15 @@ def _difference(name, signature, exported):
             allowed = TOLERANCE * max(1.0, float(np.abs(b).max())) if is_float else 1.0
         if not difference <= allowed:  # NaN does not pass either.
             raise FloatingPointError(
-                f"signature: {name!r} gives another {output!r} than Keras: they differ by "
-                f"{difference:.2g}, allowed are {allowed:.2g}; nothing was written"
+                f"signature: the output {output!r} of {name!r} differs from that of Keras by "
+                f"{difference:.2g}, more than {allowed:.2g}; nothing was written"
             )
         largest = max(largest, difference)
     return largest
 
 
 def _pixels(name, values):
-    """Encoded images as what they show: another byte in a file may be one level of one pixel."""
+    """Decode outputs of encoded images, as files with slightly different pixels differ widely."""
     if not name.endswith("_bytes"):
         return values
     return np.stack([tf.io.decode_image(v, expand_animations=False) for v in values])
@@ -178,7 +193,7 @@ def _write_saved_model(signatures, metadata, path):
     for name, signature in signatures.items():
         archive.add_endpoint(name, signature.function, list(signature.inputs))
     archive.write_out(str(path), verbose=False)
-    # Where a SavedModel keeps what TensorFlow does not look at.
+    # The directory of a SavedModel that TensorFlow ignores.
     (path / "assets.extra").mkdir()
     (path / "assets.extra" / _METADATA).write_text(json.dumps(metadata), encoding="utf-8")
 
@@ -206,7 +221,7 @@ def _write_onnx(signatures, metadata, path):
     model, _ = tf2onnx.convert.from_function(function, signature.inputs)
     for tensor in (*model.graph.input, *model.graph.output):
         for axis, size in enumerate(tensor.type.tensor_type.shape.dim):
-            if size.dim_param:  # Where any size goes; the converter numbers them.
+            if size.dim_param:  # Any size; the converter only numbers these dimensions.
                 size.dim_param = f"{tensor.name}_{axis}" if axis else "batch"
     properties = {name: json.dumps(value) for name, value in metadata.items()}
     onnx.helper.set_model_props(model, properties)
@@ -245,7 +260,7 @@ def _write_litert(signatures, metadata, path):
             directory, signature_keys=list(signatures)
         )
         path.write_bytes(converter.convert())
-    # As TensorFlow Lite's metadata tools attach files: the model is a ZIP archive as well.
+    # TensorFlow Lite's metadata tools attach files in the same way: as a ZIP archive.
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(_METADATA, json.dumps(metadata))
 
@@ -268,7 +283,7 @@ def _load_litert(path, signatures):
     return {name: runner(name) for name in signatures}
 
 
-# How to write it, how to run it, its name in the run's directory, the packages it needs.
+# For each format: functions to write and to load it, the default file name, required packages.
 FORMATS = {
     "saved_model": (_write_saved_model, _load_saved_model, "saved_model", ()),
     "onnx": (_write_onnx, _load_onnx, "model.onnx", ("tf2onnx", "onnx", "onnxruntime")),

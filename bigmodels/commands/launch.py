@@ -1,4 +1,4 @@
-"""Start the workers of a training as processes of this machine."""
+"""Start the workers of a training as processes on this machine."""
 
 import codecs
 import contextlib
@@ -11,41 +11,49 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 
-# How long a worker may take to end once it was asked to, in seconds.
+# Seconds a worker may take to end after SIGTERM.
 _GRACE = 10
-# A user's mistake; no permission; no such program: again it would be the same.
+# Exit statuses after which a restart would fail again: usage error, no permission, no such program.
 _OF_NO_USE = (2, 126, 127)
 
 
-def launch(command, workers=2, join_timeout=180, max_restarts=0):
-    """Run a command once for every worker, each told by `TF_CONFIG` who they all are.
+def launch(
+    command: Sequence[str], workers: int = 2, join_timeout: float = 180, max_restarts: int = 0
+) -> int:
+    """Run a command once per worker, with `TF_CONFIG` set for each.
 
-    What the workers write to stderr comes out with `[worker 0]` in front; if this process's stderr
-    is a terminal, so is the chief's, which can then show a progress bar. The chief's stdout is
-    passed on as it is, the others' goes to stderr. SIGINT, SIGTERM and SIGHUP are passed on. When
-    one worker fails, the others are stopped.
+    The workers' stderr is forwarded with a prefix such as `[worker 0]`. If this process's stderr is
+    a terminal, the chief's is one too, so that it can show a progress bar. The chief's stdout is
+    forwarded unchanged; the stdout of the others goes to stderr. SIGINT, SIGTERM and SIGHUP are
+    passed on to the workers. When one worker fails, the others are stopped.
 
     Args:
-        command: Program and arguments, a list of strings.
-        workers: How many processes.
+        command: Program and arguments.
+        workers: Number of processes.
         join_timeout: Seconds after which a worker that has not opened its port counts as lost.
-        max_restarts: How often all workers are started again after one has failed, to go on from
-            their last checkpoint; not after a signal to this process, nor a user's mistake.
+        max_restarts: How often all workers are restarted after one has failed, to continue from
+            their last checkpoint. They are not restarted after a signal to this process or a usage
+            error.
 
     Returns:
         0, or the exit status of the first worker that failed (128 + the signal that ended it).
 
     Raises:
         ValueError: if an argument does not fit or the program does not exist.
-        TimeoutError: naming the worker that did not join; all have been stopped then.
+        TimeoutError: naming the worker that did not join, after all workers have been stopped.
+
+    Example:
+
+    >>> launch([sys.executable, "-c", "import os; assert 'TF_CONFIG' in os.environ"], workers=1)
+    0
     """
     if not command:
         raise ValueError("command: give one after --, for example -- bigmodels-train --task=...")
     if sys.platform == "win32":
         raise ValueError(
-            "launch: needs the signals and terminals of Linux or macOS; on Windows start each "
-            "worker with TF_CONFIG"
+            "launch: needs Linux or macOS; on Windows set TF_CONFIG and start each worker yourself"
         )
     if workers < 1:
         raise ValueError(f"workers: {workers!r}, expected a positive integer")
@@ -55,13 +63,11 @@ def launch(command, workers=2, join_timeout=180, max_restarts=0):
         status, asked = _run(command, workers, join_timeout)
         if status == 0 or asked or status in _OF_NO_USE or not left:
             return status
-        _write(
-            sys.stderr, [f"Starting all {workers} workers again, {left} of {max_restarts} left.\n"]
-        )
+        _write(sys.stderr, [f"Restarting all {workers} workers, {left} of {max_restarts} left.\n"])
 
 
 def _run(command, workers, join_timeout):
-    """All workers once; their exit status, and whether a signal asked them to end."""
+    """Run all workers once; return their exit status, and whether a signal stopped them."""
     ports = _free_ports(workers)
     cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
     processes, printers, asked = [], [], []
@@ -82,35 +88,35 @@ def _run(command, workers, join_timeout):
 def _free_ports(count):
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+        for bound in sockets:
+            bound.bind(("127.0.0.1", 0))
+        return [bound.getsockname()[1] for bound in sockets]
 
 
 def _start(command, index, tf_config):
     environment = os.environ | {"TF_CONFIG": tf_config, "PYTHONUNBUFFERED": "1"}
-    errors, theirs = os.pipe()
+    errors, worker_end = os.pipe()
     if index == 0 and sys.stderr.isatty():
         os.close(errors)
-        os.close(theirs)
-        errors, theirs = os.openpty()
+        os.close(worker_end)
+        errors, worker_end = os.openpty()
     try:
         process = subprocess.Popen(
             command,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=theirs,
-            start_new_session=True,  # A terminal's Ctrl-C reaches them through us, once.
+            stderr=worker_end,
+            start_new_session=True,  # Ctrl-C reaches the workers only through this process.
         )
     except FileNotFoundError:
         raise ValueError(f"command: there is no program {command[0]!r}") from None
     finally:
-        os.close(theirs)
-    answers = os.dup(process.stdout.fileno())  # The thread closes what it reads.
+        os.close(worker_end)
+    output = os.dup(process.stdout.fileno())  # The thread closes the descriptor that it reads.
     process.stdout.close()
     to_stdout = (sys.stderr, True) if index else (sys.stdout, False)
-    sinks = [(errors, sys.stderr, True), (answers, *to_stdout)]
+    sinks = [(errors, sys.stderr, True), (output, *to_stdout)]
     threads = [
         threading.Thread(target=_forward, args=(*sink, f"[worker {index}] "), daemon=True)
         for sink in sinks
@@ -121,7 +127,7 @@ def _start(command, index, tf_config):
 
 
 def _forward(source, sink, prefixed, prefix):
-    """Copy a stream line by line; a carriage return, as of a progress bar, begins a line too."""
+    """Copy a stream line by line; a carriage return (as of a progress bar) ends a line too."""
     rest = ""
     decode = codecs.getincrementaldecoder("utf-8")("replace").decode
     while chunk := _read(source):
@@ -143,7 +149,7 @@ _writing = threading.Lock()
 
 
 def _write(sink, lines):
-    # Nobody may read any more; the workers must be able to write on.
+    # Even if the reader has gone, the workers must be able to continue writing.
     with _writing, contextlib.suppress(OSError, ValueError):
         sink.write("".join(lines))
         sink.flush()
@@ -168,15 +174,15 @@ def _wait(processes, ports, join_timeout):
     while True:
         for index, process in enumerate(processes):
             if process.poll() not in (None, 0):
-                _say_end(index, process.returncode)
+                _report_end(index, process.returncode)
                 return _status(process)
         if all(process.poll() == 0 for process in processes):
             return 0
-        # Without a port of its own one process has nobody to wait for.
+        # A single worker opens no port.
         missing = {i for i in missing if processes[i].poll() is None and not _listens(ports[i])}
         if len(processes) > 1 and missing and time.monotonic() - began > join_timeout:
             lost = ", ".join(f"worker {i} (127.0.0.1:{ports[i]})" for i in sorted(missing))
-            raise TimeoutError(f"{lost} did not join within {join_timeout} s; stopped them all")
+            raise TimeoutError(f"{lost} did not join within {join_timeout} s; all were stopped")
         time.sleep(0.2)
 
 
@@ -185,7 +191,7 @@ def _listens(port):
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _say_end(index, code):
+def _report_end(index, code):
     how = f"ended with status {code}" if code > 0 else f"was ended by {signal.Signals(-code).name}"
     _write(sys.stderr, [f"worker {index} {how}; the others are stopped.\n"])
 
@@ -196,7 +202,7 @@ def _status(process):
 
 
 def _stop(processes):
-    """End what still runs: ask, wait, then force."""
+    """Stop the workers that still run: SIGTERM, wait, SIGKILL."""
     for process in processes:
         _send(process, signal.SIGTERM)
     deadline = time.monotonic() + _GRACE
@@ -209,7 +215,7 @@ def _stop(processes):
 
 
 def _send(process, number):
-    """Signal a worker and what it has started itself."""
+    """Send a signal to a worker and its child processes."""
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)

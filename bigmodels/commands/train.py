@@ -1,17 +1,17 @@
-"""Train a task from its config to a run directory with a report.
+"""Train a task, evaluate it, and write the run's directory with its report.
 
-`train` decides where the training happens and whether there is anything to do. The rest is three
-steps: `_prepare` makes everything that `fit` needs, `_fit` trains, and `_finish` evaluates and
-writes down.
+`train` chooses the strategy and checks whether the run is finished already. Then `_prepare` loads
+the data and builds the model, `_fit` trains it, and `_finish` evaluates it and writes the results.
 """
 
 import contextlib
 import dataclasses
+import os
 import pathlib
 import re
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -33,7 +33,7 @@ from bigmodels.runs.directory import RunDirectory, transfer_weights
 from bigmodels.tasks.record import Task
 from bigmodels.tasks.settings import Config, command_line, with_settings
 
-# What TensorFlow raises in the workers that are left.
+# Errors that TensorFlow raises when another worker is lost.
 _LOST = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
@@ -42,16 +42,16 @@ _LOST = (
     tf.errors.InternalError,
 )
 
-_WORTH_MEASURING = 10.0  # Seconds.
+_WORTH_MEASURING = 10.0  # Seconds of training.
 
 
 @dataclasses.dataclass(frozen=True)
 class _Place:
-    """Where a training happens.
+    """Where a training runs.
 
     Attributes:
-        name: Of the strategy.
-        strategy: A `tf.distribute.Strategy`; `None` where nothing is trained.
+        name: Name of the strategy.
+        strategy: A `tf.distribute.Strategy`; `None` if nothing is trained.
         chief: Whether this process writes the run's directory.
         verbose: As for `train`.
     """
@@ -63,30 +63,30 @@ class _Place:
 
     @property
     def replicas(self):
-        """How many replicas share a batch."""
+        """Number of replicas that share a batch."""
         return self.strategy.num_replicas_in_sync if self.strategy else 1
 
     def say(self, text):
-        """Tell the user, once for all workers."""
+        """Print a line to stderr, on the chief only."""
         if self.verbose and self.chief:
             print(text, file=sys.stderr)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Training:
-    """All that `fit` needs.
+    """Everything that `fit` needs.
 
     Attributes:
-        task: What is trained.
+        task: The task.
         config: Its settings.
-        run: The directory; on workers other than the chief a temporary one.
-        place: Where.
-        data: What the task has loaded.
-        model: Built and compiled, with the weights to begin with.
+        run: The run's directory; on workers other than the chief a temporary one.
+        place: Where it runs.
+        data: The data that the task has loaded.
+        model: The model, compiled and built, with its initial weights.
         precision: Keras' dtype policy.
-        steps_per_epoch: Batches of an epoch.
-        backup: The callback that has found where to begin.
-        batches_from: Function from an epoch and a step to the endless batches from there on.
+        steps_per_epoch: Batches per epoch.
+        backup: The callback that saves and restores checkpoints.
+        batches_from: Function `(epoch, step)` that returns the endless batches from there on.
     """
 
     task: Task
@@ -103,49 +103,50 @@ class _Training:
 
 @dataclasses.dataclass(frozen=True)
 class _Log:
-    """What the callbacks have seen of a training: a `Keeper` and a `FiniteValues`."""
+    """The callbacks whose records end up in the result."""
 
     keeper: Keeper
     finite: FiniteValues
 
 
 def train(
-    task,
-    workdir,
-    settings=None,
-    verbose=1,
-    workers=None,
-    worker=None,
-    profile=None,
-    dry_run=False,
-):
-    """Train, evaluate on held-out data, and write everything down.
+    task: str | Task,
+    workdir: str | os.PathLike,
+    settings: dict[str, Any] | None = None,
+    verbose: int = 1,
+    workers: Sequence[str] | None = None,
+    worker: int | None = None,
+    profile: tuple[int, int] | None = None,
+    dry_run: bool = False,
+) -> dict | None:
+    """Train a task, evaluate it on held-out data, and write a report.
 
-    Run again with the same arguments, it continues after the last finished epoch of an unfinished
-    run, and only reads the result of a finished one. Under several workers each calls this; the
-    chief writes the run's directory and the others nothing but a temporary one of their own.
+    Called again with the same arguments, it continues an unfinished run from its last checkpoint,
+    and returns the result of a finished one. With several workers, each calls this function; only
+    the chief writes the run's directory.
 
     Args:
         task: Name of a task, or a `bigmodels.tasks.record.Task` of your own.
         workdir: The run's directory.
-        settings: Dotted names to values, what is to differ from the task's recipe:
+        settings: Settings that differ from the task's defaults, by dotted name:
             `{"epochs": 3, "model.dense_units": 256}`.
         verbose: 0 for silence, 1 for progress on stderr.
         workers: Addresses of all workers, if there are several and neither TF_CONFIG nor Slurm
             names them; see `bigmodels.distribute.strategy`.
-        worker: Which of them this process is.
-        profile: `(first, last)` step, counted from 1 in this process, to record for TensorBoard.
-        dry_run: Whether to say what the training would take, and to train and write nothing.
+        worker: Index of this process among the workers.
+        profile: `(first, last)` step to record for TensorBoard, counted from 1 in this process.
+        dry_run: Only estimate what the training would take; train and write nothing.
 
     Returns:
-        The content of `result.json`; on workers other than the chief `None`. For a dry run what
-        `bigmodels.commands.estimate.training` gives, with `steps`, `replicas` and `seconds`.
+        The content of `result.json`; on workers other than the chief `None`. For a dry run the
+        result of `bigmodels.commands.estimate.training`, with `steps`, `replicas` and `seconds`.
 
     Raises:
-        ValueError: naming the argument, setting, file or element that does not fit; nothing was
-            trained or written then.
+        ValueError: naming the argument, setting, file or element that does not fit, before anything
+            is trained or written.
         FloatingPointError: if loss or gradients become NaN or infinite.
-        MemoryError: if the device has no room for a step; it says how large a batch fits.
+        MemoryError: if a step does not fit in the device's memory; the message names a batch size
+            that does.
         ConnectionError: if another worker is lost.
 
     Example:
@@ -178,9 +179,9 @@ def train(
 
 
 def _place(task, config, run, verbose, workers, worker):
-    """Where to train, and whether there is nothing to do.
+    """Where to train, and whether the run is finished already.
 
-    The chief alone reads the directory; the others hear from it.
+    Only the chief reads the directory; it tells the others.
     """
     name, why = distribute.resolve(config.strategy, workers)
     chief = distribute.is_chief(config.strategy, workers, worker)
@@ -204,7 +205,7 @@ def _place(task, config, run, verbose, workers, worker):
 
 @contextlib.contextmanager
 def _own_directory(run, place):
-    """The run's directory, or, for workers other than the chief, one that is thrown away."""
+    """The run's directory; on workers other than the chief a temporary one."""
     if place.chief:
         yield run
         return
@@ -214,7 +215,7 @@ def _own_directory(run, place):
 
 @contextlib.contextmanager
 def _lost_worker_named(place):
-    """Turn what TensorFlow raises in the workers that are left into what happened."""
+    """Turn TensorFlow's errors after the loss of another worker into a `ConnectionError`."""
     try:
         yield
     except _LOST as error:
@@ -222,8 +223,8 @@ def _lost_worker_named(place):
             raise
         reason = str(error).splitlines()[0]
         raise ConnectionError(
-            f"worker: another was lost ({reason}); the same command, on all of them, goes on from "
-            "the last checkpoint"
+            f"worker: another worker was lost ({reason}); run the same command on all workers to "
+            "continue from the last checkpoint"
         ) from error
 
 
@@ -239,7 +240,7 @@ def _estimate(task, config, place):
 
 
 def _compiled(task, config, data):
-    """The model, with its optimizers' variables, and the steps of an epoch."""
+    """The compiled model, with its optimizer's variables, and the steps per epoch."""
     steps_per_epoch = config.steps_per_epoch or int(data.train.cardinality())
     model = task.build_model(config, data)
     task.compile_model(model, config, steps_per_epoch * config.epochs)
@@ -249,7 +250,7 @@ def _compiled(task, config, data):
 
 
 def _prepare(task, config, run, place):
-    """Load the data, make the model, and find where to begin; gives a `_Training`."""
+    """Load the data and build the model."""
     if config.jit_compile == "true" and place.replicas > 1:
         raise ValueError(
             f"jit_compile: true, but XLA cannot compile a step over {place.replicas} replicas; "
@@ -270,7 +271,7 @@ def _prepare(task, config, run, place):
             _initialise(model, source, config.init_from, place.say)
         run.create(task, config)
         if config.init_from:
-            # Only the chief has read it.
+            # Only the chief has loaded these weights.
             state, counts = get_state(model)
             set_state(model, from_chief(place.strategy, state), counts)
     backup = BackupAndRestore(
@@ -285,8 +286,8 @@ def _prepare(task, config, run, place):
     batches_an_epoch = int(data.train.cardinality())
 
     def batches_from(epoch, step):
-        # One endless stream: an epoch's order follows from the seed and its number, and
-        # `steps_per_epoch` need not be the whole data.
+        # An endless stream, as `steps_per_epoch` may differ from a pass over the data. The order of
+        # a pass depends on the seed and the number of the pass.
         passes, batches = divmod(epoch * steps_per_epoch + step, batches_an_epoch)
         return data.train_from(passes).skip(batches)
 
@@ -306,7 +307,7 @@ def _prepare(task, config, run, place):
 
 @contextlib.contextmanager
 def _only_one(training):
-    """Keep other processes out of the run's directory, and see that what comes has room."""
+    """Lock the run's directory, and check that there is enough disk space."""
     if not training.place.chief:
         yield
         return
@@ -316,7 +317,7 @@ def _only_one(training):
 
 
 def _fit(training, profiler):
-    """Train from where the run stands to its last epoch; gives a `_Log`."""
+    """Train from the last checkpoint, or from the beginning, to the last epoch."""
     task, config, run, place = training.task, training.config, training.run, training.place
     model, data, steps_per_epoch = training.model, training.data, training.steps_per_epoch
     with place.strategy.scope(), kernels.dtype_policy(training.precision):
@@ -360,7 +361,7 @@ def _fit(training, profiler):
 
 
 def _finish(training, log):
-    """Save and evaluate the model, write result and report; gives the content of `result.json`."""
+    """Save and evaluate the model, and write the result and the report."""
     task, config, run, place = training.task, training.config, training.run, training.place
     model, data = training.model, training.data
     with place.strategy.scope(), kernels.dtype_policy(training.precision):
@@ -368,7 +369,7 @@ def _finish(training, log):
             task.calibrate(model, data, config)
         run.save_model(model)
         place.say("Evaluating on held-out data ...")
-        # All workers evaluate and draw, as predicting needs them all.
+        # All workers evaluate and draw, as predictions involve all of them.
         splits, observed, figures = task.evaluate_splits(model, data, config)
         drawn = figures()
     if not place.chief:
@@ -384,16 +385,16 @@ def _finish(training, log):
 
 @contextlib.contextmanager
 def _memory_told(training):
-    """Turn TensorFlow's error of a device without memory into one that says what would fit."""
+    """Turn TensorFlow's out-of-memory error into one that names a batch size that fits."""
     try:
         yield
     except tf.errors.ResourceExhaustedError as error:
         problem = f"batch_size: {training.config.batch_size} needs more memory than the device has"
         if training.place.replicas > 1:
-            raise MemoryError(f"{problem}; take a smaller one") from error
-        training.place.say("Out of memory; looking for the batch that fits ...")
+            raise MemoryError(f"{problem}; use a smaller one") from error
+        training.place.say("Out of memory; looking for a batch size that fits ...")
         rows = estimate.largest_batch(training.model, next(iter(training.data.train)))
-        smaller = f"{rows} fits" if rows else "not even 1 fits: take a smaller model"
+        smaller = f"{rows} fits" if rows else "not even 1 fits; use a smaller model"
         raise MemoryError(f"{problem}; {smaller}") from error
 
 
@@ -407,15 +408,15 @@ def _pretrained(init_from):
 
 
 def _initialise(model, source, init_from, say):
-    taken, left = transfer_weights(source, model)
-    if not taken:
+    loaded, missing = transfer_weights(source, model)
+    if not loaded:
         raise ValueError(f"init_from: {init_from!r} shares no layer with this model")
-    say(f"From {init_from}: took {', '.join(taken)}.")
-    say(f"Freshly initialised: {', '.join(left) or 'nothing'}.")
+    say(f"Loaded from {init_from}: {', '.join(loaded)}.")
+    say(f"Freshly initialised: {', '.join(missing) or 'nothing'}.")
 
 
 def _result(training, splits):
-    """What a run's result says, but for what `_speed` and the intervals add."""
+    """The result without `_speed` and the intervals."""
     task, config, data = training.task, training.config, training.data
     history = training.run.history()
     seconds = sum(row["seconds"] for row in history)
@@ -442,7 +443,7 @@ def _result(training, splits):
 
 
 def _speed(training, log, result):
-    """Where the time went, by which kernels, and what was skipped."""
+    """Timings, memory, kernels, and skipped batches."""
     speed = {
         "first_step_seconds": log.keeper.first_step,
         "input_wait": log.keeper.waited,
@@ -457,10 +458,10 @@ def _speed(training, log, result):
 
 
 def _share_of_limit(training, keeper, result):
-    """Arithmetic a second, in parts of the rate of large products on this machine.
+    """Arithmetic per second, as a share of this machine's rate of large matrix products.
 
-    `None` where it would say nothing: over several replicas, for which products are not measured,
-    and for a training of seconds, of which a good part is the beginning.
+    `None` for several replicas, whose rate is not measured, and for trainings of a few seconds,
+    which are dominated by startup.
     """
     if training.place.replicas > 1 or keeper.stepping < _WORTH_MEASURING:
         return None
@@ -470,9 +471,9 @@ def _share_of_limit(training, keeper, result):
 
 
 def _peak_memory():
-    """The most bytes this process has held: of the first GPU, or, where there is none, at all.
+    """Peak memory of the first GPU, or of this process if there is none, in bytes.
 
-    `None` on Windows, whose Python does not know.
+    `None` on Windows, where Python cannot measure it.
     """
     if kernels.has_gpu():
         return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
@@ -480,12 +481,12 @@ def _peak_memory():
         import resource
     except ImportError:
         return None
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024  # macOS counts bytes, Linux KiB.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB.
 
 
 def _settings_used(training):
-    """What stood for the settings that were not given."""
+    """The values used for settings that were not given."""
     data, model = training.data, training.model
     used = {
         "strategy": training.place.name,

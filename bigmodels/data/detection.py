@@ -1,4 +1,4 @@
-"""Images with boxes around what is in them, from wherever they come."""
+"""Load images with bounding boxes for object detection: embedded, or from COCO annotations."""
 
 import dataclasses
 import os
@@ -14,49 +14,79 @@ from bigmodels.data.pipeline import evaluation_batches, training_batches
 from bigmodels.data.readers import embedded
 from bigmodels.data.splits import SPLITS, Splits, stratified_split
 
-_FEWEST = 10  # Images from which validation and test are split off.
-# Images whose pixels together take no more are held in memory; others are read in their turn.
+_FEWEST = 10  # Smallest number of training images from which splits are split off.
+# Sets up to this size (decoded) are held in memory; larger ones are read in every epoch.
 _HELD_BYTES = 1 << 29
-# Of an object, what must be left in a picture that was cut off for it to count as there.
+# An object is kept if at least this fraction of its area is still inside the shifted image.
 _LEFT = 0.3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class DetectionData(Splits):
-    """Images with boxes ready for `fit`: floats in [0, 1], and objects `(batch, most, 5)`.
+    """Images with boxes ready for `fit`, as returned by `load_detection`.
 
-    A row of objects is left, top, right, bottom in pixels of the images (Keras' "xyxy") and the
-    number of the class; images with fewer than the most are filled up with rows of class -1.
+    Batches are `(images, objects)`: float32 `(batch, height, width, channels)` in [0, 1], and
+    float32 `(batch, most, 5)`. A row of objects is left, top, right, bottom in pixels (Keras'
+    "xyxy") and the index of the class. Images with fewer than the most objects are padded with
+    rows of class -1.
 
-    Attributes (and those of `Splits`):
-        train: Shuffled, augmented batches; each iteration is another epoch.
-        train_sample: As many training images as there are for validation, as evaluation sees them.
-        sizes: Number of images of each split.
+    Attributes (in addition to those of `Splits`):
+        train: Shuffled, augmented batches; each iteration is a new epoch.
+        train_sample: Training images without augmentation, as many as there are for validation.
+        sizes: Number of images in each split.
         image_shape: `(height, width, channels)`.
-        class_names: One name a class, in the order of their numbers.
-        class_counts: Number of objects of each class, `(classes,)`, for each split.
-        objects: For each split, in order, float32 `(n, 6)` an image: a row as above for each
-            object, and 1 if it is a crowd of them, which is no target, and no mistake to find.
+        class_names: One name per class, in the order of their indices.
+        class_counts: Number of objects per class in each split, `{split: (classes,)}`.
+        objects: For each split, in order, float32 `(n, 6)` per image: a row as above for each
+            object, and 1 if it is a crowd. Crowds are not targets, and detecting one is not a
+            mistake.
+
+    Example:
+
+    >>> import json, pathlib
+    >>> ids = range(10)
+    >>> images = [{"id": i, "file_name": f"{i}.png", "height": 8, "width": 8} for i in ids]
+    >>> boxes = [{"id": i, "image_id": i, "category_id": 1, "bbox": [2, 2, 4, 4]} for i in ids]
+    >>> for image in images:
+    ...     keras.utils.save_img(image["file_name"], np.zeros((8, 8, 3)), scale=False)
+    >>> categories = [{"id": 1, "name": "square"}]
+    >>> annotations = {"images": images, "annotations": boxes, "categories": categories}
+    >>> _ = pathlib.Path("train.json").write_text(json.dumps(annotations))
+    >>> data = bigmodels.data.load_detection("coco:.")
+    >>> data.class_names, data.image_shape, data.sizes
+    (['square'], (8, 8, 3), {'train': 8, 'validation': 1, 'test': 1})
+    >>> data.objects["test"][0].tolist()
+    [[2.0, 2.0, 6.0, 6.0, 0.0, 0.0]]
     """
 
-    image_shape: tuple
-    class_names: list
-    class_counts: dict
-    objects: dict
+    image_shape: tuple[int, int, int]
+    class_names: list[str]
+    class_counts: dict[str, np.ndarray]
+    objects: dict[str, list[np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True)
 class BoxAugmentation:
-    """How training images and their boxes are varied; zero turns a kind off.
+    """Random flips, shifts, zooms and brightness changes of training images and their boxes.
 
-    Half the images are neither shifted nor zoomed: what is between pixels is blurred then, and who
-    has seen nothing else takes the sharp edges of other images for smaller objects.
+    A value of zero turns a transformation off. Half of the images are neither shifted nor zoomed,
+    because both blur the image by interpolation. A model trained on blurred images alone takes the
+    sharp edges of other images for smaller objects.
 
     Args:
-        horizontal_flip: Whether half the images are mirrored left to right.
-        translation: Largest shift, as a share of height and width.
-        zoom: Largest change of size, as a share.
-        brightness: Largest change of the light, as a share.
+        horizontal_flip: Whether to mirror half of the images left to right.
+        translation: Largest shift, as a fraction of height and width.
+        zoom: Largest change of size, as a fraction.
+        brightness: Largest change of brightness, as a fraction.
+
+    Example:
+
+    >>> augmentation = bigmodels.data.BoxAugmentation(translation=0.1, brightness=0.2)
+    >>> images = tf.ones((2, 8, 8, 3))
+    >>> objects = tf.constant([[[2.0, 2.0, 6.0, 6.0, 0.0]]] * 2)
+    >>> images, objects = augmentation(images, objects, seed=(0, 1))
+    >>> images.shape, objects.shape
+    (TensorShape([2, 8, 8, 3]), TensorShape([2, 1, 5]))
     """
 
     horizontal_flip: bool = False
@@ -64,16 +94,19 @@ class BoxAugmentation:
     zoom: float = 0.0
     brightness: float = 0.0
 
-    def __call__(self, images, objects, seed):
-        """Vary a batch.
+    def __call__(
+        self, images: tf.Tensor, objects: tf.Tensor, seed: tf.Tensor | tuple[int, int]
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Augment a batch.
 
         Args:
             images: Floats in [0, 1], `(batch, height, width, channels)`.
-            objects: `(batch, most, 5)` as in `DetectionData`.
-            seed: Two integers; the same seed varies the same way.
+            objects: Floats `(batch, most, 5)` as in `DetectionData`.
+            seed: Two integers; the same seed gives the same result.
 
         Returns:
-            `(images, objects)` of the same shapes; objects most of which is cut off are gone.
+            `(images, objects)` of the same shapes. Objects of which less than 30 % of the area is
+            left inside the image are removed.
         """
         if not (self.horizontal_flip or self.translation or self.zoom or self.brightness):
             return images, objects
@@ -83,7 +116,7 @@ class BoxAugmentation:
         scale = 1 + moved[0] * self.zoom
         down, right = moved[1] * self.translation * height, moved[2] * self.translation * width
         mirror = tf.where((draws[3] > 0) & self.horizontal_flip, -1.0, 1.0)
-        # Output pixel (x, y) is read from input pixel (a x + c, e y + f), counted at their middles.
+        # Output pixel (x, y) is read from input pixel (a x + c, e y + f), both at pixel centres.
         a, e = mirror * scale, scale
         c = (width - 1) / 2 * (1 - a) + right
         f = (height - 1) / 2 * (1 - e) + down
@@ -92,52 +125,69 @@ class BoxAugmentation:
         images = ops.image.affine_transform(images, transform, "bilinear", "nearest")
         light = 1 + self.brightness * draws[4]
         images = tf.clip_by_value(images * light[:, None, None, None], 0.0, 1.0)
-        # Boxes go the other way round, and lie between the pixels.
+        # Boxes need the inverse transform, and their coordinates are those of pixel edges.
         shift, stretch = tf.stack([c, f], -1)[:, None], tf.stack([a, e], -1)[:, None]
         corners = [(objects[..., i : i + 2] - 0.5 - shift) / stretch + 0.5 for i in (0, 2)]
         size = tf.constant([width, height])
-        whole = tf.minimum(*corners), tf.maximum(*corners)  # A mirror has made left of right.
-        seen = [tf.clip_by_value(corner, 0.0, size) for corner in whole]
-        area, left = (tf.reduce_prod(box[1] - box[0], -1) for box in (whole, seen))
-        classes = tf.where(left >= _LEFT * area, objects[..., 4], -1.0)
-        return images, _padded(tf.concat([*seen, classes[..., None]], -1))
+        boxes = tf.minimum(*corners), tf.maximum(*corners)  # A flip swaps left and right.
+        clipped = [tf.clip_by_value(corner, 0.0, size) for corner in boxes]
+        area, area_left = (tf.reduce_prod(box[1] - box[0], -1) for box in (boxes, clipped))
+        classes = tf.where(area_left >= _LEFT * area, objects[..., 4], -1.0)
+        return images, _padded(tf.concat([*clipped, classes[..., None]], -1))
 
 
 def _padded(objects):
-    """Objects in which the rows without a class are of zeros, as everywhere."""
+    """Objects with the coordinates of all rows without a class set to zero."""
     empty = tf.constant([0.0, 0.0, 0.0, 0.0, -1.0])
     return tf.where(objects[..., 4:] >= 0, objects, empty)
 
 
 def load_detection(
-    name="digit_canvas",
-    batch_size=32,
+    name: str = "digit_canvas",
+    batch_size: int = 32,
     *,
-    image_size=None,
-    max_objects=100,
-    augmentation=None,
-    skip_bad_files=False,
-    seed=0,
-):
-    """Load images with boxes by name, check them, split them, batch them.
+    image_size: tuple[int, int] | None = None,
+    max_objects: int = 100,
+    augmentation: BoxAugmentation | None = None,
+    skip_bad_files: bool = False,
+    seed: int = 0,
+) -> DetectionData:
+    """Load images with bounding boxes by name: check, split and batch them.
 
     Args:
-        name: `digit_canvas` (embedded) or `coco:DIR`, see `bigmodels.data.readers.coco`; what of
-            validation and test is not there is split off training, 10 % each, the same every time.
-        batch_size: The global batch.
-        image_size: `(height, width)` to resize to, and the boxes with them; needed if the images
-            differ in size.
-        max_objects: Objects that an image may have. Batches are as wide as the most that one has.
+        name: `digit_canvas` (embedded) or `coco:DIR`, see `bigmodels.data.readers.coco`. A missing
+            validation or test split takes 10 % of the training images, the same every time.
+        batch_size: Global batch size, in images.
+        image_size: `(height, width)` in pixels to resize images and boxes to; required if the
+            images differ in size.
+        max_objects: Largest number of objects that an image may have. Batches are only as wide as
+            the largest number that occurs.
         augmentation: A `BoxAugmentation` for training, or `None`.
-        skip_bad_files: Whether images that are not there or cannot be read, and annotations that
-            do not fit, are left out, counted and named on stderr; else the first is an error.
-        seed: Decides the order and the augmentation of training, nothing else.
+        skip_bad_files: Whether to leave out missing or unreadable images and invalid annotations,
+            with a note on stderr. Otherwise the first one is an error.
+        seed: Seed of the order and the augmentation of training; the splits do not depend on it.
 
     Returns:
         A `DetectionData`.
 
     Raises:
-        ValueError: naming the argument, file or annotation that does not fit.
+        ValueError: if an argument, a file or an annotation is invalid; the message names it.
+
+    Example:
+
+    >>> import json, pathlib
+    >>> ids = range(10)
+    >>> images = [{"id": i, "file_name": f"{i}.png", "height": 8, "width": 8} for i in ids]
+    >>> boxes = [{"id": i, "image_id": i, "category_id": 1, "bbox": [2, 2, 4, 4]} for i in ids]
+    >>> for image in images:
+    ...     keras.utils.save_img(image["file_name"], np.zeros((8, 8, 3)), scale=False)
+    >>> categories = [{"id": 1, "name": "square"}]
+    >>> annotations = {"images": images, "annotations": boxes, "categories": categories}
+    >>> _ = pathlib.Path("train.json").write_text(json.dumps(annotations))
+    >>> data = bigmodels.data.load_detection("coco:.", batch_size=2)
+    >>> images, objects = next(iter(data.train))
+    >>> objects.numpy().tolist()
+    [[[2.0, 2.0, 6.0, 6.0, 0.0]], [[2.0, 2.0, 6.0, 6.0, 0.0]]]
     """
     notes = Notes()
     for argument, value in {"batch_size": batch_size, "max_objects": max_objects}.items():
@@ -158,8 +208,8 @@ def load_detection(
         images, rows = splits[split]
         return tf.data.Dataset.from_tensor_slices((images, _dense(rows, most)))
 
-    def looked_up(image, rows):
-        return read(image), rows
+    def read_element(path, rows):
+        return read(path), rows
 
     def prepare(batch, batch_seed):
         images, rows = batch
@@ -171,7 +221,7 @@ def load_detection(
     def in_order(split, count):
         chosen = elements(split).take(count)
         if read is not None:
-            chosen = chosen.map(looked_up, tf.data.AUTOTUNE)
+            chosen = chosen.map(read_element, tf.data.AUTOTUNE)
         return evaluation_batches(chosen, batch_size, prepare)
 
     train, train_from = training_batches(
@@ -180,7 +230,7 @@ def load_detection(
         batch_size,
         seed,
         prepare,
-        read=None if read is None else looked_up,
+        read=None if read is None else read_element,
     )
     return DetectionData(
         name=name,
@@ -199,20 +249,20 @@ def load_detection(
 
 
 def _dense(objects, most):
-    """Objects of images as one array `(images, most, 5)`, without the crowds."""
+    """Objects of all images as one array `(images, most, 5)`, without crowds."""
     dense = np.zeros((len(objects), most, 5), "float32")
     dense[..., 4] = -1
-    for row, found in zip(dense, objects, strict=True):
-        single = found[found[:, 5] == 0, :5]
-        row[: len(single)] = single
+    for padded, rows in zip(dense, objects, strict=True):
+        single = rows[rows[:, 5] == 0, :5]
+        padded[: len(single)] = single
     return dense
 
 
 def _source(name, image_size, max_objects, skip_bad_files, notes):
-    """`(splits, read, image shape, class names)`, every image looked at.
+    """`(splits, read, image shape, class names)`, after a check of every image.
 
-    `splits` maps each split to `(images, objects)`. The images are pixels, or, for more than memory
-    should hold, what `read` makes an image of; `read` is then not `None`.
+    `splits` maps each split to `(images, objects)`. The images are pixels and `read` is `None`, or,
+    if they are too large for memory, paths that `read` turns into pixels.
     """
     if name in embedded.OBJECTS:
         splits, class_names = embedded.OBJECTS[name]()
@@ -221,7 +271,7 @@ def _source(name, image_size, max_objects, skip_bad_files, notes):
         return splits, None, splits["train"][0].shape[1:], class_names
     found = readers.find("objects", name)
     if found is None:
-        raise unknown_name("objects", name, "no images with boxes", embedded.OBJECTS)
+        raise unknown_name("objects", name, "not a set of images with boxes", embedded.OBJECTS)
     source, where = found
     pictures, class_names = source.read(where, notes=notes, skip_bad_files=skip_bad_files)
     pictures = _three_splits(pictures, where)
@@ -252,7 +302,7 @@ def _source(name, image_size, max_objects, skip_bad_files, notes):
 
 
 def _three_splits(pictures, where):
-    """Pictures for train, validation and test; what is missing is cut from train."""
+    """Pictures for train, validation and test; missing splits are split off train."""
     missing = [split for split in SPLITS if split not in pictures]
     train = pictures["train"]
     if not missing:
@@ -262,31 +312,29 @@ def _three_splits(pictures, where):
             f"coco: {where!r} has {len(train)} images for train; at least {_FEWEST} are needed to "
             f"split off {' and '.join(missing)}"
         )
-    # Every image has several classes, or none: they are not told apart.
+    # Not stratified, as an image has any number of classes.
     rows = stratified_split(np.zeros(len(train), int))
-    cut = {split: rows[split] for split in missing}
-    kept = np.setdiff1d(np.arange(len(train)), np.concatenate([*cut.values()]))
-    found = {split: [train[i] for i in sorted(chosen)] for split, chosen in cut.items()}
-    return pictures | found | {"train": [train[i] for i in kept]}
+    new_rows = {split: rows[split] for split in missing}
+    train_rows = np.setdiff1d(np.arange(len(train)), np.concatenate([*new_rows.values()]))
+    new = {split: [train[i] for i in sorted(chosen)] for split, chosen in new_rows.items()}
+    return pictures | new | {"train": [train[i] for i in train_rows]}
 
 
 def _image(picture, reader):
-    """A checked image, or `None` if it was left out."""
+    """An image of the size that its annotation says, or `None` if it was left out."""
     image = reader.read(picture.path)
     if image is None or tuple(image.shape[:2]) == picture.size:
         return image
     size = tuple(image.shape[:2])
-    turned = size == picture.size[::-1] and files.orientation(picture.path) > 1
-    reason = (
-        f"is {size} pixels{', turned as its EXIF orientation says,' if turned else ','} but "
-        f"{picture.source!r} says {picture.size}"
-    )
+    is_rotated = size == picture.size[::-1] and files.orientation(picture.path) > 1
+    rotated = ", rotated by its EXIF orientation," if is_rotated else ","
+    reason = f"is {size} pixels{rotated} but {picture.source!r} says {picture.size}"
     reader.refuse(picture.path, reason)
     return None
 
 
 def _pixels(pictures, shape, held, first, reader):
-    """Images of one shape, or their paths if they are not to be held; and their objects."""
+    """Images of one shape, or their paths if they are not held in memory; and their objects."""
     pixels, kept = np.empty((len(pictures) if held else 0, *shape), "uint8"), []
     for picture in pictures:
         image = _image(picture, reader)
@@ -315,8 +363,8 @@ def _all_resized(pixels, objects, size):
     return files.resize(pixels, size).numpy(), [_scaled(rows, whole, size) for rows in objects]
 
 
-def _scaled(objects, size, wanted):
-    """Objects in an image of one size, for the same at another."""
-    (height, width), (new_height, new_width) = size[:2], wanted[:2]
+def _scaled(objects, size, new_size):
+    """Scale objects with an image that is resized from `size` to `new_size`."""
+    (height, width), (new_height, new_width) = size[:2], new_size[:2]
     across, down = new_width / width, new_height / height
     return objects * np.array([across, down, across, down, 1, 1], "float32")

@@ -1,8 +1,9 @@
-"""Camera frames with the steering that a driver gave at that moment, from wherever they come."""
+"""Load camera frames with steering angles: rendered, or from a Donkeycar tub."""
 
 import dataclasses
 import itertools
 import os
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -14,39 +15,64 @@ from bigmodels.data.pipeline import Augmentation, evaluation_batches, training_b
 from bigmodels.data.readers import embedded
 from bigmodels.data.splits import SPLITS, Splits
 
-# Of a drive, for each of validation and test; in stretches of about so many frames.
+# Fraction of a drive for each of validation and test, and the approximate length of their
+# stretches in frames.
 _SHARE, _STRETCH = 0.15, 50
-# Where drives are too short to be cut, these are whole drives, in turns.
+# Drives that are too short to be cut are assigned to splits as a whole, in this order.
 _IN_TURNS = ("train", "train", "validation", "train", "train", "test", "train")
-# Frames that take no more, decoded and resized, are kept in memory; else each is read in its turn.
+# Sets up to this size (decoded, resized) are held in memory; larger ones are read in every epoch.
 _HELD_BYTES = 1 << 29
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class DrivingData(Splits):
-    """Frames ready for `fit`: floats in 0..255, and angles `(batch, 1)` from -1 to 1.
+    """Frames ready for `fit`, as returned by `load_driving`.
 
-    Attributes (and those of `Splits`):
-        train: Shuffled, augmented batches; each iteration is another epoch.
-        train_sample: As many training frames as there are for validation, evenly spread over them,
-            as evaluation sees them.
+    Batches are `(images, angles)`: float32 `(batch, height, width, 3)` in 0..255, and steering
+    angles, float32 `(batch, 1)`, from -1 (left) to 1 (right).
+
+    Attributes (in addition to those of `Splits`):
+        train: Shuffled, augmented batches; each iteration is a new epoch.
+        train_sample: Training frames without augmentation, as many as there are for validation,
+            evenly spaced.
         validation: Batches in order of time.
         test: Batches in order of time.
-        sizes: Number of frames of each split.
+        sizes: Number of frames in each split.
         image_shape: `(height, width, 3)`.
-        angles: True angles of each split in its order, float32 `(frames,)`.
-        places: For each split, where its frames stand in the recording: whose numbers follow one
-            another are neighbours in time.
-        previous: For each split, the true angle of the frame before each; NaN where there is none.
-        drives: How many drives there are.
-        between: How many frames lie in no split, as they keep apart those that do.
-        deleted: How many frames the recording marks as deleted; they are in none of the above.
+        angles: True angles of each split, in order, float32 `(frames,)`.
+        places: Positions of each split's frames in the recording. Consecutive positions are
+            neighbours in time.
+        previous: For each split, the true angle of the frame before each frame; NaN if there is
+            none.
+        drives: Number of drives.
+        between: Number of frames left out as gaps between the splits.
+        deleted: Number of frames that the recording marks as deleted; no split has them.
+
+    Example:
+
+    >>> import json, pathlib
+    >>> root = pathlib.Path("tub")
+    >>> (root / "images").mkdir(parents=True)
+    >>> frames = []
+    >>> for i in range(24):  # Six drives of four frames.
+    ...     keras.utils.save_img(root / f"images/{i}.png", np.zeros((8, 8, 3)), scale=False)
+    ...     frame = {"_index": i, "cam/image_array": f"{i}.png", "user/angle": i / 25}
+    ...     frames.append(json.dumps(frame | {"_session_id": i // 4}))
+    >>> _ = (root / "0.catalog").write_text("\\n".join(frames))
+    >>> inputs, types = ["cam/image_array", "user/angle"], ["image_array", "float"]
+    >>> manifest = [inputs, types, {}, {}, {"paths": ["0.catalog"]}]
+    >>> _ = (root / "manifest.json").write_text("\\n".join(map(json.dumps, manifest)))
+    >>> data = bigmodels.data.load_driving("tub:tub")
+    >>> data.sizes, data.drives
+    ({'train': 16, 'validation': 4, 'test': 4}, 6)
+    >>> data.places["test"], data.angles["test"]
+    (array([20, 21, 22, 23]), array([0.8 , 0.84, 0.88, 0.92], dtype=float32))
     """
 
-    image_shape: tuple
-    angles: dict
-    places: dict
-    previous: dict
+    image_shape: tuple[int, int, int]
+    angles: dict[str, np.ndarray]
+    places: dict[str, np.ndarray]
+    previous: dict[str, np.ndarray]
     drives: int
     between: int
     deleted: int
@@ -54,26 +80,37 @@ class DrivingData(Splits):
 
 @dataclasses.dataclass(frozen=True)
 class SteeringAugmentation:
-    """How training frames are varied; zero turns a kind off. Evaluation never uses it.
+    """Random flips, brightness changes and shifts of training frames and their angles.
+
+    A value of zero turns a transformation off. Evaluation data are never augmented.
 
     Args:
-        horizontal_flip: Whether half the frames are mirrored left to right, and their angles with
-            them.
-        brightness: Largest change of the light, as a share.
-        translation: Largest shift, as a share of height and width; the angle stays.
+        horizontal_flip: Whether to mirror half of the frames left to right and negate their angles.
+        brightness: Largest change of brightness, as a fraction.
+        translation: Largest shift, as a fraction of height and width; it does not change the angle.
+
+    Example:
+
+    >>> augmentation = bigmodels.data.SteeringAugmentation(brightness=0.2)
+    >>> images, angles = tf.zeros((2, 8, 8, 3)), tf.constant([[0.5], [-0.5]])
+    >>> images, angles = augmentation(images, angles, seed=(0, 1))
+    >>> images.shape, tf.abs(angles).numpy().tolist()
+    (TensorShape([2, 8, 8, 3]), [[0.5], [0.5]])
     """
 
     horizontal_flip: bool = True
     brightness: float = 0.3
     translation: float = 0.04
 
-    def __call__(self, images, angles, seed):
-        """Vary a batch.
+    def __call__(
+        self, images: tf.Tensor, angles: tf.Tensor, seed: tf.Tensor | tuple[int, int]
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Augment a batch.
 
         Args:
             images: Floats in 0..255, `(batch, height, width, channels)`.
-            angles: `(batch, 1)`.
-            seed: Two integers; the same seed varies the same way.
+            angles: Floats from -1 to 1, `(batch, 1)`.
+            seed: Two integers; the same seed gives the same result.
 
         Returns:
             `(images, angles)` of the same shapes.
@@ -81,40 +118,59 @@ class SteeringAugmentation:
         shift = Augmentation(translation=self.translation)
         images = shift(images, tf.random.experimental.stateless_fold_in(seed, 1))
         draws = tf.random.stateless_uniform((2, tf.shape(images)[0]), seed, -1.0, 1.0)
-        mirrored = (draws[0] > 0) & self.horizontal_flip
+        flip = (draws[0] > 0) & self.horizontal_flip
         light = 1 + self.brightness * draws[1]
-        images = tf.where(mirrored[:, None, None, None], tf.reverse(images, [2]), images)
+        images = tf.where(flip[:, None, None, None], tf.reverse(images, [2]), images)
         images = tf.clip_by_value(images * light[:, None, None, None], 0.0, 255.0)
-        return images, tf.where(mirrored[:, None], -angles, angles)
+        return images, tf.where(flip[:, None], -angles, angles)
 
 
 def load_driving(
-    name="synthetic_road",
-    batch_size=64,
+    name: str = "synthetic_road",
+    batch_size: int = 64,
     *,
-    image_size=None,
-    gap=20,
-    augmentation=None,
-    skip_bad_files=False,
-    seed=0,
-):
-    """Load a recording by name, check it, split it in time, batch it.
+    image_size: tuple[int, int] | None = None,
+    gap: int = 20,
+    augmentation: SteeringAugmentation | None = None,
+    skip_bad_files: bool = False,
+    seed: int = 0,
+) -> DrivingData:
+    """Load a recording of driving by name: check it, split it by time, batch it.
 
     Args:
         name: `synthetic_road` (rendered, embedded) or `tub:DIR`, a Donkeycar tub.
-        batch_size: The global batch.
-        image_size: `(height, width)` to resize to; needed if the frames differ in size.
-        gap: Frames left out between those of different splits.
+        batch_size: Global batch size, in frames.
+        image_size: `(height, width)` in pixels to resize to; required if the frames differ in size.
+        gap: Number of frames left out between frames of different splits.
         augmentation: A `SteeringAugmentation` for training, or `None`.
-        skip_bad_files: Whether damaged lines of a tub and frames whose image cannot be read are
-            left out, counted and named on stderr; else the first of them is an error.
-        seed: Decides the order and the augmentation of training, nothing else.
+        skip_bad_files: Whether to leave out damaged lines of a tub and frames with an unreadable
+            image, with a note on stderr. Otherwise the first one is an error.
+        seed: Seed of the order and the augmentation of training; the splits do not depend on it.
 
     Returns:
         A `DrivingData`.
 
     Raises:
-        ValueError: naming the argument, file or line that does not fit.
+        ValueError: if an argument, a file or a line is invalid; the message names it.
+
+    Example:
+
+    >>> import json, pathlib
+    >>> root = pathlib.Path("drives")
+    >>> (root / "images").mkdir(parents=True)
+    >>> frames = []
+    >>> for i in range(24):  # Six drives of four frames.
+    ...     keras.utils.save_img(root / f"images/{i}.png", np.zeros((8, 8, 3)), scale=False)
+    ...     frame = {"_index": i, "cam/image_array": f"{i}.png", "user/angle": i / 25}
+    ...     frames.append(json.dumps(frame | {"_session_id": i // 4}))
+    >>> _ = (root / "0.catalog").write_text("\\n".join(frames))
+    >>> inputs, types = ["cam/image_array", "user/angle"], ["image_array", "float"]
+    >>> manifest = [inputs, types, {}, {}, {"paths": ["0.catalog"]}]
+    >>> _ = (root / "manifest.json").write_text("\\n".join(map(json.dumps, manifest)))
+    >>> data = bigmodels.data.load_driving("tub:drives", batch_size=4)
+    >>> images, angles = next(iter(data.train))
+    >>> images.shape, angles.shape
+    (TensorShape([4, 8, 8, 3]), TensorShape([4, 1]))
     """
     notes = Notes()
     if batch_size < 1:
@@ -127,15 +183,15 @@ def load_driving(
                 f"dataset: {name!r} has {len(angles)} frames in {_drives(drives)} drives, too few "
                 f"to hold out frames for {split} with gaps of data.gap={gap} frames"
             )
-    # Evenly spread: its frames beside those of validation are to say how far it overfits.
+    # Evenly spaced, so that comparing it with validation shows overfitting on all of the training.
     spread = np.linspace(0, len(rows["train"]) - 1, len(rows["validation"])).astype(int)
     rows["train_sample"] = rows["train"][spread]
 
     def elements(split):
         return tf.data.Dataset.from_tensor_slices((frames[rows[split]], angles[rows[split], None]))
 
-    def looked_up(frame, angle):
-        return read(frame), angle
+    def read_element(path, angle):
+        return read(path), angle
 
     def prepare(batch, batch_seed):
         images, batch_angles = batch
@@ -147,7 +203,7 @@ def load_driving(
     def evaluated(split):
         in_order = elements(split)
         if read is not None:
-            in_order = in_order.map(looked_up, tf.data.AUTOTUNE)
+            in_order = in_order.map(read_element, tf.data.AUTOTUNE)
         return evaluation_batches(in_order, batch_size, prepare)
 
     train, train_from = training_batches(
@@ -156,11 +212,11 @@ def load_driving(
         batch_size,
         seed,
         prepare,
-        read=None if read is None else looked_up,
+        read=None if read is None else read_element,
     )
     previous = np.concatenate([[np.nan], angles[:-1]]).astype("float32")
-    begins = [place for place in range(1, len(drives)) if drives[place] != drives[place - 1]]
-    previous[begins] = np.nan
+    first_frames = [i for i in range(1, len(drives)) if drives[i] != drives[i - 1]]
+    previous[first_frames] = np.nan
     return DrivingData(
         name=name,
         train=train,
@@ -180,19 +236,27 @@ def load_driving(
     )
 
 
-def split_in_time(drives, gap):
-    """Frame numbers of a split in which no two frames of different parts are neighbours.
+def split_in_time(drives: Sequence[str], gap: int) -> dict[str, np.ndarray]:
+    """Split frames by time such that no two frames of different splits are neighbours.
 
-    Frames a moment apart show the same: drawn at random, the test's would have been trained on. So
-    each drive is cut into stretches of time (training, validation, test, and again), with a gap
-    after each. A drive that is too short for that is in one part as a whole.
+    Consecutive frames look the same, so with a random split the model would be tested on what it
+    was trained on. Each drive is therefore cut into stretches of time (training, validation, test,
+    and so on), with a gap after each. A drive that is too short for that belongs to one split as a
+    whole.
 
     Args:
-        drives: A name for each frame, in order of time; where it changes another drive begins.
-        gap: Frames left out between the stretches of a drive.
+        drives: Name of each frame's drive, in order of time; a new drive begins where it changes.
+        gap: Number of frames left out between the stretches of a drive.
 
     Returns:
-        `{"train": rows, "validation": rows, "test": rows}`, in order; the same for the same drives.
+        `{"train": rows, "validation": rows, "test": rows}`, arrays of frame indices in order; the
+        same for the same drives.
+
+    Example:
+
+    >>> rows = split_in_time(["a"] * 1000, gap=20)
+    >>> {split: len(indices) for split, indices in rows.items()}
+    {'train': 544, 'validation': 148, 'test': 148}
     """
     rows = {split: [] for split in SPLITS}
     ends = [i for i in range(1, len(drives)) if drives[i] != drives[i - 1]] + [len(drives)]
@@ -207,7 +271,7 @@ def split_in_time(drives, gap):
             bounds = np.linspace(begin, end, times + 1).astype(int)
             for first, last in itertools.pairwise(bounds):
                 held = int(_SHARE * (last - first))
-                stop = last - (gap if last < end else 0)  # What follows is another drive.
+                stop = last - (gap if last < end else 0)  # No gap before another drive.
                 rows["test"].append(np.arange(stop - held, stop))
                 stop -= held + gap
                 rows["validation"].append(np.arange(stop - held, stop))
@@ -221,10 +285,10 @@ def _drives(drives):
 
 
 def _source(name, image_size, skip_bad_files, notes):
-    """`(frames, read, image shape, angles, drives, number deleted)`, every image looked at.
+    """`(frames, read, image shape, angles, drives, number deleted)`, after a check of every image.
 
-    `frames` are the images themselves, or, for more than memory should hold, what `read` makes an
-    image of; `read` is then not `None`.
+    `frames` are the images and `read` is `None`, or, if they are too large for memory, `frames` are
+    paths that `read` turns into images.
     """
     if name in embedded.DRIVES:
         pixels, angles, drives = embedded.DRIVES[name]()
@@ -233,7 +297,7 @@ def _source(name, image_size, skip_bad_files, notes):
         return pixels, None, pixels.shape[1:], angles, drives, 0
     found = readers.find("driving", name)
     if found is None:
-        raise unknown_name("driving", name, "no recording of driving", embedded.DRIVES)
+        raise unknown_name("driving", name, "not a recording of driving", embedded.DRIVES)
     source, where = found
     recorded = source.read(where, notes=notes, skip_bad_files=skip_bad_files)
     reader = files.ImageReader("tub", 3, skip_bad_files)
@@ -244,7 +308,7 @@ def _source(name, image_size, skip_bad_files, notes):
 
 
 def _tub_frames(paths, image_size, reader):
-    """`(frames, read, shape, which of the paths were kept)`."""
+    """`(frames, read, shape, indices of the readable paths)`."""
     first, held, kept = None, None, []
     for i, path in enumerate(paths):
         image = reader.read(path)
@@ -266,7 +330,7 @@ def _tub_frames(paths, image_size, reader):
         kept.append(i)
     if first is None:
         path, reason = next(iter(reader.bad.items()))
-        raise ValueError(f"tub: no frame is left; {str(path)!r}, for one, {reason}")
+        raise ValueError(f"tub: no frame is left; for example, {str(path)!r} {reason}")
     if held is not None:
         return held[: len(kept)], None, shape, kept
 

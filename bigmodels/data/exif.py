@@ -1,78 +1,88 @@
-"""How an image is to be turned before it is looked at: the EXIF orientation, also in a graph.
+"""EXIF orientation of images: read it and apply it, also in a graph.
 
-A camera stores what its sensor saw and writes beside it which way was up. Every viewer turns the
-picture accordingly, and so do the tools with which boxes and masks are drawn.
+A camera stores the pixels in the order of its sensor, and in the EXIF orientation how to rotate
+them for display. Image viewers and the tools for drawing boxes and masks rotate them accordingly.
 """
 
 import tensorflow as tf
 
-# What any of the three containers calls its EXIF part: most images have none.
+# The marks of EXIF data in the three containers; most images have none.
 _MAY_HAVE = r"(?s)\C*(?:Exif\x00\x00|eXIf|EXIF)\C*"
 _ORIENTATION, _LONG = 0x0112, 4
-_MARGIN = 32  # Zeros behind the file, so that what is cut off can be read and is no EXIF.
+_MARGIN = 32  # Zeros appended to the file, so that reading past its end gives no EXIF data.
 _MOST_PARTS, _MOST_ENTRIES = 100_000, 1000
 
 
 @tf.function(input_signature=[tf.TensorSpec((), "string")], autograph=False)
-def orientation(contents):
-    """The EXIF orientation of a JPEG, PNG or WebP file.
+def orientation(contents: tf.Tensor | bytes) -> tf.Tensor:
+    """Read the EXIF orientation of a JPEG, PNG or WebP file.
 
     Args:
-        contents: Its bytes, a scalar string.
+        contents: Bytes of the file, a scalar string.
 
     Returns:
-        int32 scalar from 1 to 8; 1, upright, where the file says nothing else.
+        int32 scalar from 1 to 8; 1 (upright) if the file has no orientation.
+
+    Example:
+
+    >>> int(orientation(tf.io.encode_png(tf.zeros((4, 6, 3), "uint8"))))
+    1
     """
     may_have = tf.strings.regex_full_match(contents, _MAY_HAVE)
     return tf.cond(may_have, lambda: _orientation(contents), lambda: 1)
 
 
-def upright(image, orientation):
-    """An image turned and mirrored as its EXIF orientation says.
+def upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """Rotate and flip an image according to its EXIF orientation.
 
     Args:
         image: `(height, width, channels)` as stored.
         orientation: int32 scalar from 1 to 8.
 
     Returns:
-        The image as it is to be seen; from 5 on height and width change places.
+        The upright image. Orientations from 5 on swap height and width.
+
+    Example:
+
+    >>> upright(tf.zeros((2, 3, 1)), tf.constant(6)).shape
+    TensorShape([3, 2, 1])
     """
 
-    def turned():
-        where = tf.cond(
+    def reoriented():
+        result = tf.cond(
             orientation >= 5, lambda: tf.transpose(image, (1, 0, 2)), lambda: tf.identity(image)
         )
-        for axis, mirrored in ((1, (2, 3, 6, 7)), (0, (3, 4, 7, 8))):
-            is_mirrored = tf.reduce_any(orientation == tf.constant(mirrored))
-            where = tf.cond(
-                is_mirrored,
-                lambda where=where, axis=axis: tf.reverse(where, [axis]),
-                lambda where=where: where,
+        for axis, flipped in ((1, (2, 3, 6, 7)), (0, (3, 4, 7, 8))):
+            is_flipped = tf.reduce_any(orientation == tf.constant(flipped))
+            result = tf.cond(
+                is_flipped,
+                lambda result=result, axis=axis: tf.reverse(result, [axis]),
+                lambda result=result: result,
             )
-        return where
+        return result
 
-    return tf.cond(orientation > 1, turned, lambda: tf.identity(image))
+    return tf.cond(orientation > 1, reoriented, lambda: tf.identity(image))
 
 
 class _Bytes:
-    """A file's bytes, to be read as numbers at places that are tensors."""
+    """Bytes of a file, read as numbers at positions that are tensors."""
 
     def __init__(self, contents):
         raw = tf.io.decode_raw(contents, "uint8")
         self.size = tf.size(raw)
         self._raw = tf.concat([raw, tf.zeros(_MARGIN, "uint8")], 0)
 
-    def number(self, place, count=1, little=False):
-        """`count` bytes from each place on as one unsigned number, int64."""
-        place = tf.clip_by_value(tf.cast(place, "int64"), 0, tf.cast(self.size, "int64") + 24)
-        each = tf.gather(self._raw, place[..., None] + tf.range(count, dtype="int64"))
+    def number(self, position, count=1, little=False):
+        """The unsigned integer in `count` bytes from each position on, int64."""
+        position = tf.clip_by_value(tf.cast(position, "int64"), 0, tf.cast(self.size, "int64") + 24)
+        digits = tf.gather(self._raw, position[..., None] + tf.range(count, dtype="int64"))
         weights = tf.constant([256**i for i in reversed(range(count))], "int64")
         weights = tf.where(little, tf.reverse(weights, [0]), weights)
-        return tf.reduce_sum(tf.cast(each, "int64") * weights, -1)
+        return tf.reduce_sum(tf.cast(digits, "int64") * weights, -1)
 
-    def has(self, place, text):
-        """Whether bytes stand at a place, at most seven."""
-        return self.number(place, len(text)) == int.from_bytes(text, "big")
+    def has(self, position, text):
+        """Whether the file has `text` (at most seven bytes) at a position."""
+        return self.number(position, len(text)) == int.from_bytes(text, "big")
 
 
 def _orientation(contents):
@@ -80,35 +90,38 @@ def _orientation(contents):
     zero = tf.constant(0, "int64")
     is_jpeg, is_png = file.has(zero, b"\xff\xd8"), file.has(zero, b"\x89PNG")
 
-    def in_jpeg(place):
-        marker = file.number(place + 1)
-        found = (marker == 0xE1) & file.has(place + 4, b"Exif\0\0")
-        over = ~file.has(place, b"\xff") | (marker == 0xDA) | (marker == 0xD9)
-        after = place + tf.where(marker == 0xFF, zero + 1, 2 + file.number(place + 2, 2))
-        return found, over, place + 10, after
+    # Each of these parses the chunk at a position. They return whether it is EXIF data, whether no
+    # further chunk can be, where its data start, and where the next chunk starts.
+    def in_jpeg(position):
+        marker = file.number(position + 1)
+        is_exif = (marker == 0xE1) & file.has(position + 4, b"Exif\0\0")
+        is_last = ~file.has(position, b"\xff") | (marker == 0xDA) | (marker == 0xD9)
+        after = position + tf.where(marker == 0xFF, zero + 1, 2 + file.number(position + 2, 2))
+        return is_exif, is_last, position + 10, after
 
-    def in_png(place):
-        after = place + 12 + file.number(place, 4)
-        return file.has(place + 4, b"eXIf"), file.has(place + 4, b"IEND"), place + 8, after
+    def in_png(position):
+        after = position + 12 + file.number(position, 4)
+        is_exif, is_last = file.has(position + 4, b"eXIf"), file.has(position + 4, b"IEND")
+        return is_exif, is_last, position + 8, after
 
-    def in_webp(place):
-        size = file.number(place + 4, 4, True)
-        prefix = tf.where(file.has(place + 8, b"Exif\0\0"), zero + 6, zero)
+    def in_webp(position):
+        size = file.number(position + 4, 4, True)
+        prefix = tf.where(file.has(position + 8, b"Exif\0\0"), zero + 6, zero)
         return (
-            file.has(place, b"EXIF"),
+            file.has(position, b"EXIF"),
             tf.constant(False),
-            place + 8 + prefix,
-            place + 8 + size + size % 2,
+            position + 8 + prefix,
+            position + 8 + size + size % 2,
         )
 
-    def search(begin, part):
-        def step(place, start):
-            found, over, here, after = part(place)
-            after = tf.where(over, tf.cast(file.size, "int64"), after)
-            return tf.where(found, place, after), tf.where(found, here, zero)
+    def search(begin, parse):
+        def step(position, start):
+            is_exif, is_last, data, after = parse(position)
+            after = tf.where(is_last, tf.cast(file.size, "int64"), after)
+            return tf.where(is_exif, position, after), tf.where(is_exif, data, zero)
 
         _, start = tf.while_loop(
-            lambda place, start: (start == 0) & (place < tf.cast(file.size, "int64")),
+            lambda position, start: (start == 0) & (position < tf.cast(file.size, "int64")),
             step,
             (tf.constant(begin, "int64"), zero),
             maximum_iterations=_MOST_PARTS,
@@ -124,7 +137,7 @@ def _orientation(contents):
 
 
 def _in_tiff(file, start):
-    """The orientation in a TIFF header and the directory that it leads to."""
+    """The orientation in a TIFF header and the directory that it points to."""
     little = file.has(start, b"II*\0")
     directory = start + file.number(start + 4, 4, little)
     count = tf.minimum(file.number(directory, 2, little), _MOST_ENTRIES)

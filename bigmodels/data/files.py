@@ -1,10 +1,11 @@
-"""The user's own image files: which are read, and how."""
+"""Find, read, decode and resize the user's image files."""
 
 import io
 import os
 import pathlib
 import stat
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -14,46 +15,55 @@ from bigmodels.data import exif
 from bigmodels.data.image_header import check_image
 from bigmodels.data.notes import Notes
 
-# What is left out as `data.skip_bad_files` asks for.
+# Name in notes for files that are left out because of `data.skip_bad_files`.
 BAD_FILES = "bad files"
 IMAGE_SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
     *(".pnm", ".ppm", ".pgm", ".pbm"),
 )
-# What systems and programs leave in folders, beside names that begin with a dot.
+# Files and folders that operating systems and programs create, besides hidden ones.
 _JUNK = {
     *("__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "__pycache__"),
     *("lost+found", "system volume information"),
 }
 _MAX_IMAGE_BYTES = 1 << 30
 _OPAQUE = 255
-# TensorFlow writes the frames of such a file behind the memory that it has for one.
+# TensorFlow overruns its buffer when it decodes these as one frame.
 _ANIMATED_WEBP = r"(?s)RIFF\C{4}WEBP\C*ANMF\C*"
-# TIFF, PNM, GIF, animated WebP, and PNG of grey or colours of which one stands for transparency.
+# TIFF, PNM, GIF, animated WebP, and grey or RGB PNG with one transparent colour.
 _FOR_PILLOW = (
     r"(?s)(?:II\*\x00|MM\x00\*|P[1-6]\s|GIF8|RIFF\C{4}WEBP\C*ANMF|"
     r"\CPNG\r\n\x1a\n\C{4}IHDR\C{9}[\x00\x02]\C*tRNS)\C*"
 )
-# What an `ImageReader` says of files that it has read.
+# Notes of an `ImageReader` about files that it has read.
 _REMARKS = (
-    "with transparent parts, laid on {}",
+    "with transparent parts, blended with {}",
     "with several frames, of which the first is read",
-    "of 16 bits a channel, of which the upper 8 are read",
+    "with 16 bits per channel, of which the upper 8 are read",
 )
 
 
-def list_images(path, notes=None):
-    """An image file, or the files of a directory that are named like images.
+def list_images(path: str | os.PathLike, notes: Notes | None = None) -> list[pathlib.Path]:
+    """List an image file, or the image files in and below a directory.
 
     Args:
-        path: Path.
-        notes: A `bigmodels.data.notes.Notes`, to which it says which files it leaves out.
+        path: File or directory.
+        notes: A `Notes` for the files that are left out; by default a new one.
 
     Returns:
-        A list of `pathlib.Path`.
+        A list of `pathlib.Path`, sorted.
 
     Raises:
-        ValueError: if the path does not exist, or the directory holds none.
+        ValueError: if the path does not exist, or the directory contains no image files.
+
+    Example:
+
+    >>> import pathlib
+    >>> pathlib.Path("images").mkdir()
+    >>> for name in ("b.png", "a.png", "readme.txt"):
+    ...     pathlib.Path("images", name).touch()
+    >>> [path.name for path in list_images("images")]
+    ['a.png', 'b.png']
     """
     path = pathlib.Path(path)
     if not os.path.lexists(path):
@@ -64,34 +74,46 @@ def list_images(path, notes=None):
     found = tally.images_below("input", path)
     tally.tell("input", notes or Notes())
     if not found:
-        raise ValueError(f"input: {str(path)!r} holds no image {IMAGE_SUFFIXES}")
+        raise ValueError(f"input: {str(path)!r} contains no image {IMAGE_SUFFIXES}")
     return found
 
 
-def is_junk(name):
-    """Whether a file or folder is a system's or a program's own."""
+def is_junk(name: str) -> bool:
+    """Whether a file or folder is hidden, or created by a system or a program for itself.
+
+    Args:
+        name: Its name without the path.
+
+    Returns:
+        A bool.
+
+    Example:
+
+    >>> [is_junk(name) for name in (".DS_Store", "Thumbs.db", "cat.png")]
+    [True, True, False]
+    """
     return name.startswith(".") or name.lower() in _JUNK
 
 
 class Listing:
-    """Lists folders, and counts what in them is not used."""
+    """Lists folders and images, and records the files that are not used."""
 
     def __init__(self):
         self.junk, self.others, self.links = [], [], []
 
-    def folders(self, where):
-        """The names of a folder's folders that may mean something."""
+    def folders(self, where: pathlib.Path) -> list[str]:
+        """List the names of a folder's folders, without hidden and system ones."""
         names = folders("images", where)
         self.junk += [where / name for name in names if is_junk(name)]
         return [name for name in names if not is_junk(name)]
 
-    def images_in(self, where):
-        """The images that lie in a folder itself."""
+    def images_in(self, where: pathlib.Path) -> list[pathlib.Path]:
+        """List the images directly in a folder."""
         paths = sorted(path for path in where.iterdir() if not path.is_dir())
         return [path for path in paths if self._is_image(path)]
 
-    def images_below(self, argument, folder):
-        """The images in a folder and below it, in order."""
+    def images_below(self, argument: str, folder: pathlib.Path) -> list[pathlib.Path]:
+        """List the images in a folder and below it, sorted."""
 
         def fail(error):
             raise ValueError(f"{argument}: {error.filename!r} cannot be listed: {error.strerror}")
@@ -117,8 +139,8 @@ class Listing:
             self.others.append(path)
         return False
 
-    def tell(self, argument, notes):
-        """Say what was not used."""
+    def tell(self, argument: str, notes: Notes) -> None:
+        """Add notes about the files and folders that were not used."""
         for what, paths in (
             ("hidden and system files or folders", self.junk),
             ("files that are not read as images", self.others),
@@ -132,34 +154,47 @@ def _named_like_image(name):
 
 
 class ImageReader:
-    """Reads image files one by one, and tallies what is left out and what may surprise.
+    """Reads image files one by one, and records what is left out or converted.
 
     Args:
-        argument: What messages begin with.
-        channels: As for `decode_image`; `None` for as many as the file has, 1 or 3.
-        skip_bad_files: Whether to leave out files that cannot be read, instead of raising.
+        argument: Beginning of messages, for example `"images"`.
+        channels: As for `decode_image`; `None` for 1 or 3, as the file has.
+        skip_bad_files: Whether to leave out unreadable files instead of raising an error.
         background: As for `decode_image`, 255 or 0.
 
     Attributes:
         bad: `{path: reason}` of the files that were left out.
+
+    Example:
+
+    >>> import pathlib
+    >>> keras.utils.save_img("grey.png", np.zeros((4, 6, 1)), scale=False)
+    >>> ImageReader("images", channels=3).read(pathlib.Path("grey.png")).shape
+    TensorShape([4, 6, 3])
     """
 
-    def __init__(self, argument, channels=None, skip_bad_files=False, background=255):
+    def __init__(
+        self,
+        argument: str,
+        channels: int | None = None,
+        skip_bad_files: bool = False,
+        background: int = 255,
+    ):
         self.bad, self._seen = {}, {what: [] for what in _REMARKS}
         self._argument, self._channels, self._skips = argument, channels, skip_bad_files
         self._background = background
 
-    def read(self, path):
-        """One image.
+    def read(self, path: pathlib.Path) -> tf.Tensor | None:
+        """Read an image.
 
         Args:
             path: A `pathlib.Path`.
 
         Returns:
-            uint8 tensor `(height, width, channels)`; `None` for a file that was left out.
+            uint8 tensor `(height, width, channels)`, or `None` if the file was left out.
 
         Raises:
-            ValueError: naming the file, and why it is not an image.
+            ValueError: if the file cannot be read; the message has its path and the reason.
         """
         try:
             image, header = _read_image(self._argument, path)
@@ -180,25 +215,25 @@ class ImageReader:
         channels = self._channels or (3 if image.shape[-1] >= 3 else 1)
         return _with_channels(image, channels, self._background)
 
-    def refuse(self, path, reason):
-        """Leave out a file for a reason that its user alone knows, or raise.
+    def refuse(self, path: pathlib.Path, reason: str) -> None:
+        """Leave out a file for a reason that the caller found, or raise an error.
 
         Args:
-            path: Path.
-            reason: What follows its name.
+            path: Path of the file.
+            reason: What the message says after the path.
 
         Raises:
-            ValueError: if bad files are not to be left out.
+            ValueError: if bad files are not skipped.
         """
         if not self._skips:
             raise ValueError(f"{self._argument}: {str(path)!r} {reason}")
         self.bad[path] = reason
 
-    def tell(self, notes):
-        """Say what was left out, and what was read in another way than it may seem.
+    def tell(self, notes: Notes) -> None:
+        """Add notes about files that were left out or converted.
 
         Args:
-            notes: A `bigmodels.data.notes.Notes`.
+            notes: A `Notes`.
         """
         notes.leave_out(self._argument, BAD_FILES, self.bad)
         for what, paths in self._seen.items():
@@ -208,19 +243,27 @@ class ImageReader:
                 notes.say(f"{self._argument}: {count} {what}; the first is {str(paths[0])!r}.")
 
 
-def read_images(path, channels, skip_bad_files=False):
-    """The images of a file or a directory one by one; what is left out is said on stderr.
+def read_images(
+    path: str | os.PathLike, channels: int, skip_bad_files: bool = False
+) -> Iterator[tuple[pathlib.Path, tf.Tensor]]:
+    """Read the images of a file or a directory one by one, with notes on stderr.
 
     Args:
-        path: Path.
+        path: File or directory.
         channels: As for `decode_image`.
-        skip_bad_files: Whether to leave out files of a directory that cannot be read.
+        skip_bad_files: Whether to leave out unreadable files of a directory.
 
     Yields:
         `(path, image)`, the image as from `read_image`.
 
     Raises:
-        ValueError: naming the path that does not exist or is no image.
+        ValueError: if a path does not exist or is not an image; the message names it.
+
+    Example:
+
+    >>> keras.utils.save_img("dark.png", np.zeros((4, 6, 3)), scale=False)
+    >>> [(path.name, image.shape) for path, image in read_images("dark.png", channels=3)]
+    [('dark.png', TensorShape([4, 6, 3]))]
     """
     notes = Notes()
     reader = ImageReader("input", channels, skip_bad_files and os.path.isdir(path))
@@ -230,56 +273,81 @@ def read_images(path, channels, skip_bad_files=False):
     reader.tell(notes)
 
 
-def orientation(path):
-    """The EXIF orientation of an image file, 1 to 8."""
+def orientation(path: str | os.PathLike) -> int:
+    """Read the EXIF orientation of an image file.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        An integer from 1 (upright) to 8.
+
+    Example:
+
+    >>> keras.utils.save_img("upright.png", np.zeros((4, 6, 3)), scale=False)
+    >>> orientation("upright.png")
+    1
+    """
     return int(exif.orientation(tf.io.read_file(os.fsencode(path))))
 
 
-def read_image(path, channels, argument="input"):
-    """One image file with as many channels as wanted.
+def read_image(path: str | os.PathLike, channels: int, argument: str = "input") -> tf.Tensor:
+    """Read an image file with a given number of channels.
 
     Args:
-        path: Path.
+        path: Path of the file.
         channels: As for `decode_image`.
-        argument: What messages begin with.
+        argument: Beginning of messages.
 
     Returns:
-        uint8 tensor `(height, width, channels)`, upright as its EXIF orientation says.
+        uint8 tensor `(height, width, channels)`, upright according to the EXIF orientation.
 
     Raises:
-        ValueError: naming the file, and why it is not an image.
+        ValueError: if the file cannot be read; the message has its path and the reason.
+
+    Example:
+
+    >>> keras.utils.save_img("black.png", np.zeros((4, 6, 3)), scale=False)
+    >>> read_image("black.png", channels=1).shape
+    TensorShape([4, 6, 1])
     """
     return ImageReader(argument, channels).read(pathlib.Path(path))
 
 
-def decode_image(contents, channels, background=255):
-    """The pixels of an encoded image, upright as its EXIF orientation says; also in a graph.
+def decode_image(contents: tf.Tensor | bytes, channels: int, background: int = 255) -> tf.Tensor:
+    """Decode an image, upright according to its EXIF orientation; also works in a graph.
 
     Args:
-        contents: PNG, JPEG, BMP, WebP without animation, or GIF (of which the first frame), a
-            scalar string. What TensorFlow cannot read, `readable` turns into such.
-        channels: How many are wanted: 1 for grey, 3 for colour, 4 for colour and opacity. For 1 and
-            3, what is transparent is laid on the background.
-        background: Its brightness, 255 for white.
+        contents: PNG, JPEG, BMP, WebP without animation, or GIF (first frame), a scalar string. Use
+            `readable` to convert other formats.
+        channels: 1 for grey, 3 for RGB, 4 for RGBA. For 1 and 3, transparent parts are blended with
+            the background.
+        background: Brightness of the background, 255 for white.
 
     Returns:
         uint8 tensor `(height, width, channels)`.
 
     Raises:
         tf.errors.InvalidArgumentError: if it is not an image.
+
+    Example:
+
+    >>> contents = tf.io.encode_png(tf.zeros((4, 6, 1), "uint8"))
+    >>> decode_image(contents, channels=3).shape
+    TensorShape([4, 6, 3])
     """
     return _with_channels(_decode(contents), channels, background)
 
 
 def _with_channels(image, channels, background):
-    """An image of 1 to 4 channels as one of 1, 3 or 4."""
+    """Convert an image of 1 to 4 channels to 1, 3 or 4 channels."""
     is_grey = tf.shape(image)[-1] < 3
     has_alpha = tf.shape(image)[-1] % 2 == 0
     if channels == 4:
         image = tf.cond(has_alpha, lambda: image, lambda: _with_alpha(image))
         wanted = tf.cond(is_grey, lambda: tf.gather(image, [0, 0, 0, 1], axis=-1), lambda: image)
         return tf.ensure_shape(wanted, (None, None, 4))
-    image = tf.cond(has_alpha, lambda: _laid(image, background), lambda: image)
+    image = tf.cond(has_alpha, lambda: _blended(image, background), lambda: image)
 
     def grey():
         return tf.ensure_shape(image, (None, None, 1))
@@ -293,11 +361,11 @@ def _with_channels(image, channels, background):
 
 
 def _decode(contents):
-    """An image as it is stored, turned upright, `(height, width, 1 to 4)`."""
+    """Decode an image with the channels it has, upright, `(height, width, 1 to 4)`."""
     animated = tf.strings.regex_full_match(contents, _ANIMATED_WEBP)
     image = tf.io.decode_image(tf.where(animated, "", contents), expand_animations=False)
     image = tf.ensure_shape(image, (None, None, None))
-    # Of a BMP the fourth byte means nothing.
+    # The fourth byte of a BMP is not alpha.
     is_bmp = tf.strings.regex_full_match(contents, r"(?s)BM\C*")
     image = tf.cond(is_bmp, lambda: image[..., :3], lambda: image)
     return exif.upright(image, exif.orientation(contents))
@@ -307,25 +375,32 @@ def _with_alpha(image):
     return tf.concat([image, tf.fill(tf.shape(image[..., :1]), tf.constant(_OPAQUE, "uint8"))], -1)
 
 
-def _laid(image, background):
-    """An image whose last channel is its opacity, laid on grey of a brightness."""
+def _blended(image, background):
+    """Blend an image whose last channel is alpha with a grey background."""
     pixels = tf.cast(image, "float32")
-    opacity = pixels[..., -1:] / 255
-    pixels = pixels[..., :-1] * opacity + background * (1 - opacity)
+    alpha = pixels[..., -1:] / 255
+    pixels = pixels[..., :-1] * alpha + background * (1 - alpha)
     return tf.cast(tf.round(pixels), "uint8")
 
 
-def readable(contents):
-    """The bytes of an image file as TensorFlow can decode them, also in a graph.
+def readable(contents: tf.Tensor) -> tf.Tensor:
+    """Convert an encoded image in a graph so that TensorFlow can decode it.
 
-    TIFF, PNM, GIF and images with a colour that stands for transparency become PNG by Pillow;
-    others stay as they are.
+    Pillow converts TIFF, PNM, GIF, animated WebP and images with one transparent colour to PNG.
+    Others stay as they are.
 
     Args:
-        contents: The bytes of a file, a scalar string.
+        contents: Bytes of a file, a scalar string.
 
     Returns:
         Scalar string.
+
+    Example:
+
+    >>> pnm = tf.data.Dataset.from_tensors(b"P5\\n2 1\\n255\\nab")
+    >>> contents = next(iter(pnm.map(readable)))
+    >>> decode_image(contents, channels=1).numpy().tolist()
+    [[[97], [98]]]
     """
     return tf.cond(
         tf.strings.regex_full_match(contents, _FOR_PILLOW),
@@ -334,8 +409,8 @@ def readable(contents):
     )
 
 
-def read_file(path, channels):
-    """The image in a file that was looked at before, in a graph.
+def read_file(path: tf.Tensor | str, channels: int) -> tf.Tensor:
+    """Read an image file in a graph, without the checks of `ImageReader`.
 
     Args:
         path: Scalar string.
@@ -343,12 +418,18 @@ def read_file(path, channels):
 
     Returns:
         uint8 tensor `(height, width, channels)`.
+
+    Example:
+
+    >>> keras.utils.save_img("photo.png", np.zeros((4, 6, 3)), scale=False)
+    >>> read_file("photo.png", channels=3).shape
+    TensorShape([4, 6, 3])
     """
     return decode_image(readable(tf.io.read_file(path)), channels)
 
 
 def _as_png(contents):
-    """An image that Pillow reads as the bytes of a PNG, upright."""
+    """Convert an image that Pillow reads to an upright PNG."""
     try:
         return _reencoded(contents)
     except ValueError:
@@ -359,38 +440,45 @@ def _as_png(contents):
 
 def _reencoded(contents):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Of tags that are damaged, and of large images.
+        warnings.simplefilter("ignore")  # About damaged tags and large images.
         with Image.open(io.BytesIO(contents)) as image:
             image.load()
             if image.mode in ("I", "F"):
-                raise ValueError(f"its pixels are of 32 bits (mode {image.mode}), not 8 or 16")
+                raise ValueError(f"its pixels have 32 bits (mode {image.mode}), not 8 or 16")
             image = ImageOps.exif_transpose(image)
-            if image.mode.startswith("I;16"):  # The upper eight, as TensorFlow does.
+            if image.mode.startswith("I;16"):  # Keep the upper eight bits, as TensorFlow does.
                 image = Image.fromarray((np.asarray(image, "uint16") >> 8).astype("uint8"))
             grey = image.mode in ("1", "L", "LA")
             if image.has_transparency_data:
                 image = image.convert("LA" if grey else "RGBA")
             else:
                 image = image.convert("L" if grey else "RGB")
-            image.info.clear()  # It is upright now.
+            image.info.clear()  # Including the orientation, as the image is upright now.
             written = io.BytesIO()
             image.save(written, "PNG", compress_level=1)
     return written.getvalue()
 
 
-def decode_images(contents, shape):
-    """The pixels of encoded images, all at one size, also in a graph.
+def decode_images(contents: tf.Tensor, shape: tuple[int, int, int]) -> tuple[tf.Tensor, tf.Tensor]:
+    """Decode images and resize them to one size; also works in a graph.
 
     Args:
         contents: Strings `(n,)`, each as for `decode_image`.
         shape: `(height, width, channels)`, the last as for `decode_image`.
 
     Returns:
-        `(images, sizes)`: uint8 tensor `(n, height, width, channels)`; int32 tensor `(n, 2)`, the
-        heights and widths that they had.
+        `(images, sizes)`: uint8 tensor `(n, height, width, channels)`, and int32 tensor `(n, 2)`,
+        the original heights and widths.
 
     Raises:
         tf.errors.InvalidArgumentError: if one is not an image.
+
+    Example:
+
+    >>> contents = tf.io.encode_png(tf.zeros((4, 6, 3), "uint8"))
+    >>> images, sizes = decode_images(contents[None], (8, 8, 3))
+    >>> images.shape, sizes.numpy().tolist()
+    (TensorShape([1, 8, 8, 3]), [[4, 6]])
     """
 
     def read(one):
@@ -401,33 +489,46 @@ def decode_images(contents, shape):
     return tf.map_fn(read, contents, fn_output_signature=specs)
 
 
-def resize(image, size):
-    """An image at another size, the same way for training and prediction.
+def resize(image: tf.Tensor | np.ndarray, size: tuple[int, int]) -> tf.Tensor:
+    """Resize images with antialiasing, in the same way for training and prediction.
 
     Args:
-        image: uint8 tensor `(height, width, channels)`, or a batch of them.
-        size: `(height, width)`.
+        image: uint8 `(height, width, channels)`, or a batch of them.
+        size: `(height, width)` in pixels.
 
     Returns:
-        uint8 tensor.
+        uint8 tensor of the new size.
+
+    Example:
+
+    >>> resize(np.zeros((4, 6, 3), "uint8"), (2, 3)).shape
+    TensorShape([2, 3, 3])
     """
     image = tf.image.resize(image, size, antialias=True)
     return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), "uint8")
 
 
-def folders(argument, root):
-    """The names of a directory's folders, in order, each of which must lead somewhere.
+def folders(argument: str, root: pathlib.Path) -> list[str]:
+    """List the names of a directory's folders, sorted, including links to folders.
 
     Args:
-        argument: What a message begins with.
-        root: Path.
+        argument: Beginning of messages.
+        root: Path of the directory.
 
     Returns:
         A list of strings.
 
     Raises:
-        ValueError: naming what cannot be listed, the link that leads nowhere or back, or the name
-            that is not UTF-8.
+        ValueError: if the directory cannot be listed, a link is broken or leads to a parent of the
+            directory, or a name is not UTF-8; the message names it.
+
+    Example:
+
+    >>> import pathlib
+    >>> for name in ("dog", "cat"):
+    ...     pathlib.Path("pets", name).mkdir(parents=True)
+    >>> folders("images", pathlib.Path("pets"))
+    ['cat', 'dog']
     """
     try:
         paths = sorted(root.iterdir())
@@ -437,11 +538,11 @@ def folders(argument, root):
     for path in paths:
         where = f"{argument}: {str(path)!r}"
         if path.is_symlink() and not path.exists():
-            raise ValueError(f"{where} is a link that leads nowhere or in a circle")
+            raise ValueError(f"{where} is a broken or circular link")
         if not path.is_dir():
             continue
         if root.resolve().is_relative_to(path.resolve()):
-            raise ValueError(f"{where} is a link back to what it lies in")
+            raise ValueError(f"{where} is a link to a folder that contains it")
         try:
             path.name.encode()
         except UnicodeEncodeError:
@@ -450,19 +551,28 @@ def folders(argument, root):
     return names
 
 
-def named_like(argument, folder, suffixes):
-    """What has one of these suffixes, in a folder and below it, in order; folders too.
+def named_like(
+    argument: str, folder: str | os.PathLike, suffixes: tuple[str, ...]
+) -> list[pathlib.Path]:
+    """List the files and folders below a folder that have one of these suffixes, sorted.
 
     Args:
-        argument: What a message begins with.
-        folder: Path.
-        suffixes: In lower case, with their dots.
+        argument: Beginning of messages.
+        folder: Path of the folder.
+        suffixes: Suffixes in lower case, with dots.
 
     Returns:
         A list of `pathlib.Path`.
 
     Raises:
-        ValueError: naming the folder that cannot be listed.
+        ValueError: if a folder cannot be listed; the message names it.
+
+    Example:
+
+    >>> import pathlib
+    >>> pathlib.Path("a.CSV").touch()
+    >>> [path.name for path in named_like("csv", ".", (".csv",))]
+    ['a.CSV']
     """
 
     def fail(error):
@@ -477,14 +587,14 @@ def named_like(argument, folder, suffixes):
 
 
 def _read_image(argument, path):
-    """The image in a file as it is stored, but upright, and its `Header`."""
+    """Read a file; returns the upright image with the channels it has, and its `Header`."""
     try:
-        # A link is followed. To open a pipe or a device could take for ever.
-        found = os.stat(path)
-        if not stat.S_ISREG(found.st_mode):
-            kind = "a directory" if stat.S_ISDIR(found.st_mode) else "no regular file"
+        # Links are followed. Opening a pipe or a device could block forever.
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
             raise ValueError(f"cannot be read: it is {kind}")
-        if found.st_size > _MAX_IMAGE_BYTES:
+        if status.st_size > _MAX_IMAGE_BYTES:
             raise ValueError(f"cannot be read: it has more than {_MAX_IMAGE_BYTES:,} bytes")
         contents = path.read_bytes()
         try:

@@ -1,44 +1,56 @@
-"""Rectangles cut out of images, for a model to fill."""
+"""Rectangular holes in images, for training a model to fill them (inpainting)."""
 
 import dataclasses
 import math
 
 import tensorflow as tf
 
-# A hole's height is from half to twice what it would be if it were shaped as the image is.
+# The height of a hole is between 1/2 and 2 times that of a hole with the image's aspect ratio.
 _STRETCH = 2.0
-# What a hole follows from that is the same every time; beside it stands the image's number.
+# First half of the seed of an image's fixed holes; the second half is the image's number.
 _FIXED_SEED = 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Holes:
-    """How holes are cut.
+    """Cut random rectangles out of images.
 
     Args:
-        share: Least and largest share of the image's area that an image's holes take together.
-        count: Rectangles an image; they may overlap.
+        share: Smallest and largest fraction of the image's area that its holes cover together.
+        count: Number of holes per image; they may overlap.
+
+    Example:
+
+    >>> holes = bigmodels.data.Holes(share=(0.25, 0.25))
+    >>> inputs, targets = holes(tf.ones((2, 8, 8, 3)), seed=(0, 1))
+    >>> inputs.shape, targets.shape
+    (TensorShape([2, 8, 8, 4]), TensorShape([2, 8, 8, 3]))
     """
 
     share: tuple[float, float] = (0.1, 0.25)
     count: int = 1
 
-    def __call__(self, images, seed=None, numbers=None):
+    def __call__(
+        self,
+        images: tf.Tensor,
+        seed: tf.Tensor | tuple[int, int] | None = None,
+        numbers: tf.Tensor | None = None,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Cut holes into a batch.
 
         Args:
             images: Floats, `(batch, height, width, channels)`.
             seed: Two integers; the same seed cuts the same holes.
-            numbers: Without a seed: integers `(batch,)`, the images' own; a hole follows from its
-                image's number alone.
+            numbers: Integers `(batch,)`, used if there is no seed. The holes of an image then
+                depend on its number alone.
 
         Returns:
-            `(inputs, images)`. The inputs are the images with zeros in the hole, and one more
-            channel, the mask: 1 in the hole, 0 elsewhere.
+            `(inputs, images)`. The inputs are the images with zeros in the holes, and a mask as an
+            additional last channel: 1 in the holes, 0 elsewhere.
         """
         draws = (tf.shape(images)[0], self.count, 4)
         if seed is not None:
-            # Not the numbers that an augmentation has drawn from the same seed.
+            # `fold_in`, as augmentation has drawn its numbers from the seed itself.
             draws = tf.random.stateless_uniform(draws, tf.random.fold_in(seed, 1))
         else:
             draws = tf.map_fn(
@@ -65,6 +77,6 @@ class Holes:
 
 
 def _between(begin, length, size):
-    """Whether each of so many places is in a stretch, `(batch, count, size)`."""
-    places = tf.range(size, dtype=begin.dtype)
-    return (places >= begin[..., None]) & (places < (begin + length)[..., None])
+    """Which positions are in `[begin, begin + length)`: `(batch, count, size)`."""
+    positions = tf.range(size, dtype=begin.dtype)
+    return (positions >= begin[..., None]) & (positions < (begin + length)[..., None])

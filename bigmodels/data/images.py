@@ -56,18 +56,11 @@ class ImageData(Splits):
 
     Example:
 
-    >>> for name in ("cat", "dog"):
-    ...     for i in range(10):
-    ...         image = np.full((8, 8, 3), 20 * i, "uint8")
-    ...         keras.utils.save_img(f"{name}{i}.png", image, scale=False)
-    >>> import pathlib
-    >>> for path in sorted(pathlib.Path().glob("*.png")):
-    ...     folder = pathlib.Path("pets", path.stem[:-1])
-    ...     folder.mkdir(parents=True, exist_ok=True)
-    ...     _ = path.rename(folder / path.name)
-    >>> data = bigmodels.data.load_images("images:pets", batch_size=4)
-    >>> data.class_names, data.image_shape, data.sizes
-    (['cat', 'dog'], (8, 8, 3), {'train': 16, 'validation': 2, 'test': 2})
+    >>> data = bigmodels.data.load_images("digits")
+    >>> data.image_shape, data.scale, len(data.class_names)
+    ((28, 28, 1), (0.0, 1.0), 10)
+    >>> data.class_counts["test"].tolist()
+    [50, 50, 50, 50, 50, 50, 50, 50, 50, 50]
     """
 
     image_shape: tuple[int, int, int]

@@ -1,4 +1,4 @@
-"""Training images mixed with one another, and targets that are not quite sure."""
+"""Mixup, CutMix and label smoothing for image classification."""
 
 import dataclasses
 
@@ -9,18 +9,26 @@ KINDS = ("none", "mixup", "cutmix")
 
 @dataclasses.dataclass(frozen=True)
 class Mixing:
-    """How the images of a training batch are mixed in pairs, and their classes with them.
+    """Mix pairs of images of a training batch, and their targets with them.
 
-    Keras has layers of the same names, whose random numbers are a state of their own; here they
-    follow from the batch's seed, so that a killed run goes on with the same images.
+    The Keras layers of the same names have random state of their own. Here all random numbers
+    follow from the seed of the batch, so that a killed run resumes with the same images.
 
     Args:
-        kind: `mixup` (Zhang et al., 2018) fades another image in, `cutmix` (Yun et al., 2019)
-            pastes a rectangle of it, `none` does neither.
-        alpha: The share of the one image is drawn from Beta(alpha, alpha): small ones leave most
-            images nearly alone, 1 makes all shares alike.
-        label_smoothing: Share of every target that is spread over all classes (Szegedy et al.,
+        kind: `mixup` (Zhang et al., 2018) blends each image with another one, `cutmix` (Yun et
+            al., 2019) pastes a rectangle of another one into it, `none` does neither.
+        alpha: The weight of an image is drawn from Beta(alpha, alpha). Small values leave most
+            images nearly unchanged, 1 gives a uniform distribution.
+        label_smoothing: Fraction of every target that is spread over all classes (Szegedy et al.,
             2016).
+
+    Example:
+
+    >>> mixing = bigmodels.data.Mixing("mixup", alpha=0.2, label_smoothing=0.1)
+    >>> images, targets = tf.zeros((2, 8, 8, 1)), tf.constant([[1.0, 0.0], [0.0, 1.0]])
+    >>> images, targets = mixing(images, targets, seed=(0, 1))
+    >>> images.shape, targets.shape
+    (TensorShape([2, 8, 8, 1]), TensorShape([2, 2]))
     """
 
     kind: str = "none"
@@ -28,17 +36,19 @@ class Mixing:
     label_smoothing: float = 0.0
 
     @property
-    def soft(self):
-        """Whether targets are shares of all classes; else they are class numbers."""
+    def soft(self) -> bool:
+        """Whether targets are distributions over the classes rather than class indices."""
         return self.kind != "none" or self.label_smoothing > 0
 
-    def __call__(self, images, targets, seed):
+    def __call__(
+        self, images: tf.Tensor, targets: tf.Tensor, seed: tf.Tensor | tuple[int, int]
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Mix a batch.
 
         Args:
             images: Floats, `(batch, height, width, channels)`.
-            targets: Shares of the classes, `(batch, classes)`.
-            seed: Two integers; the same seed mixes the same way.
+            targets: Class probabilities, floats `(batch, classes)`.
+            seed: Two integers; the same seed gives the same result.
 
         Returns:
             `(images, targets)` of the same shapes.
@@ -48,32 +58,32 @@ class Mixing:
         batch, height, width = tf.unstack(tf.shape(images)[:3])
         seeds = tf.random.split(seed, 4)
         other = tf.random.experimental.stateless_shuffle(tf.range(batch), seeds[0])
-        # Of two gamma variates, the share of the first is a beta variate. Those of a small alpha
-        # are too small for float32; their logarithms are not (Marsaglia and Tsang, 2000).
+        # A beta variate is a / (a + b) for gamma variates a and b. With a small alpha these
+        # underflow float32, their logarithms do not (Marsaglia and Tsang, 2000).
         parts = tf.math.log(tf.random.stateless_gamma((2, batch), seeds[1], self.alpha + 1))
         parts += tf.math.log1p(-tf.random.stateless_uniform((2, batch), seeds[3])) / self.alpha
         share = tf.sigmoid(parts[0] - parts[1])
         if self.kind == "mixup":
-            kept = share[:, None, None, None]
+            weights = share[:, None, None, None]
         else:
-            # A rectangle of the other's share, around any pixel; what lies outside is cut off.
+            # A rectangle with an area of 1 - share around a random pixel, clipped at the border.
             centre = tf.random.stateless_uniform((2, batch), seeds[2])
             half = tf.sqrt(1 - share) / 2
             rows = _inside(centre[0], half, height)
             columns = _inside(centre[1], half, width)
-            kept = 1 - rows[:, :, None, None] * columns[:, None, :, None]
-            share = tf.reduce_mean(kept, (1, 2, 3))
-        images = kept * images + (1 - kept) * tf.gather(images, other)
+            weights = 1 - rows[:, :, None, None] * columns[:, None, :, None]
+            share = tf.reduce_mean(weights, (1, 2, 3))
+        images = weights * images + (1 - weights) * tf.gather(images, other)
         share = share[:, None]
         return images, share * targets + (1 - share) * tf.gather(targets, other)
 
-    def smoothed(self, targets):
-        """Targets `(batch, classes)` with `label_smoothing`."""
+    def smoothed(self, targets: tf.Tensor) -> tf.Tensor:
+        """Apply `label_smoothing` to targets `(batch, classes)`."""
         classes = tf.cast(tf.shape(targets)[-1], targets.dtype)
         return (1 - self.label_smoothing) * targets + self.label_smoothing / classes
 
 
 def _inside(centre, half, size):
-    """1.0 for pixels no further than `half` from the centre, both as shares: `(batch, size)`."""
-    places = (tf.cast(tf.range(size), "float32") + 0.5) / tf.cast(size, "float32")
-    return tf.cast(tf.abs(places - centre[:, None]) < half[:, None], "float32")
+    """1.0 for pixels within `half` of the centre (both relative to `size`): `(batch, size)`."""
+    positions = (tf.cast(tf.range(size), "float32") + 0.5) / tf.cast(size, "float32")
+    return tf.cast(tf.abs(positions - centre[:, None]) < half[:, None], "float32")

@@ -1,27 +1,36 @@
-"""What a reader tells the user about data: what was left out, and how the rest was understood."""
+"""Notes to the user about loaded data: what was left out, and how the rest was interpreted."""
 
 import sys
+from typing import Any
 
-# How many of what was left out are named in a line.
+# How many of the items that were left out are named in a line.
 _NAMED = 3
 
 
 class Notes:
-    """One line for everything that is left out, or could have been read in another way.
+    """One line about everything that was left out or could have been interpreted differently.
 
-    Each line is printed on stderr when it is noted; a run's report and `result.json` repeat it. A
-    loader makes one, hands it to its readers and keeps it in `notes` of what it returns.
+    Each line is printed on stderr when it is added, and repeated in a run's report and
+    `result.json`. A loader creates the object, passes it to its readers and returns it as
+    `notes` of the loaded data.
 
     Attributes:
-        lines: The lines, a list of strings, each once.
+        lines: The distinct lines, a list of strings.
         left_out: `{what: count}` of everything that was left out.
+
+    Example:
+
+    >>> notes = Notes()
+    >>> notes.say("csv: column 'id' is not used.")
+    >>> notes.lines
+    ["csv: column 'id' is not used."]
     """
 
     def __init__(self):
         self.lines, self.left_out = [], {}
 
-    def say(self, line):
-        """Note how something was understood.
+    def say(self, line: str) -> None:
+        """Add a line about how something was interpreted.
 
         Args:
             line: One sentence that begins with the argument: `"csv: column 'id' is not used."`.
@@ -30,13 +39,14 @@ class Notes:
             self.lines.append(line)
             print(line, file=sys.stderr)
 
-    def leave_out(self, argument, what, items):
-        """Note what was left out: how many, and the first of them.
+    def leave_out(self, argument: str, what: str, items: dict | list) -> None:
+        """Add a line about items that were left out: their number, and the first of them.
 
         Args:
-            argument: How the user calls the source, for example `"images"`.
-            what: What the items are, a plural: `"files that cannot be read"`.
-            items: `{name: reason}`, or names whose reason `what` gives already. None is no line.
+            argument: The argument or source that the items come from, for example `"images"`.
+            what: What the items are, in the plural: `"files that cannot be read"`.
+            items: `{name: reason}`, or a list of names if `what` says the reason. If it is empty,
+                no line is added.
         """
         if not items:
             return
@@ -46,13 +56,25 @@ class Notes:
         ]
         more = f", and {len(items) - _NAMED:,} more" if len(items) > _NAMED else ""
         self.left_out[what] = self.left_out.get(what, 0) + len(items)
-        # `what` is a plural, which "1" does not go with.
+        # `what` is a plural, so "1" cannot come before it.
         counted = f"{len(items):,} {what}" if len(items) > 1 else f"{what} (1)"
         self.say(f"{argument}: left out {counted}: {'; '.join(named)}{more}.")
 
 
-def noted(data):
-    """What was noted of loaded data, as `result.json` holds it: `left_out` and `notes`."""
+def noted(data: Any) -> dict[str, Any]:
+    """Return the notes of loaded data as they are saved in `result.json`.
+
+    Args:
+        data: Loaded data with an attribute `notes`, for example an `ImageData`.
+
+    Returns:
+        A dict with the keys `left_out` and `notes`.
+
+    Example:
+
+    >>> noted(bigmodels.data.load_images("digits"))
+    {'left_out': {}, 'notes': []}
+    """
     return {"left_out": dict(data.notes.left_out), "notes": list(data.notes.lines)}
 
 

@@ -1,8 +1,9 @@
-"""Pairs of texts, a source and its translation, for encoder-decoder models."""
+"""Load pairs of texts, such as a sentence and its translation, for encoder-decoder models."""
 
 import collections
 import dataclasses
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -17,75 +18,98 @@ from bigmodels.data.text import clean_text, note_cleaning, note_unknown
 from bigmodels.messages import short_repr
 from bigmodels.tokenizers import Subwords
 
-# Of pairs that come unsplit: what validation and test get each, but no more.
+# Size of validation and of test for sets without splits: a fraction, and the largest number.
 _HELD_OUT_SHARE, _HELD_OUT_MOST = 0.1, 2500
-# Token ids where the user does not say: of sentences; of what has fewer words. A date that is spelt
-# digit by digit takes far longer to learn, as their order then lies in the positions alone.
+# Default vocabulary sizes: for sentences, and for sets with fewer words. With fewer tokens, dates
+# would be spelt digit by digit, which takes far longer to learn.
 _VOCAB_SIZE, _VOCAB_SIZES = 8000, {"dates": 500, "names": 1000}
-# Lengths of batches are multiples of this, so that XLA compiles for few of them.
+# Batch lengths are multiples of this, so that XLA compiles few shapes.
 _STEP = 4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class PairData(Splits):
-    """Pairs of texts ready for `fit`: `({"source": ..., "target": ...}, targets)`.
+    """Pairs of texts ready for `fit`, as returned by `load_pairs`.
 
-    All are token ids, int32 `(batch, length)`, padded with 0 at their ends. `target` begins with
-    the start; `targets` is the same moved on by one, and ends with the end.
+    Batches are `({"source": ..., "target": ...}, targets)`: token ids, int32 `(batch, length)`,
+    padded with 0 at the end. `target` begins with the start token. `targets` is the same sequence
+    shifted by one token, and ends with the end token.
 
-    Attributes (and those of `Splits`):
-        train: Shuffled batches of pairs of about the same length; each iteration is another epoch.
-        train_sample: As many training pairs as there are for validation, as evaluation sees them.
-        sizes: Number of pairs of each split.
-        texts: `{split: list of (source, target)}`, as they were before they became tokens.
-        subwords: `Subwords` fitted on the training pairs only, on both languages.
-        left_out: Number of pairs that were left out of each split, as one side has more than
+    Attributes (in addition to those of `Splits`):
+        train: Shuffled batches of pairs of similar length; each iteration is a new epoch.
+        train_sample: Training pairs in order, as many as there are for validation.
+        sizes: Number of pairs in each split.
+        texts: `{split: list of (source, target)}`, the cleaned texts before tokenization.
+        subwords: `Subwords` fitted on both sides of the training pairs only.
+        left_out: Number of pairs left out of each split because a side is empty or has more than
             `max_length` tokens.
+
+    Example:
+
+    >>> with open("numbers.tsv", "w") as file:
+    ...     for i in range(100):
+    ...         print(f"number {i}", f"Nummer {i}", sep="\\t", file=file)
+    >>> data = bigmodels.data.load_pairs("pairs:numbers.tsv", vocab_size=100)
+    >>> data.sizes
+    {'train': 80, 'validation': 10, 'test': 10}
+    >>> data.texts["train"][0]
+    ('number 0', 'Nummer 0')
     """
 
-    texts: dict
+    texts: dict[str, list[tuple[str, str]]]
     subwords: Subwords
-    left_out: dict
+    left_out: dict[str, int]
 
 
 def load_pairs(
-    name="dates",
-    batch_size=64,
+    name: str = "dates",
+    batch_size: int = 64,
     *,
-    vocab_size=None,
-    max_length=64,
-    reverse=False,
-    columns=(),
-    encoding=None,
-    skip_bad_files=False,
-    data_dir=None,
-    seed=0,
-):
-    """Load pairs by name, clean them, split them, turn them into token ids.
+    vocab_size: int | None = None,
+    max_length: int = 64,
+    reverse: bool = False,
+    columns: Sequence[str] = (),
+    encoding: str | None = None,
+    skip_bad_files: bool = False,
+    data_dir: str | None = None,
+    seed: int = 0,
+) -> PairData:
+    """Load pairs of texts by name: clean, split and tokenize them.
 
-    No source of validation and test is in training, whatever its case and punctuation; of the same
-    source with several targets, validation and test keep the first.
+    No source text of validation or test is in training, not even with other case or punctuation.
+    If a source has several targets, validation and test have only the first.
 
     Args:
-        name: `dates` or `names` (embedded), `pairs:FILE` (a source, a tab and a target a line, or
-            a .csv or .jsonl file), `pairs:FILE,FILE` (the lines of two files), or a TFDS name.
-        batch_size: Pairs a batch.
-        vocab_size: Token ids of both languages together, at most, see `Subwords.fit`; when left out
-            8000, for `names` 1000, for `dates` 500.
-        max_length: Tokens a text at most, start and end included; longer pairs are left out.
-        reverse: Whether to translate the other way round.
-        columns: Which two of a file's columns to take, by name or by number from 1.
-        encoding: What files are written in, if not in UTF-8: `gb18030`, for example.
-        skip_bad_files: Whether lines of a file that are no pair are left out, counted and named on
-            stderr; else the first of them is an error.
-        data_dir: Where TFDS finds prepared sets.
-        seed: Decides the order of training, nothing else.
+        name: `dates` or `names` (embedded), `pairs:FILE` (lines of source, tab and target, or a
+            .csv or .jsonl file), `pairs:FILE,FILE` (the lines of two files), or a TFDS name.
+        batch_size: Pairs per batch.
+        vocab_size: Largest size of the vocabulary for both sides together, see `Subwords.fit`. By
+            default 500 for `dates`, 1000 for `names` and 8000 for other sets.
+        max_length: Largest number of tokens of a text, including start and end; longer pairs are
+            left out.
+        reverse: Whether to swap source and target.
+        columns: The two columns of a file to use, by name or by number, counted from 1.
+        encoding: Encoding of the files if it is not UTF-8, for example `gb18030`.
+        skip_bad_files: Whether to leave out lines of a file that are not a pair, with a note on
+            stderr. Otherwise the first one is an error.
+        data_dir: Directory in which TFDS keeps prepared sets.
+        seed: Seed of the order of training; the splits do not depend on it.
 
     Returns:
         A `PairData`.
 
     Raises:
-        ValueError: naming the argument or file that does not fit.
+        ValueError: if an argument or a file is invalid; the message names it.
+
+    Example:
+
+    >>> with open("numbers.tsv", "w") as file:
+    ...     for i in range(100):
+    ...         print(f"number {i}", f"Nummer {i}", sep="\\t", file=file)
+    >>> data = bigmodels.data.load_pairs("pairs:numbers.tsv", batch_size=4, vocab_size=100)
+    >>> inputs, targets = next(iter(data.train))
+    >>> sorted(inputs), targets.dtype, targets.shape[0]
+    (['source', 'target'], tf.int32, 4)
     """
     notes = Notes()
     if vocab_size is None:
@@ -112,11 +136,11 @@ def load_pairs(
         tokens[split], rows = _tokens(subwords, pairs, max_length)
         kept[split] = [pairs[row] for row in rows]
         left_out[split] = len(pairs) - len(rows)
-        fits = {*rows}
+        valid_rows = {*rows}
         notes.leave_out(
             "pairs",
             f"pairs of {split} with more than max_length={max_length} tokens on a side, or none",
-            [source for i, (source, _) in enumerate(pairs) if i not in fits],
+            [source for i, (source, _) in enumerate(pairs) if i not in valid_rows],
         )
         if not kept[split]:
             why = f"all {len(pairs)} are longer than max_length={max_length}"
@@ -124,8 +148,8 @@ def load_pairs(
                 f"dataset: {name!r} has no pair for {split}" + (f": {why}" if pairs else "")
             )
     for split in ("validation", "test"):
-        said = "".join(text for pair in kept[split] for text in pair)
-        note_unknown(notes, "pairs", f" of {split}", "".join(subwords.pieces), said)
+        text = "".join(text for pair in kept[split] for text in pair)
+        note_unknown(notes, "pairs", f" of {split}", "".join(subwords.pieces), text)
     sizes = {split: len(pairs) for split, pairs in kept.items()}
     numbers = {split: tf.data.Dataset.range(size) for split, size in sizes.items()}
     prepare = {split: _prepare(*tokens[split], max_length) for split in tokens}
@@ -163,7 +187,7 @@ def _source(name, data_dir, columns, encoding, skip_bad_files, notes):
     for setting, value in options.items():
         if value:
             form = readers.forms("pairs")
-            raise ValueError(f"data.{setting}: {value!r}, but {name!r} is no file of {form}")
+            raise ValueError(f"data.{setting}: {value!r}, but {name!r} is not a file of {form}")
     if name in embedded.PAIRS:
         return embedded.PAIRS[name]()
     if embedded.is_known(name):
@@ -172,8 +196,8 @@ def _source(name, data_dir, columns, encoding, skip_bad_files, notes):
 
 
 def _note_pairs(splits, notes):
-    """Say what is odd about pairs that are kept, and which are written in another way."""
-    pairs = splits if isinstance(splits, list) else [p for each in splits.values() for p in each]
+    """Note pairs with two equal sides, and texts that are normalised."""
+    pairs = splits if isinstance(splits, list) else [p for part in splits.values() for p in part]
     if same := [source for source, target in pairs if source == target]:
         notes.say(
             f"pairs: {len(same):,} of {len(pairs):,} have the same text on both sides, the first "
@@ -183,12 +207,12 @@ def _note_pairs(splits, notes):
 
 
 def _key(text):
-    """What two sources share that are the same but for case, punctuation and white space."""
+    """A text without case, punctuation and white space, to compare sources by."""
     return "".join(c for c in text.casefold() if c.isalnum()) or text
 
 
 def _split(pairs, notes):
-    """Train, validation and test: a source is always where its check sum puts it."""
+    """Train, validation and test by the checksum of the source, with each source in one split."""
     groups = {}
     for pair in pairs:
         groups.setdefault(_key(pair[0]), []).append(pair)
@@ -203,29 +227,32 @@ def _split(pairs, notes):
 
 
 def _apart(splits, notes):
-    """Splits without what an earlier one of test, validation and train has as a source."""
-    seen, kept, doubles = set(), {}, []
+    """Splits without duplicates; a source in several splits is kept in test, then validation."""
+    seen, unique, duplicates = set(), {}, []
     for split in ("test", "validation", "train"):
         keys = [_key(source) for source, _ in splits[split]]
-        kept[split], here = [], set()
+        unique[split], split_keys = [], set()
         for key, pair in zip(keys, splits[split], strict=True):
-            if key in seen or (split != "train" and key in here):
-                doubles.append(pair[0])
+            if key in seen or (split != "train" and key in split_keys):
+                duplicates.append(pair[0])
                 continue
-            kept[split].append(pair)
-            here.add(key)
-        seen |= here
-    # One pair several times would only weigh more.
-    once = list(dict.fromkeys(kept["train"]))
-    again = collections.Counter(kept["train"]) - collections.Counter(once)
-    kept["train"] = once
-    notes.leave_out("pairs", "pairs whose source another split has as well", doubles)
-    notes.leave_out("pairs", "pairs that come again", [source for source, _ in again.elements()])
-    return {split: kept[split] for split in ("train", "validation", "test")}
+            unique[split].append(pair)
+            split_keys.add(key)
+        seen |= split_keys
+    # Repeating a pair would only increase its weight.
+    distinct = list(dict.fromkeys(unique["train"]))
+    repeated = collections.Counter(unique["train"]) - collections.Counter(distinct)
+    unique["train"] = distinct
+    notes.leave_out("pairs", "pairs whose source is in another split", duplicates)
+    notes.leave_out("pairs", "repeated pairs", [source for source, _ in repeated.elements()])
+    return {split: unique[split] for split in ("train", "validation", "test")}
 
 
 def _tokens(subwords, pairs, max_length):
-    """Ids of sources and targets, ragged, the latter with start and end, and which pairs fit."""
+    """`((source ids, target ids), rows)`: ragged ids, and the rows of pairs short enough.
+
+    Target ids include start and end.
+    """
     if not pairs:
         return None, []
     sources, targets = (subwords.encode(list(side)) for side in zip(*pairs, strict=True))
@@ -238,16 +265,16 @@ def _tokens(subwords, pairs, max_length):
 
 
 def _prepare(sources, targets, max_length):
-    def padded(ragged, rows, more):
+    def padded(ragged, rows, extra):
         ragged = tf.gather(ragged, rows)
-        longest = tf.reduce_max(ragged.row_lengths()) - more
-        length = tf.minimum((longest + _STEP - 1) // _STEP * _STEP + more, max_length)
+        longest = tf.reduce_max(ragged.row_lengths()) - extra
+        length = tf.minimum((longest + _STEP - 1) // _STEP * _STEP + extra, max_length)
         return ragged.to_tensor(shape=tf.stack([tf.size(rows, tf.int64), length]))
 
     def prepare(rows, _):
         target = padded(targets, rows, 1)
         following = target[:, 1:]
-        # The end is predicted, but nothing from it.
+        # The end token is a target, but never an input.
         target = tf.where(following != 0, target[:, :-1], 0)
         return {"source": padded(sources, rows, 0), "target": target}, following
 

@@ -1,35 +1,45 @@
-"""The single ending of every pipeline: shuffle, batch, prepare, prefetch.
+"""The last steps of every input pipeline: shuffle, batch, prepare, prefetch.
 
-An epoch is a function of one number: the order of its elements, and whatever else is random in it,
-come from that epoch's seed, and the seeds from the user's. So a killed run can go on with any
-epoch, and sees what it would have seen.
+Every epoch has its own seed, derived from the user's seed and the number of the epoch. The order of
+the elements and all other randomness of the epoch follow from it. A run that was killed can
+therefore resume at any epoch and sees the same data as if it had not been interrupted.
 """
 
 import dataclasses
 import itertools
 import math
+from collections.abc import Callable
 
 import tensorflow as tf
 from keras import ops
 
-# Beyond this many elements the shuffle keeps a window, not the whole set.
+# Largest shuffle buffer, in elements.
 SHUFFLE_WINDOW = 200_000
-# Among how many batches elements that are alike find each other: more leave less to chance.
+# Batches in a pool that is sorted by length: a larger pool means less padding.
 _POOL = 50
-# Batches made ahead. tf.data's own choice doubles whenever it was too small once, up to half of
-# the machine's memory: an epoch of a large set that ends and begins anew drains it every time.
+# Prefetch buffer, in batches. AUTOTUNE doubles its buffer each time it runs empty, up to half of
+# the machine's memory, and it runs empty at the end of every epoch of a large set.
 _AHEAD = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """How training images are varied; zero turns a kind off. Evaluation never uses it.
+    """Random flips, shifts, rotations and zooms of training images.
+
+    A value of zero turns a transformation off. Evaluation data are never augmented.
 
     Args:
-        horizontal_flip: Whether half the images are mirrored left to right.
-        translation: Largest shift, as a share of height and width.
-        rotation: Largest turn, in degrees.
-        zoom: Largest change of size, as a share.
+        horizontal_flip: Whether to mirror half of the images left to right.
+        translation: Largest shift, as a fraction of height and width.
+        rotation: Largest rotation, in degrees.
+        zoom: Largest change of size, as a fraction.
+
+    Example:
+
+    >>> augmentation = bigmodels.data.Augmentation(horizontal_flip=True, rotation=10.0)
+    >>> images = tf.ones((4, 8, 8, 3))
+    >>> augmentation(images, seed=(0, 1)).shape
+    TensorShape([4, 8, 8, 3])
     """
 
     horizontal_flip: bool = False
@@ -37,12 +47,12 @@ class Augmentation:
     rotation: float = 0.0
     zoom: float = 0.0
 
-    def __call__(self, images, seed):
-        """Vary a batch.
+    def __call__(self, images: tf.Tensor, seed: tf.Tensor | tuple[int, int]) -> tf.Tensor:
+        """Augment a batch.
 
         Args:
             images: Floats, `(batch, height, width, channels)`.
-            seed: Two integers; the same seed varies the same way.
+            seed: Two integers; the same seed gives the same result.
 
         Returns:
             Images of the same shape and dtype.
@@ -56,48 +66,64 @@ class Augmentation:
         scale = 1 + draws[1] * self.zoom
         down, right = draws[2] * self.translation * height, draws[3] * self.translation * width
         mirror = tf.where((draws[4] > 0) & self.horizontal_flip, -1.0, 1.0)
-        # Output pixel (x, y) is read from input pixel (a x + b y + c, d x + e y + f); the turn is
-        # about the middle of the image.
+        # Output pixel (x, y) is read from input pixel (a x + b y + c, d x + e y + f); the rotation
+        # is about the centre of the image.
         a, b = mirror * scale * tf.cos(angle), -mirror * scale * tf.sin(angle)
         d, e = scale * tf.sin(angle), scale * tf.cos(angle)
-        middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
-        c = middle_x - a * middle_x - b * middle_y + right
-        f = middle_y - d * middle_x - e * middle_y + down
+        center_x, center_y = (width - 1) / 2, (height - 1) / 2
+        c = center_x - a * center_x - b * center_y + right
+        f = center_y - d * center_x - e * center_y + down
         zero = tf.zeros_like(a)
         transform = tf.stack([a, b, c, d, e, f, zero, zero], axis=1)  # (batch, 8)
         return ops.image.affine_transform(images, transform, "bilinear", "nearest")
 
 
 def training_batches(
-    elements, size, batch_size, seed, prepare, *, read=None, window=None, alike=None
-):
-    """Endlessly varied epochs of shuffled batches.
+    elements: tf.data.Dataset | Callable,
+    size: int,
+    batch_size: int,
+    seed: int,
+    prepare: Callable,
+    *,
+    read: Callable | None = None,
+    window: int | None = None,
+    alike: Callable | None = None,
+) -> tuple[tf.data.Dataset, Callable[[int], tf.data.Dataset]]:
+    """Shuffle, batch and prepare training data, differently in every epoch.
 
     Args:
-        elements: Data set of single elements; or a function from the epoch's seed (scalar int64)
-            to one.
+        elements: Data set of single elements, or a function that maps the seed of an epoch (scalar
+            int64) to one.
         size: Number of elements in an epoch.
-        batch_size: The global batch.
+        batch_size: Global batch size.
         seed: The user's seed.
-        prepare: Function of (batch, seed) to what the model takes; `seed` is two integers,
-            different for every batch of every epoch.
-        read: Function from an element in its turn to what is batched, for elements that only say
-            where the data lies; without it, the elements themselves.
-        window: Among how many elements the next one is drawn, at most; `SHUFFLE_WINDOW` when left
-            out.
-        alike: Function from a batch of elements to a number for each, their length for instance:
-            the elements of fifty batches at a time are put in this order, so that those of a batch
-            need little padding, and the batches then mixed.
+        prepare: Function that maps `(batch, seed)` to the inputs of the model. `seed` is two
+            integers, different for every batch of every epoch.
+        read: Function that loads an element after shuffling, for elements that are only paths or
+            indices. By default the elements are batched as they are.
+        window: Size of the shuffle buffer, in elements; `SHUFFLE_WINDOW` by default.
+        alike: Function that maps a batch of elements to one sort key each, for example their
+            length. The elements of fifty batches at a time are sorted by it, so that a batch needs
+            little padding, and the batches are then shuffled.
 
     Returns:
-        `(train, train_from)`: a `tf.data.Dataset` of known length, each iteration over which is
-        another epoch, for a notebook; and a function from the number of an epoch (the first is 0)
-        to the endless stream of epochs from there on, which is the same every time.
+        `(train, train_from)`. `train` is a `tf.data.Dataset` of known length; each iteration over
+        it is a new epoch. `train_from` maps the number of an epoch (the first is 0) to the endless
+        stream of batches from that epoch on, which is the same each time.
+
+    Example:
+
+    >>> elements = tf.data.Dataset.range(4)
+    >>> train, train_from = training_batches(elements, 4, 2, 0, lambda batch, seed: batch)
+    >>> len(train)
+    2
+    >>> sorted(int(x) for batch in train for x in batch)
+    [0, 1, 2, 3]
     """
 
     def epoch(epoch_seed):
-        # `shuffle` mixes the graph's seed with its own. The order is to follow from the epoch's
-        # alone, whatever `tf.random.set_seed` was given (0 even makes a tensor seed fail).
+        # `shuffle` combines its own seed with the graph's. Fixing the latter makes the order
+        # independent of `tf.random.set_seed` (0 even makes a tensor seed fail).
         tf.compat.v1.get_default_graph().seed = 1
         order = elements(epoch_seed) if callable(elements) else elements
         order = order.shuffle(min(size, window or SHUFFLE_WINDOW), seed=epoch_seed)
@@ -119,29 +145,37 @@ def training_batches(
         return tf.random.stateless_uniform((), [seed, number], maxval=2**31, dtype=tf.int64)
 
     def train_from(first):
-        # A function of the epoch's number alone: Keras makes several iterators for one `fit`.
+        # Without state, because Keras makes several iterators during one `fit`.
         numbers = tf.data.Dataset.range(first, tf.int64.max)
         return numbers.flat_map(lambda number: epoch(seed_of(number))).prefetch(_AHEAD)
 
-    # Counted outside TensorFlow: a variable made in the scope of a strategy would be mirrored.
+    # Counted in Python: a variable made in the scope of a strategy would be mirrored.
     numbers = itertools.count()
-    another = tf.data.Dataset.from_generator(
+    next_seed = tf.data.Dataset.from_generator(
         lambda: iter([next(numbers)]), output_signature=tf.TensorSpec((), tf.int64)
     ).map(seed_of)
     length = tf.data.experimental.assert_cardinality(math.ceil(size / batch_size))
-    return another.flat_map(epoch).apply(length).prefetch(_AHEAD), train_from
+    return next_seed.flat_map(epoch).apply(length).prefetch(_AHEAD), train_from
 
 
-def evaluation_batches(elements, batch_size, prepare):
-    """Batches in order, without anything random.
+def evaluation_batches(
+    elements: tf.data.Dataset, batch_size: int, prepare: Callable
+) -> tf.data.Dataset:
+    """Batch and prepare data in order, without shuffling or augmentation.
 
     Args:
         elements: Data set of single elements.
-        batch_size: The global batch.
-        prepare: Function of (batch, `None`) to what the model takes.
+        batch_size: Global batch size.
+        prepare: Function that maps `(batch, None)` to the inputs of the model.
 
     Returns:
         A `tf.data.Dataset`.
+
+    Example:
+
+    >>> batches = evaluation_batches(tf.data.Dataset.range(3), 2, lambda batch, seed: batch)
+    >>> [batch.tolist() for batch in batches.as_numpy_iterator()]
+    [[0, 1], [2]]
     """
     batches = elements.batch(batch_size)
     batches = batches.map(lambda *batch: prepare(_unwrap(batch), None), tf.data.AUTOTUNE)

@@ -1,6 +1,9 @@
-"""Series of measurements, cut into windows and what followed them."""
+"""Load time series for forecasting: embedded, or from a CSV file."""
 
 import dataclasses
+import os
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -21,112 +24,142 @@ _MAX_BYTES = 1 << 30
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class SeriesData(Splits):
-    """Windows of a series, in units of its spread, and the values that follow each.
+    """Windows of a standardised series ready for `fit`, as returned by `load_series`.
 
-    Where values are missing, a window is filled in from what was measured before its end, see
-    `bigmodels.data.gaps.Known`. A value that was never measured is never a target: batches are then
-    `(window, what follows, sample_weight)`, with a weight for each value that follows. It is 0
-    where nothing was measured, and else the same number throughout a split, such that the mean
-    weight of the split is 1. To pass over the rest in a metric too, `compile` is given it as one of
-    `weighted_metrics`.
+    Batches are `(windows, targets)`: float32 `(batch, length, variables)`, and the rows that follow
+    each window, float32 `(batch, horizon, variables)`.
 
-    Attributes (and those of `Splits`):
-        train: Shuffled batches `(window, what follows)`, of `(batch, length, variables)` and
-            `(batch, horizon, variables)`; each iteration is another epoch.
-        train_sample: As many of the last training windows as there are for validation, in order.
-        sizes: Number of windows of each split.
+    Missing values in a window are filled in from values measured before its end, see
+    `bigmodels.data.gaps.Known`. Missing values are never targets: batches are then `(windows,
+    targets, sample_weight)`, with one weight per target value. It is 0 for missing values and
+    the same number for all others, such that the mean weight of a split is 1. To ignore missing
+    values in metrics too, pass those as `weighted_metrics` to `compile`.
+
+    Attributes (in addition to those of `Splits`):
+        train: Shuffled batches; each iteration is a new epoch.
+        train_sample: The last training windows in order, as many as there are for validation.
+        sizes: Number of windows in each split.
         length: Rows of a window.
-        horizon: Rows that follow it.
-        season: After how many rows things repeat; 1 if nobody knows.
+        horizon: Rows to forecast after a window.
+        season: Length of the season in rows; 1 if it is unknown.
         timeline: A `Timeline`.
-        variables: Their names.
-        means: Of each variable, over its measured values in the training rows.
-        scales: Standard deviation of each variable, likewise.
-        values: float64 `(rows, variables)`, less `means` and divided by `scales`; NaN where nothing
-            was measured.
-        borders: `{split: (first row, row after the last)}`; what follows a window lies in one
-            split, the window itself may begin in the one before.
-        imputed: `{split: number of values that were not measured}`.
+        variables: Names of the variables.
+        means: Mean of each variable over the measured values of the training rows.
+        scales: Standard deviation of each variable over the same values.
+        values: Standardised values, float64 `(rows, variables)`: less `means` and divided by
+            `scales`; NaN where a value is missing.
+        borders: `{split: (first row, row after the last)}`. All targets of a window are in one
+            split; the window itself may begin in the split before.
+        imputed: `{split: number of missing values}`.
         known: The values as they were known at each time, a `bigmodels.data.gaps.Known`.
-        begins: `{split: the rows after its windows}`, see `starts`.
+        begins: `{split: first target row of each window}`, see `starts`.
+
+    Example:
+
+    >>> data = bigmodels.data.load_series("co2")
+    >>> data.variables, data.season, data.length, data.horizon
+    (('co2',), 52, 208, 52)
+    >>> data.imputed
+    {'train': 59, 'validation': 0, 'test': 0}
+    >>> windows, targets = data.windows(data.starts("test")[:3])
+    >>> windows.shape, targets.shape
+    ((3, 208, 1), (3, 52, 1))
     """
 
     length: int
     horizon: int
     season: int
     timeline: Timeline
-    variables: tuple
-    means: tuple
-    scales: tuple
+    variables: tuple[str, ...]
+    means: tuple[float, ...]
+    scales: tuple[float, ...]
     values: np.ndarray
-    borders: dict
-    imputed: dict
+    borders: dict[str, tuple[int, int]]
+    imputed: dict[str, int]
     known: Known
-    begins: dict
+    begins: dict[str, np.ndarray]
 
-    def starts(self, split):
-        """The row after each window of a split: where what is to be forecast begins."""
-        return self.begins[split]
-
-    def windows(self, starts):
-        """Windows and what follows, as arrays.
+    def starts(self, split: str) -> np.ndarray:
+        """Return the first target row of each window of a split.
 
         Args:
-            starts: Rows, as from `starts`.
+            split: "train", "validation" or "test".
+
+        Returns:
+            Row numbers, int64 `(windows,)`.
+        """
+        return self.begins[split]
+
+    def windows(self, starts: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return windows and their targets as arrays.
+
+        Args:
+            starts: First target row of each window, as from `starts`.
 
         Returns:
             `(windows, targets)`: `(n, length, variables)` and `(n, horizon, variables)`; targets
-            are NaN where nothing was measured.
+            are NaN where a value is missing.
         """
         starts = np.asarray(starts)
         return self.known.windows(starts, self.length), self.known.targets(starts, self.horizon)
 
 
 def load_series(
-    name="co2",
-    batch_size=64,
+    name: str = "co2",
+    batch_size: int = 64,
     *,
-    length=None,
-    horizon=None,
-    split=(0.7, 0.1, 0.2),
-    season=None,
-    fill="none",
-    time="",
-    targets=(),
-    time_format="",
-    missing=(),
-    decimal="auto",
-    encoding="",
-    seed=0,
-):
-    """Load a series by name, check it, split it by time, standardise it, cut it into windows.
+    length: int | None = None,
+    horizon: int | None = None,
+    split: tuple[float, float, float] = (0.7, 0.1, 0.2),
+    season: int | None = None,
+    fill: str = "none",
+    time: str = "",
+    targets: Sequence[str] = (),
+    time_format: str = "",
+    missing: Sequence[str | float] | str | float = (),
+    decimal: str = "auto",
+    encoding: str = "",
+    seed: int = 0,
+) -> SeriesData:
+    """Load a time series by name: check, split and standardise it, and cut it into windows.
 
     Args:
-        name: `co2`, `sunspots`, `elnino` (embedded; what is missing of them is filled in), or
+        name: `co2`, `sunspots`, `elnino` (embedded; missing values are filled in linearly), or
             `csv:FILE`, see `bigmodels.data.readers.csv_series.read_csv`.
-        batch_size: The global batch.
-        length: Rows of a window; four seasons when left out, 32 where there is no season.
-        horizon: Rows to forecast; a season when left out, 8 where there is none.
-        split: Of the rows, in order, the shares for training, validation and test; or their
-            numbers, beginning with the first row. What is left at the end is not used.
-        season: After how many rows things repeat; the step decides when left out (a day of hours,
-            a week of days, a year of weeks or months).
-        fill: What becomes of missing rows and values: `none` is an error, `linear` draws a line
-            between the neighbours, `previous` repeats the value before. Neither looks beyond
-            the end of a window, and what was not measured is never a target.
+        batch_size: Global batch size, in windows.
+        length: Rows of a window. By default four seasons, or 32 if there is no season.
+        horizon: Rows to forecast. By default one season, or 8 if there is none.
+        split: Fractions of the rows for training, validation and test, in this order; or numbers of
+            rows, counted from the first row. Remaining rows at the end are not used.
+        season: Length of the season in rows. By default it follows from the step (a day for hourly
+            values, a week for daily ones, a year for weekly or monthly ones).
+        fill: How missing rows and values are filled in: `none` raises an error, `linear`
+            interpolates between the neighbours, `previous` repeats the value before. Values after
+            the end of a window are never used, and missing values are never targets.
         time: As for `read_csv`.
         targets: As for `read_csv`.
         time_format: As for `read_csv`.
         missing: As for `read_csv`.
         decimal: As for `read_csv`.
         encoding: As for `read_csv`.
-        seed: Decides the order of the training windows, nothing else.
+        seed: Seed of the order of the training windows; the splits do not depend on it.
 
     Returns:
         A `SeriesData`.
 
     Raises:
-        ValueError: naming the argument, or the file and line, that does not fit.
+        ValueError: if an argument, a file or a line is invalid; the message names it.
+
+    Example:
+
+    >>> with open("temperatures.csv", "w") as file:
+    ...     print("day,degrees", file=file)
+    ...     for day in range(100):
+    ...         print(np.datetime64("2024-01-01") + day, day % 7, sep=",", file=file)
+    >>> data = bigmodels.data.load_series("csv:temperatures.csv", batch_size=4)
+    >>> windows, targets = next(iter(data.train))
+    >>> windows.shape, targets.shape
+    (TensorShape([4, 28, 1]), TensorShape([4, 7, 1]))
     """
     notes = Notes()
     options = {
@@ -144,12 +177,14 @@ def load_series(
             raise ValueError(f"data.targets: {short_repr(targets)}, but {name!r} has one variable")
         for option, value in options.items():
             if value and value != "auto":
-                notes.say(f"data.{option}: {short_repr(value)} is for files; {name!r} is none.")
+                notes.say(
+                    f"data.{option}: {short_repr(value)} is for files; {name!r} is not a file."
+                )
     elif files := readers.find("series", name):
         reader, path = files
         table = reader.read(path, notes=notes, **options)
     else:
-        raise unknown_name("series", name, "no series", embedded.SERIES)
+        raise unknown_name("series", name, "not a series", embedded.SERIES)
     source = f"{reader.prefix}: {path!r}" if files else f"dataset: {name!r}"
     season = season or table.season or table.timeline.season()
     length = length or (4 * season if season > 1 else 32)
@@ -160,7 +195,7 @@ def load_series(
     means, scales = _statistics(table.values[begin:end], table.variables, name)
     values = (table.values - means) / scales
     if values.size * 4 > _MAX_BYTES:
-        raise ValueError(f"dataset: {name!r} has {values.size:,} values, more than memory is for")
+        raise ValueError(f"dataset: {name!r} has {values.size:,} values, too many for memory")
     known = Known(values, fill)
     begins = {
         part: _begins(part, border, known, length, horizon, table, name, source, notes)
@@ -169,7 +204,7 @@ def load_series(
     rows = known.as_tensors()
 
     def batches_of(starts):
-        """Function from a batch of rows to windows, what follows, and its weights, if any."""
+        """Function from a batch of start rows to windows, targets and, if needed, weights."""
         share = known.counts(starts, horizon).mean() / horizon
 
         def prepare(starts, _):
@@ -221,41 +256,59 @@ def load_series(
     )
 
 
-def last_window(path, variables, length, spacing, *, fill, **options):
-    """The end of a file, from which a model goes on.
+def last_window(
+    path: str | os.PathLike,
+    variables: Sequence[str],
+    length: int,
+    spacing: str,
+    *,
+    fill: str,
+    **options: Any,
+) -> tuple[np.ndarray, Timeline, int]:
+    """Read the last rows of a file, as the input of a forecast.
 
     Args:
         path: A CSV file as for `read_csv`.
-        variables: The model's; the file may have others too.
-        length: Rows of its window.
-        spacing: The step between them, as `Timeline.spacing` says it.
+        variables: Names of the model's variables; the file may have others too.
+        length: Rows of the model's window.
+        spacing: Step between rows as `Timeline.spacing` returns it.
         fill: As for `load_series`.
         **options: As for `read_csv`: `time`, `time_format`, `missing`, `decimal`, `encoding`.
 
     Returns:
-        `(window, timeline, next)`: float64 `(length, variables)`, and the number of the row after
-        the last one on the timeline.
+        `(window, timeline, next)`: float64 `(length, variables)`, the `Timeline` of the file, and
+        the number of the row after its last one.
 
     Raises:
-        ValueError: naming the file, and the line, that does not fit.
+        ValueError: if the file or a line is invalid; the message names it.
+
+    Example:
+
+    >>> with open("days.csv", "w") as file:
+    ...     print("day,degrees", file=file)
+    ...     for day in range(10):
+    ...         print(np.datetime64("2024-01-01") + day, day, sep=",", file=file)
+    >>> window, timeline, row = last_window("days.csv", ["degrees"], 3, "1 day", fill="none")
+    >>> window.tolist(), timeline.text(row)
+    ([[7.0], [8.0], [9.0]], '2024-01-11')
     """
     notes, name = Notes(), f"input: {str(path)!r}"
     asked = f"{name} does not fit the model"
     table = csv_series.read_csv(
         path, "input", targets=variables, asked=asked, notes=notes, **options
     )
-    found, rows = table.timeline.spacing(), len(table.values)
-    if found != spacing:
-        raise ValueError(f"{name} has a step of {found}, but the model was trained on {spacing}")
+    step, rows = table.timeline.spacing(), len(table.values)
+    if step != spacing:
+        raise ValueError(f"{name} has a step of {step}, but the model was trained on {spacing}")
     if rows < length:
-        raise ValueError(f"{name} has {rows:,} rows, the model looks at {length:,}")
+        raise ValueError(f"{name} has {rows:,} rows, the model needs {length:,}")
     _missing(table, fill, {"the file": (0, rows)}, name, notes)
     (window,) = Known(table.values, fill).windows(np.array([rows]), length)
     return window, table.timeline, rows
 
 
 def _starts(border, length, horizon):
-    """The first row to forecast in a split, and the row after the last such."""
+    """The first and the end (exclusive) of the rows at which targets of a split may begin."""
     begin, end = border
     return max(begin, length), end - horizon + 1
 
@@ -273,20 +326,20 @@ def _borders(rows, split, length, horizon, name):
         if last <= first:
             raise ValueError(
                 f"dataset: {name!r} has {border[1] - border[0]:,} rows for {part}, too few for a "
-                f"window of data.length={length} and data.horizon={horizon}; give it fewer of "
-                "these, or more rows with data.split"
+                f"window of data.length={length} and data.horizon={horizon}; reduce these, or give "
+                f"{part} more rows with data.split"
             )
     return borders
 
 
 def _begins(part, border, known, length, horizon, table, name, source, notes):
-    """The rows after each window of a part; what no forecast can be held against is left out."""
+    """First target rows of a split's windows, without windows that no target can be compared to."""
     first, last = _starts(border, length, horizon)
     starts = np.arange(first, last)
 
     def keep(good, what):
-        gone = {str(table.timeline.text(int(start))): "" for start in starts[~good]}
-        notes.leave_out(source, f"windows of {part} {what}, by their time", gone)
+        left_out = {str(table.timeline.text(int(start))): "" for start in starts[~good]}
+        notes.leave_out(source, f"windows of {part} {what}, by their time", left_out)
         return starts[good]
 
     if known.complete:
@@ -298,33 +351,32 @@ def _begins(part, border, known, length, horizon, table, name, source, notes):
         for column in np.flatnonzero(~known.measured[starts + step].any(0)):
             raise ValueError(
                 f"dataset: {short_repr(table.variables[column])} of {name!r} has no value "
-                f"{step + 1:,} rows after any window of {part}, to hold a forecast against; give "
-                "it other rows with data.split, or a smaller data.horizon"
+                f"{step + 1:,} rows after any window of {part}, to compare a forecast with; give "
+                f"{part} other rows with data.split, or reduce data.horizon"
             )
     return starts
 
 
 def _missing(table, fill, borders, source, notes):
-    """How many values of each split were not measured."""
+    """Number of missing values in each split, with a note about them."""
     missing = np.isnan(table.values)
     if not missing.any():
         return dict.fromkeys(borders, 0)
     if fill == "none":
         raise ValueError(
-            f"{table.first_missing}; data.fill=linear or data.fill=previous fills in what is "
-            "missing"
+            f"{table.first_missing}; data.fill=linear or data.fill=previous fills in missing values"
         )
     for split, (begin, end) in borders.items():
         for column in np.flatnonzero(missing[begin:end].all(0)):
             variable = short_repr(table.variables[column])
             raise ValueError(f"{source}: {variable} has no value at all in {split}")
     imputed = {split: int(missing[begin:end].sum()) for split, (begin, end) in borders.items()}
-    each = ", ".join(f"{count:,} {split}" for split, count in imputed.items())
+    counts = ", ".join(f"{count:,} {split}" for split, count in imputed.items())
     first = f"{table.first_missing}; " if table.first_missing else f"{source}: "
     notes.say(
-        f"{first}{missing.sum():,} of {missing.size:,} values are missing ({each}). "
-        f"data.fill={fill} fills in windows from what was measured before their ends; a value that "
-        "was not measured is never a target."
+        f"{first}{missing.sum():,} of {missing.size:,} values are missing ({counts}). "
+        f"data.fill={fill} fills in windows from values measured before their end; missing values "
+        "are never targets."
     )
     return imputed
 
@@ -332,11 +384,10 @@ def _missing(table, fill, borders, source, notes):
 def _statistics(values, variables, name):
     means, scales = np.nanmean(values, 0), np.nanstd(values, 0)
     for variable, mean, scale in zip(variables, means, scales, strict=True):
-        # Rounding of a mean is no spread.
+        # A constant variable may have a tiny deviation from the rounding of its mean.
         if not scale > 1e-12 * max(abs(mean), 1e-18):
             raise ValueError(
-                f"dataset: {short_repr(variable)} of {name!r} is the same throughout the "
-                "training rows: "
-                "there is nothing to learn; data.targets chooses variables"
+                f"dataset: {short_repr(variable)} of {name!r} is constant in the training rows; "
+                "choose other variables with data.targets"
             )
     return means, scales

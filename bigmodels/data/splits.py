@@ -1,8 +1,8 @@
-"""How a data set is split in three, the same whatever the seed of a training."""
+"""Train, validation and test splits, which do not depend on the seed of a training."""
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -11,7 +11,7 @@ from sklearn.model_selection import train_test_split
 from bigmodels.data.notes import Notes
 from bigmodels.data.pipeline import evaluation_batches, training_batches
 
-SEED = 0  # Of everything that is drawn once and belongs to a data set.
+SEED = 0  # For everything random that is part of a data set, such as its splits.
 SPLITS = ("train", "validation", "test")
 
 _WORDS = {
@@ -29,27 +29,27 @@ _NAME = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Splits:
-    """Data ready for `fit`, in three parts; each kind of data adds what else is known of it.
+    """Data ready for `fit`, in three splits; the base class of what loaders return.
 
     Attributes:
-        name: What was loaded.
-        train: Shuffled, augmented batches; each iteration is another epoch.
-        train_from: Function from an epoch's number to the endless stream of epochs from there on,
-            the same every time: for `fit(data.train_from(0), steps_per_epoch=...)`.
-        train_sample: As much training data as there is for validation, as evaluation sees it.
+        name: Name of the data set, as it was given to the loader.
+        train: Shuffled, augmented batches; each iteration is a new epoch.
+        train_from: Function that maps the number of an epoch to the endless stream of batches from
+            that epoch on, the same each time: for `fit(data.train_from(0), steps_per_epoch=...)`.
+        train_sample: Training data without augmentation, as many as there are for validation.
         validation: Batches in order.
         test: Batches in order.
-        sizes: Number of examples of each split.
-        notes: What was left out and how the rest was understood, a `Notes`.
+        sizes: Number of examples in each split.
+        notes: A `Notes`: what was left out, and how the rest was interpreted.
     """
 
     name: str
     train: tf.data.Dataset
-    train_from: Callable
+    train_from: Callable[[int], tf.data.Dataset]
     train_sample: tf.data.Dataset
     validation: tf.data.Dataset
     test: tf.data.Dataset
-    sizes: dict
+    sizes: dict[str, int]
     notes: Notes = dataclasses.field(default_factory=Notes)
 
     @classmethod
@@ -102,27 +102,40 @@ class Splits:
         )
 
 
-def split_named(name):
-    """Which split a folder, a file or a column of this name is for, in any case.
+def split_named(name: str) -> str | None:
+    """Return the split that the name of a folder, file or column stands for.
 
     Args:
-        name: Without the suffix: `Train`, `valid_set`, `test-images`, `train2017`, `1_train`.
+        name: Name without a suffix, in any case: `Train`, `valid_set`, `test-images`, `train2017`,
+            `1_train`.
 
     Returns:
         "train", "validation", "test", or `None`.
+
+    Example:
+
+    >>> split_named("valid_set"), split_named("trained")
+    ('validation', None)
     """
     name = name.lower().strip("_.- ")
     return next((s for s, words in _WORDS.items() if re.fullmatch(_NAME.format(words), name)), None)
 
 
-def stratified_split(labels):
-    """Row numbers of an 80/10/10 split in which every class keeps its share.
+def stratified_split(labels: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
+    """Split rows 80/10/10 such that all splits have the same class proportions.
 
     Args:
-        labels: One integer a row.
+        labels: One integer per row.
 
     Returns:
-        `{"train": rows, "validation": rows, "test": rows}`, the same for the same labels.
+        `{"train": rows, "validation": rows, "test": rows}`, arrays of row indices; the same for
+        the same labels.
+
+    Example:
+
+    >>> rows = stratified_split([0, 1] * 10)
+    >>> {split: len(indices) for split, indices in rows.items()}
+    {'train': 16, 'validation': 2, 'test': 2}
     """
     rows = np.arange(len(labels))
     labels = np.asarray(labels)

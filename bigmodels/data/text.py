@@ -1,7 +1,8 @@
-"""Text for language models, character by character."""
+"""Load text for language models, one token per character."""
 
 import dataclasses
 import unicodedata
+from collections.abc import Iterable
 
 import tensorflow as tf
 
@@ -17,109 +18,152 @@ from bigmodels.tokenizers import Vocabulary
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class TextData(Splits):
-    """Windows of text ready for `fit`: token ids, and the same moved on by one.
+    """Windows of text ready for `fit`, as returned by `load_text`.
 
-    Attributes (and those of `Splits`):
-        train: Shuffled windows `(inputs, targets)`, each `(batch, length)`; each iteration is
-            another epoch and cuts the text at other places.
-        train_sample: As much training text as there is for validation, as evaluation sees it.
-        validation: The validation text in consecutive windows of about `evaluation_length`, whole
-            but for at most a thousandth at its end.
-        test: The whole test text, likewise.
-        sizes: Number of predicted tokens of each split, for `train` those of one epoch.
+    Batches are `(inputs, targets)`: token ids, int32 `(batch, length)`, and the same text shifted
+    by one token.
+
+    Attributes (in addition to those of `Splits`):
+        train: Shuffled windows. Each iteration is a new epoch and cuts the text at other positions.
+        train_sample: The beginning of the training text, of the length of the validation text, in
+            windows as for validation.
+        validation: The validation text in consecutive windows of about `evaluation_length` tokens,
+            complete except for at most a thousandth at its end.
+        test: The test text in windows as for validation.
+        sizes: Number of predicted tokens in each split; for `train`, in one epoch.
         vocabulary: A `Vocabulary` fitted on the training text only.
-        unknown_share: Share of unknown characters in validation and test.
+        unknown_share: Fraction of unknown characters in validation and test.
+
+    Example:
+
+    >>> data = bigmodels.data.load_text("python_docs", batch_size=8, length=20)
+    >>> inputs, targets = next(iter(data.train))
+    >>> bool(tf.reduce_all(inputs[:, 1:] == targets[:, :-1]))
+    True
+    >>> data.unknown_share
+    {'validation': ..., 'test': ...}
     """
 
     vocabulary: Vocabulary
-    unknown_share: dict
+    unknown_share: dict[str, float]
 
 
-def clean_text(text):
-    """One form for what looks the same: Unix line ends, Unicode NFC.
+def clean_text(text: str) -> str:
+    r"""Normalise line ends to `\n` and characters to Unicode NFC.
 
     Args:
         text: A string.
 
     Returns:
         A string.
+
+    Example:
+
+    >>> bigmodels.data.clean_text("one\r\ntwo\rthree")
+    'one\ntwo\nthree'
+    >>> len("e\u0301"), len(bigmodels.data.clean_text("e\u0301"))
+    (2, 1)
     """
     return unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
-def note_cleaning(notes, argument, texts):
-    """Say what `clean_text` changes in some texts, if it is a character that one can see.
+def note_cleaning(notes: Notes, argument: str, texts: Iterable[str]) -> None:
+    """Note the words that `clean_text` normalises to NFC.
 
     Args:
-        notes: A `Notes`.
-        argument: What the line begins with.
+        notes: A `Notes`, to which a line is added if there are such words.
+        argument: Beginning of the line, for example `"text"`.
         texts: Strings.
+
+    Example:
+
+    >>> notes = Notes()
+    >>> note_cleaning(notes, "text", ["a cafe\\u0301"])
+    >>> notes.lines
+    ["text: 1 words are normalised to Unicode NFC, the first ..."]
     """
     changed = [text for text in texts if not unicodedata.is_normalized("NFC", text)]
     if not changed:
         return
-    # By the piece between two spaces: a text may be one long string.
-    pieces = [
-        piece
+    # Counted in words, as a text may be one long string.
+    words = [
+        word
         for text in changed
-        for piece in text.split()
-        if not unicodedata.is_normalized("NFC", piece)
+        for word in text.split()
+        if not unicodedata.is_normalized("NFC", word)
     ]
-    first = f", the first {short_repr(pieces[0])}" if pieces else ""
-    notes.say(f"{argument}: {len(pieces):,} words are brought to Unicode's form NFC{first}.")
+    first = f", the first {short_repr(words[0])}" if words else ""
+    notes.say(f"{argument}: {len(words):,} words are normalised to Unicode NFC{first}.")
 
 
-def note_unknown(notes, argument, of, known, text):
-    """Say which characters of a text no training text has.
+def note_unknown(notes: Notes, argument: str, of: str, known: Iterable[str], text: str) -> None:
+    """Note the characters of a text that do not occur in training.
 
     Args:
-        notes: A `Notes`.
-        argument: What the line begins with.
-        of: Where the text is from, in words.
-        known: Characters of the training texts; white space is always known.
+        notes: A `Notes`, to which a line is added if there are such characters.
+        argument: Beginning of the line, for example `"text"`.
+        of: Where the text comes from: `" of validation"`.
+        known: Characters of the training text; white space is always known.
         text: A string.
+
+    Example:
+
+    >>> notes = Notes()
+    >>> note_unknown(notes, "text", " of test", "abc", "ab xx")
+    >>> notes.lines
+    ["text: 2 of 5 characters of test are not in the training text and count as unknown, ..."]
     """
     known = {*known}
     unknown = [c for c in text if c not in known and not c.isspace()]
     if unknown:
         first = ", ".join(map(repr, list(dict.fromkeys(unknown))[:3]))
         notes.say(
-            f"{argument}: {len(unknown):,} of {len(text):,} characters{of} are in no training text "
-            f"and count as unknown, first {first}."
+            f"{argument}: {len(unknown):,} of {len(text):,} characters{of} are not in the training "
+            f"text and count as unknown, first {first}."
         )
 
 
 def load_text(
-    name="python_docs",
-    batch_size=64,
+    name: str = "python_docs",
+    batch_size: int = 64,
     *,
-    length=100,
-    evaluation_length=None,
-    encoding=None,
-    skip_bad_files=False,
-    data_dir=None,
-    seed=0,
-):
-    """Load a text by name, clean it, split it, turn it into windows of token ids.
+    length: int = 100,
+    evaluation_length: int | None = None,
+    encoding: str | None = None,
+    skip_bad_files: bool = False,
+    data_dir: str | None = None,
+    seed: int = 0,
+) -> TextData:
+    """Load a text by name: clean and split it, and cut it into windows of token ids.
 
     Args:
         name: `python_docs` (embedded), `text:FILE`, `text:DIR` (all .txt files below it, in order),
             or a TFDS name.
-        batch_size: Windows a batch.
-        length: Tokens a window.
-        evaluation_length: Tokens a window in evaluation; `length` when left out. A recurrent model
-            may take longer ones, and pays for its cold start less often.
-        encoding: What the files are written in, if not in UTF-8: `gb18030`, for example.
-        skip_bad_files: Whether files of `text:DIR` that are no texts are left out, counted and
-            named on stderr; else the first of them is an error.
-        data_dir: Where TFDS finds prepared sets.
-        seed: Decides where windows start and their order, nothing else.
+        batch_size: Windows per batch.
+        length: Tokens per window.
+        evaluation_length: Tokens per window in evaluation; `length` by default. With longer
+            windows, fewer predictions of a recurrent model are made from an empty state.
+        encoding: Encoding of the files if it is not UTF-8, for example `gb18030`.
+        skip_bad_files: Whether to leave out files of `text:DIR` that are not text, with a note on
+            stderr. Otherwise the first one is an error.
+        data_dir: Directory in which TFDS keeps prepared sets.
+        seed: Seed of the positions and the order of training windows; the splits do not depend on
+            it.
 
     Returns:
         A `TextData`.
 
     Raises:
-        ValueError: naming the argument or file that does not fit.
+        ValueError: if an argument or a file is invalid; the message names it.
+
+    Example:
+
+    >>> with open("story.txt", "w") as file:
+    ...     _ = file.write("Once upon a time. " * 100)
+    >>> data = bigmodels.data.load_text("text:story.txt", batch_size=4, length=10)
+    >>> inputs, targets = next(iter(data.train))
+    >>> inputs.shape, len(data.vocabulary)
+    (TensorShape([4, 10]), 15)
     """
     notes = Notes()
     evaluation_length = length if evaluation_length is None else evaluation_length
@@ -131,7 +175,7 @@ def load_text(
     texts = _source(name, data_dir, encoding, skip_bad_files, notes)
     note_cleaning(notes, "text", texts.values())
     if ends := sum(text.count("\r") for text in texts.values()):
-        notes.say(f"text: {ends:,} line ends that have a carriage return are read as plain ones.")
+        notes.say(f"text: {ends:,} line ends with a carriage return are read as line feeds.")
     texts = {split: clean_text(text) for split, text in texts.items()}
     for split, text in texts.items():
         if len(text) < 2 * length + 1:
@@ -147,7 +191,7 @@ def load_text(
         total = len(ids[split]) - 1
         end = total - total % _evaluation_length(total, evaluation_length)
         rest = list(texts[split][1 + end :])
-        notes.leave_out("text", f"characters at the end of {split}, which fill no window", rest)
+        notes.leave_out("text", f"characters at the end of {split} that do not fill a window", rest)
         note_unknown(notes, "text", f" of {split}", vocabulary.characters, texts[split])
     train, train_from = _training_windows(ids["train"], windows, length, batch_size, seed)
     return TextData(
@@ -178,7 +222,7 @@ def _source(name, data_dir, encoding, skip_bad_files, notes):
         return _cut(source.read(where, **options))
     if encoding:
         form = readers.forms("text")
-        raise ValueError(f"data.encoding: {encoding!r}, but {name!r} is no file of {form}")
+        raise ValueError(f"data.encoding: {encoding!r}, but {name!r} is not a file of {form}")
     if name in embedded.TEXTS:
         return _cut(embedded.TEXTS[name]())
     if embedded.is_known(name):
@@ -187,9 +231,9 @@ def _source(name, data_dir, encoding, skip_bad_files, notes):
 
 
 def _cut(source):
-    """Three texts of one, or of two that are splits already."""
+    """Cut the splits that a source lacks from the end of its text, or of its training text."""
     texts = {"train": source} if isinstance(source, str) else dict(source)
-    # The parts stay whole: neighbouring windows share context, so they are not mixed.
+    # Each split is contiguous: neighbouring windows share context and must not leak.
     for split, share in (("test", 0.95), ("validation", 0.9)):
         if split not in texts:
             whole = len(source) if isinstance(source, str) else len(texts["train"])
@@ -203,7 +247,7 @@ def _training_windows(ids, windows, length, batch_size, seed):
     spare = len(ids) - (windows * length + 1)
 
     def starts(epoch_seed):
-        # Every epoch cuts the text elsewhere; `spare` is just under one window.
+        # Every epoch cuts the text at other positions, of which there are at least `length`.
         first = epoch_seed % (spare + 1)
         return tf.data.Dataset.range(windows).map(lambda i: first + i * length)
 
@@ -216,12 +260,12 @@ def _training_windows(ids, windows, length, batch_size, seed):
 
 
 def _evaluation_length(total, longest):
-    """The longest that leaves out at the end no more than a thousandth or eight characters."""
+    """The greatest length with which at most a thousandth or eight characters are left over."""
     return next(k for k in range(min(longest, total), 0, -1) if total % k <= max(total // 1000, 8))
 
 
 def _evaluation_windows(ids, longest, batch_size):
-    """Consecutive windows, all of one length so that every character weighs the same."""
+    """Consecutive windows of one length, so that every character has the same weight."""
     tokens = tf.constant(ids)
     total = len(ids) - 1  # The first character is never predicted.
     length = _evaluation_length(total, longest)

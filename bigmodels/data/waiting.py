@@ -1,4 +1,4 @@
-"""How long a training waits for its data."""
+"""Measure how long training waits for its input pipeline."""
 
 import uuid
 
@@ -11,25 +11,39 @@ _TAG = "waiting"
 
 
 class Waiting:
-    """A clock at the end of a pipeline: how long whoever asks for a batch is kept waiting.
+    """Measures the time that the consumer of a data set spends waiting for batches.
 
-    It counts what lies before it; the checks that `fit` adds come after. TensorFlow has the
-    operations, of which its public surface no longer speaks. The pipeline has to be
-    `bigmodels.checks.untuned`, as `fit` makes it: tuning would put a buffer behind the clock.
+    It covers the pipeline before it; the checks that `fit` adds come after. TensorFlow still has
+    the operations but no public interface to them. The pipeline must be `bigmodels.checks.untuned`,
+    as `fit` makes it, because autotuning would insert a buffer after the measurement.
+
+    Example:
+
+    >>> waiting = Waiting()
+    >>> batches = bigmodels.checks.untuned(waiting.timed(tf.data.Dataset.range(3)))
+    >>> len(list(batches)), waiting.seconds > 0
+    (3, True)
     """
 
     def __init__(self):
-        # Without a name it would go with the operation that made it, which TensorFlow forgets.
+        # Without a name the resource is deleted together with the operation that created it.
         name = f"waiting_{uuid.uuid4().hex}"
         self._aggregator = tf.raw_ops.StatsAggregatorHandle(shared_name=name)
 
-    def timed(self, dataset):
-        """The same data set, with the clock at its end."""
+    def timed(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
+        """Return the data set with a measurement at its end.
+
+        Args:
+            dataset: A `tf.data.Dataset`.
+
+        Returns:
+            A `tf.data.Dataset` of the same elements.
+        """
         return _Counting(_Measured(dataset), self._aggregator)
 
     @property
-    def seconds(self):
-        """Of all batches taken so far."""
+    def seconds(self) -> float:
+        """Waiting time of all batches taken so far, in seconds."""
         summary = summary_pb2.Summary()
         summary.ParseFromString(
             tf.raw_ops.StatsAggregatorSummary(iterator=self._aggregator).numpy()

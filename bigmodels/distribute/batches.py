@@ -1,4 +1,4 @@
-"""The one pipeline that every worker iterates over."""
+"""The global batches that every worker iterates over."""
 
 import keras
 import tensorflow as tf
@@ -11,10 +11,10 @@ _PRIME = 16777619
 
 
 class Everywhere(tf.distribute.DistributedDataset):
-    """A data set that counts as distributed already: the step itself divides each batch.
+    """A data set that Keras takes for a distributed one, as the step itself divides each batch.
 
-    Dividing it by `experimental_distribute_dataset` needs as many batches on every worker, rows for
-    every replica in the first one, and a collective operation a step to find the end.
+    `experimental_distribute_dataset` would need the same number of batches on every worker, rows
+    for every replica in the first batch, and a collective operation per step to find the end.
     """
 
     def __init__(self, dataset):
@@ -29,7 +29,7 @@ class Everywhere(tf.distribute.DistributedDataset):
 
 
 class WrappedAdapter(DataAdapter):
-    """An adapter of Keras' in `_adapter`, of which a subclass changes the data set."""
+    """A Keras data adapter around another one, `_adapter`, whose data set a subclass changes."""
 
     def on_epoch_begin(self):
         self._adapter.on_epoch_begin()
@@ -47,7 +47,7 @@ class WrappedAdapter(DataAdapter):
 
 
 class GlobalBatches(WrappedAdapter):
-    """What `fit` takes as data, as global batches.
+    """The data of `fit` as global batches.
 
     Args:
         x: Inputs, or a data set, as for `keras.Model.fit`.
@@ -55,13 +55,13 @@ class GlobalBatches(WrappedAdapter):
             `class_weight`, as for `keras.Model.fit`.
 
     Raises:
-        ValueError: if `x` was distributed already, so that its global batches are not to be had.
+        ValueError: if `x` is distributed already, as its global batches are then not available.
     """
 
     def __init__(self, x, **kwargs):
         if isinstance(x, tf.distribute.DistributedDataset):
             raise ValueError(
-                "x: is distributed already; give the data set of global batches, fit divides it"
+                "x: is distributed already; give the data set of global batches, which fit divides"
             )
         self._adapter = data_adapters.get_data_adapter(x=x, **kwargs)
         self._dataset = Everywhere(self._adapter.get_tf_dataset())
@@ -71,17 +71,18 @@ class GlobalBatches(WrappedAdapter):
 
     @property
     def of_epoch(self):
-        """As `repeatable.ShuffledArrays.of_epoch`, where the data are such."""
+        """`repeatable.ShuffledArrays.of_epoch`, if the data have one; else `None`."""
         return getattr(self._adapter, "of_epoch", None)
 
 
 def digest(data, strategy, before=0):
-    """An integer that differs, but for bad luck, if any value of a batch or its place does.
+    """Hash the values of a batch and their positions.
 
     Args:
         data: The batch, nested tensors.
-        strategy: The `tf.distribute` strategy; with one worker there is nothing to compare.
-        before: The digest of the batches before it.
+        strategy: The `tf.distribute` strategy; with one worker nothing is hashed, as there is
+            nothing to compare.
+        before: The digest of the batches before this one.
 
     Returns:
         A scalar int32 tensor.
@@ -108,12 +109,12 @@ def own_digest(value, strategy):
     """A replica's part of a table of all workers' digests, to be summed over the replicas.
 
     Args:
-        value: What `digest` gave.
+        value: A digest from `digest`.
         strategy: The `tf.distribute` strategy.
 
     Returns:
-        float32 `(workers, 2)`, the digest's halves in the worker's row: so that they travel in one
-        message with the metrics.
+        float32 `(workers, 2)` with the digest's halves in the worker's row. In float32 it is sent
+        in one message with the metrics.
     """
     workers = replicas.workers(strategy)
     per_worker = strategy.num_replicas_in_sync // workers
@@ -124,23 +125,23 @@ def own_digest(value, strategy):
 
 
 def check_same_on_workers(digests):
-    """Refuse batches that are not the same on every worker (an unseeded shuffle, say).
+    """Refuse batches that differ between workers, for example after an unseeded shuffle.
 
     Args:
         digests: `own_digest` summed over the replicas.
 
     Raises:
-        ValueError: on every worker, under `checks.readable_errors`.
+        ValueError: on every worker, within `checks.readable_errors`.
     """
     checks.require(
         tf.reduce_all(tf.equal(digests, digests[0])),
         "x: the workers see different batches; every worker needs the same pipeline, with a seed "
-        "in each shuffle, or keras.utils.set_random_seed before it is made",
+        "in each shuffle, or keras.utils.set_random_seed before it is created",
     )
 
 
 def symbolic(element_spec):
-    """The `keras.KerasTensor`s that stand for a batch while a model is built."""
+    """Symbolic `keras.KerasTensor`s in the structure of a batch, for building a model."""
     return tf.nest.map_structure(
         lambda spec: keras.KerasTensor(spec.shape, spec.dtype.name), element_spec
     )

@@ -1,7 +1,7 @@
-"""What must be computed over the global batch for several replicas to train as one device does.
+"""Batch statistics and gradients of the global batch, so that replicas train as one device does.
 
-Plain Keras computes each of these per replica: the statistics of batch normalisation, and
-everything the optimizer does to a gradient before it is summed. For losses and metrics see
+Plain Keras computes both per replica: the statistics of batch normalisation, and everything the
+optimizer does to a gradient before gradients are summed. For losses and metrics see
 `bigmodels.distribute.global_batch`.
 """
 
@@ -17,9 +17,10 @@ from bigmodels.distribute.upstream import BaseOptimizer, TFOptimizer
 
 
 def _moments(layer, inputs, mask):
-    """Mean and variance over the rows of all replicas; twice through, as on one device.
+    """Mean and variance over the rows of all replicas, in two passes as on one device.
 
-    `synchronized=True` in Keras takes E[x^2] - E[x]^2, which cancels, and ignores the mask.
+    `synchronized=True` in Keras computes E[x^2] - E[x]^2, which loses precision to cancellation,
+    and ignores the mask.
     """
     axes = layer._reduction_axes
     weights = tf.ones_like(inputs)
@@ -39,7 +40,7 @@ def _moments(layer, inputs, mask):
 
 @contextlib.contextmanager
 def batch_statistics(model):
-    """While a step is traced, let batch normalisation see the whole global batch."""
+    """While a step is traced, compute batch normalisation over the whole global batch."""
     layers = [
         layer
         for layer in model._flatten_layers()
@@ -55,7 +56,7 @@ def batch_statistics(model):
 
 
 class _OwnLosses(threading.local):
-    """A list of which every replica's thread has its own."""
+    """A list with separate items for every replica's thread."""
 
     def __init__(self):
         self.items = []
@@ -78,14 +79,14 @@ class _OwnLosses(threading.local):
 
 @contextlib.contextmanager
 def added_losses(model):
-    """While a step is traced, keep apart what the layers of different replicas `add_loss`.
+    """While a step is traced, separate the losses that layers `add_loss` in different replicas.
 
-    The layers are shared, and the replicas' threads take turns between a layer's call and the
-    moment the losses are collected.
+    The layers are shared, and the replicas' threads may take turns between a layer's call and the
+    collection of its losses.
     """
     before = {layer: vars(layer)["_losses"] for layer in model._flatten_layers()}
     for layer in before:
-        vars(layer)["_losses"] = _OwnLosses()  # Past Keras' tracking of attributes.
+        vars(layer)["_losses"] = _OwnLosses()  # Bypasses Keras' attribute tracking.
     try:
         yield
     finally:
@@ -94,13 +95,13 @@ def added_losses(model):
 
 
 def wrap_apply(optimizer):
-    """Let an optimizer's `apply` begin with the sum over the replicas, and a look at its numbers.
+    """Make an optimizer's `apply` sum gradients over the replicas and check them first.
 
     Only this one object changes.
 
     Args:
-        optimizer: A `keras.optimizers.Optimizer`; may be given again. If it has a `_watch`, that
-            decides whether the step is made; see `bigmodels.distribute.finite`.
+        optimizer: A `keras.optimizers.Optimizer`; may be passed again. If it has a `_watch`, that
+            decides whether the step is applied; see `bigmodels.distribute.finite`.
     """
     if "_wrap_apply" in vars(optimizer):
         return
@@ -130,31 +131,32 @@ def wrap_apply(optimizer):
 
 
 def sum_gradients(optimizer):
-    """Make an optimizer sum the gradients of all replicas first, then do as on one device.
+    """Make an optimizer sum the gradients of all replicas first, then update as on one device.
 
     Keras clips, accumulates and checks for overflow per replica, and sums afterwards. Here every
-    replica does the same to the same sum, on its own copy of the variables: what Keras overrides
-    for `tf.distribute` gives way to what it does without. Only this one object changes.
+    replica applies the same update with the same sum to its own copy of the variables: Keras'
+    overrides for `tf.distribute` are replaced by the methods of the base class. Only this one
+    object changes.
 
     Args:
-        optimizer: A `keras.optimizers.Optimizer`; may be given again.
+        optimizer: A `keras.optimizers.Optimizer`; may be passed again.
     """
     wrap_apply(optimizer)
-    for each in _parts(optimizer):
-        # What has been summed is not summed again, also where a class has an update of its own.
-        each._all_reduce_sum_gradients = lambda grads_and_variables: list(grads_and_variables)
+    for part in _parts(optimizer):
+        # The gradients are summed already, also for a class with its own update.
+        part._all_reduce_sum_gradients = lambda grads_and_variables: list(grads_and_variables)
         for name in (
             "_backend_update_step",
             "_apply_weight_decay",
             "_backend_increment_gradient_accumulators",
             "_overwrite_model_variables_with_average_value",
         ):
-            if getattr(type(each), name) is getattr(TFOptimizer, name):
-                setattr(each, name, types.MethodType(getattr(BaseOptimizer, name), each))
+            if getattr(type(part), name) is getattr(TFOptimizer, name):
+                setattr(part, name, types.MethodType(getattr(BaseOptimizer, name), part))
 
 
 def _parts(optimizer):
-    """The optimizers that update variables, within one that only wraps others."""
+    """The optimizers that update variables; several if the given one wraps others."""
     inner = getattr(optimizer, "inner_optimizer", None)
-    within = [inner] if inner is not None else getattr(optimizer, "optimizers", ())
-    return [part for each in within for part in _parts(each)] if within else [optimizer]
+    wrapped = [inner] if inner is not None else getattr(optimizer, "optimizers", ())
+    return [part for other in wrapped for part in _parts(other)] if wrapped else [optimizer]

@@ -1,11 +1,13 @@
 """Losses and metrics of the whole batch, computed by several replicas.
 
-What is known to look at each row by itself adds up over the replicas. All else is computed of the
-rows of all of them, by each.
+Losses and metrics that are known to treat each row on its own are summed over the replicas. Every
+replica computes all others from the gathered rows of all replicas.
 """
 
 import contextlib
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -26,19 +28,20 @@ _SUMS = keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2
 
 
 class GlobalMean(keras.losses.Loss):
-    """A loss of which every replica computes its share: the shares add up to the loss of the batch.
+    """A loss whose value on each replica is its share: the shares add up to the loss of the batch.
 
-    Keras divides by the elements of a replica and by the number of replicas, which is a mean of
-    means: wrong wherever replicas hold different numbers of rows or of unmasked tokens. What is not
-    known to be computed row by row (see `row_by_row`) every replica computes of all rows.
+    Keras divides by the elements of a replica and by the number of replicas. That is a mean of
+    means, which is wrong if replicas hold different numbers of rows or of unmasked tokens. A loss
+    that is not known to be computed row by row (see `row_by_row`) is computed from all rows by
+    every replica.
 
     Args:
-        loss: What Keras takes for a loss.
-        every_row: Whether it is given all rows of the batch, or each equally often, so that the
-            batch's size follows from the replica's without asking the others.
+        loss: Anything that Keras accepts as a loss.
+        every_row: Whether it is called with every row of the replica's batch, or each equally
+            often. The batch's size then follows from the replica's, without asking the others.
 
     Raises:
-        ValueError: when called, if the loss is no one number, or its rows cannot be gathered.
+        ValueError: when called, if the loss is not a scalar, or its rows cannot be gathered.
     """
 
     def __init__(self, loss, every_row=False):
@@ -49,12 +52,12 @@ class GlobalMean(keras.losses.Loss):
     def __call__(self, y_true, y_pred, sample_weight=None):
         loss = get_loss(self.loss, y_true, y_pred)
         if getattr(loss, "reduction", None) in (None, "none") and _keras_calls(loss):
-            raise ValueError(f"loss: {loss.name!r} has reduction='none', which is no one number")
+            raise ValueError(f"loss: {loss.name!r} has reduction='none', expected a scalar")
         if not replicas.in_replica():
             return loss(y_true, y_pred, sample_weight)
         if not (_keras_calls(loss) and is_row_by_row(loss, y_pred)):
             return self._of_all_rows(loss, y_true, y_pred, sample_weight)
-        # As `keras.losses.Loss.__call__`, up to what the sum is divided by.
+        # As `keras.losses.Loss.__call__`, except for the divisor of the sum.
         in_mask = get_keras_mask(y_pred)
         to_tensor = functools.partial(ops.convert_to_tensor, dtype=loss.dtype)
         with keras.name_scope(loss.name):
@@ -62,7 +65,7 @@ class GlobalMean(keras.losses.Loss):
                 tf.nest.map_structure(to_tensor, y_true), tf.nest.map_structure(to_tensor, y_pred)
             )
             if values.shape.rank == 0:
-                raise ValueError(f"loss: {loss.name!r} is not row by row: it gives one number")
+                raise ValueError(f"loss: {loss.name!r} is not row by row: it returns a scalar")
             out_mask = get_keras_mask(values)
             masks = [tf.cast(mask, "bool") for mask in (in_mask, out_mask) if mask is not None]
             mask = functools.reduce(tf.logical_and, masks) if masks else None
@@ -95,64 +98,76 @@ class GlobalMean(keras.losses.Loss):
         with replicas.as_one_device():
             whole = loss(*given)
         if whole.shape.rank != 0:
-            raise ValueError(f"{name} gives shape {whole.shape}, which is no one number")
-        # Each replica's share is that of its rows.
+            raise ValueError(f"{name} has shape {whole.shape}, expected a scalar")
+        # Each replica's share is in proportion to its rows.
         return whole * replicas.rows().weight(whole.dtype)
 
 
 def _keras_calls(loss):
-    """Whether it is `keras.losses.Loss` that makes one number of what `call` gives."""
+    """Whether `keras.losses.Loss` itself reduces the values of `call` to a scalar."""
     return type(loss).__call__ is keras.losses.Loss.__call__
 
 
 def _gathered(name, values, every_row=True, again=True):
-    """What a replica holds of some tensors, from all replicas; with their masks.
+    """Gather tensors, with their masks, from all replicas.
 
     Args:
-        name: What it is for, in words.
-        values: Nested tensors; `None` and scalars stay.
+        name: Loss, metric or regularizer that needs them, for messages.
+        values: Nested tensors; `None` and scalars are returned unchanged.
         every_row: As for `replicas.all_gather`.
-        again: Whether to gather anew what was gathered in this step. A gradient may not flow
-            through that.
+        again: Whether to gather tensors again that were gathered in this step. Reused tensors may
+            have no gradient.
 
     Returns:
         The same structure.
 
     Raises:
-        ValueError: if they are no rows.
+        ValueError: if the tensors are not rows.
     """
-    kept = replicas.gathered()
+    cache = replicas.gathered()
     rows = [v for v in tf.nest.flatten(values) if hasattr(v, "shape") and v.shape.rank != 0]
     masks = [get_keras_mask(v) for v in rows]
-    wanted = {id(v): v for v in [*rows, *masks] if v is not None and (again or id(v) not in kept)}
+    wanted = {id(v): v for v in [*rows, *masks] if v is not None and (again or id(v) not in cache)}
     try:
-        found = replicas.gather_alike(list(wanted.values()), every_row) if wanted else []
+        gathered = replicas.gather_alike(list(wanted.values()), every_row) if wanted else []
     except ValueError as error:
         raise ValueError(f"{name} takes the rows of all replicas, but {error}") from error
-    # The tensors are kept as well, so that none takes over the identity of another.
-    kept.update((key, pair) for key, *pair in zip(wanted, wanted.values(), found, strict=True))
-    for each, mask in zip(rows, masks, strict=True):
+    # The cache holds the tensors too, as Python may reuse the `id` of a deleted one.
+    cache.update((key, pair) for key, *pair in zip(wanted, wanted.values(), gathered, strict=True))
+    for tensor, mask in zip(rows, masks, strict=True):
         if mask is not None:
-            set_keras_mask(kept[id(each)][1], kept[id(mask)][1])
-    return tf.nest.map_structure(lambda v: kept[id(v)][1] if id(v) in kept else v, values)
+            set_keras_mask(cache[id(tensor)][1], cache[id(mask)][1])
+    return tf.nest.map_structure(lambda v: cache[id(v)][1] if id(v) in cache else v, values)
 
 
-def share(loss, y_true, y_pred, sample_weight=None, every_row=False):
-    """A replica's share of a loss over the global batch, for a `train_step` of one's own.
+def share(
+    loss: str | Callable | keras.losses.Loss,
+    y_true: Any,
+    y_pred: Any,
+    sample_weight: Any = None,
+    every_row: bool = False,
+) -> tf.Tensor:
+    """Compute a replica's share of a loss over the global batch, for a custom `train_step`.
 
     Args:
-        loss: A `keras.losses.Loss` or what `keras.losses.get` takes.
-        y_true: Targets of the replica's rows.
-        y_pred: The model's outputs for them.
-        sample_weight: Their weights.
-        every_row: Whether these are all rows of the batch, or each equally often; saves a message
-            between the replicas.
+        loss: A `keras.losses.Loss` or anything that `keras.losses.get` accepts.
+        y_true: Targets of the replica's rows, as the loss takes them.
+        y_pred: The model's outputs for these rows.
+        sample_weight: Weights of the rows, `(batch,)`, or `None`.
+        every_row: Whether these are all rows of the replica's batch, or each equally often; saves a
+            message between the replicas.
 
     Returns:
-        A scalar; the sum over all replicas is the loss. With one replica, the loss itself.
+        A scalar; its sum over all replicas is the loss. With one replica, the loss itself.
 
     Raises:
-        ValueError: as `GlobalMean`.
+        ValueError: if the loss is not a scalar, or its rows cannot be gathered.
+
+    Example:
+
+    >>> y_true, y_pred = np.array([[1.0], [3.0]]), np.array([[0.0], [0.0]])
+    >>> float(bigmodels.distribute.share("mean_squared_error", y_true, y_pred))
+    5.0
     """
     # TensorFlow takes no outermost scope that begins with "_", as a function's name may.
     with keras.name_scope("share"):
@@ -160,10 +175,10 @@ def share(loss, y_true, y_pred, sample_weight=None, every_row=False):
 
 
 def share_losses(compile_loss):
-    """Turn the losses that `compile` was given into shares; may be called again.
+    """Turn the losses given to `compile` into shares; may be called again.
 
     Args:
-        compile_loss: Keras' container of them. `model.loss`, which is saved, stays what it was.
+        compile_loss: Keras' container of the losses. `model.loss`, which is saved, is unchanged.
     """
 
     def shared(loss):
@@ -173,16 +188,16 @@ def share_losses(compile_loss):
     compile_loss._user_loss = tf.nest.map_structure(shared, compile_loss._user_loss)
     if compile_loss.built:
         compile_loss._flat_losses = [
-            each._replace(loss=shared(each.loss)) for each in compile_loss._flat_losses
+            entry._replace(loss=shared(entry.loss)) for entry in compile_loss._flat_losses
         ]
 
 
 @contextlib.contextmanager
 def whole_updates(model):
-    """While a step is traced, update from all rows what may not add up over the replicas.
+    """While a step is traced, compute from all rows what may not add up over the replicas.
 
-    That is every metric that `compile` was given but those known to count row by row, and activity
-    regularizers of one's own.
+    These are the metrics given to `compile`, except those known to count row by row, and custom
+    activity regularizers.
     """
     changed = [(metric, "update_state", _update) for metric in _compiled_metrics(model)]
     changed += [
@@ -190,17 +205,17 @@ def whole_updates(model):
         for layer in model._flatten_layers()
         if type(layer.activity_regularizer) not in (type(None), *_SUMS)
     ]
-    before = [vars(each).get(name) for each, name, _ in changed]
-    for each, name, instead in changed:
-        vars(each)[name] = functools.partial(instead, each, getattr(each, name))
+    before = [vars(owner).get(name) for owner, name, _ in changed]
+    for owner, name, replacement in changed:
+        vars(owner)[name] = functools.partial(replacement, owner, getattr(owner, name))
     try:
         yield
     finally:
-        for (each, name, _), old in zip(changed, before, strict=True):
+        for (owner, name, _), old in zip(changed, before, strict=True):
             if old is None:
-                del vars(each)[name]
+                del vars(owner)[name]
             else:
-                vars(each)[name] = old
+                vars(owner)[name] = old
 
 
 def _compiled_metrics(model):
@@ -209,11 +224,11 @@ def _compiled_metrics(model):
 
 
 def _update(metric, plain, y_true, y_pred, sample_weight=None):
-    """What stands in for a metric's `update_state`.
+    """The replacement of a metric's `update_state`.
 
-    A replica's variables are its part of a sum (`steps.step_function`, `resume.get_state`): the
-    first replica holds what one device would, the others hold zeros; after Keras has reset it, each
-    holds its part of the value. What is not to be summed is held alike by all.
+    A replica's variables are its part of a sum (`steps.step_function`, `resume.get_state`). The
+    first replica holds the values of one device and the others hold zeros; after a reset by Keras,
+    each holds its part of the initial value. Variables that are not summed are the same on all.
     """
     summed = [v for v in metric.variables if v.aggregation == "sum"]
     if len(summed) == len(metric.variables) and is_row_by_row(metric, y_pred):
@@ -231,17 +246,17 @@ def _update(metric, plain, y_true, y_pred, sample_weight=None):
 
 
 def _regularize(layer, plain, output):
-    """What stands in for an activity regularizer that may look across rows."""
+    """The replacement of an activity regularizer that may depend on several rows at once."""
     name = f"activity_regularizer: of layer {layer.name!r}"
     (output,) = _gathered(name, (output,))
     with replicas.as_one_device():
         whole = plain(output)
-    # Keras divides by the replica's rows, and `Model` takes their share of it.
+    # Keras divides by the replica's rows, and `Model` multiplies by their share of the batch.
     return whole * replicas.rows().weight(whole.dtype)
 
 
 def check_metrics(model):
-    """Refuse metrics made outside the scope, and those within the model that may not add up.
+    """Refuse metrics created outside the scope, and those of the model that may not add up.
 
     Args:
         model: A `bigmodels.Model` in its strategy's scope.
@@ -254,22 +269,23 @@ def check_metrics(model):
     for variable in model.metrics_variables:
         if variable.aggregation != "sum" and id(variable) not in theirs:
             raise ValueError(
-                f"metrics: {variable.path} has aggregation={variable.aggregation!r}; a metric "
-                "over several replicas counts what can be added up, unless compile is given it"
+                f"metrics: {variable.path} has aggregation={variable.aggregation!r}, expected "
+                "'sum', as a metric's counts are added up over the replicas; or give the metric to "
+                "compile"
             )
     for metric in model.metrics:
         kind = type(metric)
         known = kind in CLASSES or kind in DECLARED or kind is CompileMetrics
-        if not (known or model.steps_add_up or metric in compiled):
+        if not (known or model.supports_replicas or metric in compiled):
             raise ValueError(
                 f"metrics: {metric.name!r} is updated within the model, from some rows on each "
-                f"replica, and {kind.__name__} may not add up. Give it to compile; or, if it does, "
-                "mark the class with bigmodels.distribute.row_by_row"
+                f"replica, and {kind.__name__} may not add up. Give it to compile; or, if it adds "
+                "up, mark the class with bigmodels.distribute.row_by_row"
             )
     for metric in compiled:
         for variable in metric.variables:
             if not isinstance(variable.value, tf.distribute.DistributedValues):
                 raise ValueError(
-                    f"metrics: {metric.name!r} was made outside the strategy's scope, so that its "
-                    "variables are on one device; make it inside"
+                    f"metrics: {metric.name!r} was created outside the strategy's scope, so its "
+                    "variables are on one device; create it inside"
                 )

@@ -1,10 +1,11 @@
-"""`Model`: a `keras.Model` that trains the same on one device, on many, and on many machines."""
+"""`Model`: a `keras.Model` that trains to the same weights on any number of devices."""
 
 import functools
 import inspect
 import itertools
 import types
 import warnings
+from typing import Any
 
 import keras
 import numpy as np
@@ -26,11 +27,11 @@ from bigmodels.distribute.upstream import (
 
 @functools.cache
 def _functional_class(cls):
-    """A class of its own for the functional models of `cls`.
+    """A separate class for the functional models of `cls`.
 
-    Keras would rewrite the bases of `cls`, and of everything between it and `keras.Model`, in
-    place (`inject_functional_model_class`): after one `Model(inputs, outputs)` no subclassed model
-    could be made any more. `test_functional_and_subclassed_models_live_together` holds this.
+    Keras would change the bases of `cls`, and of every class between it and `keras.Model`, in place
+    (`inject_functional_model_class`), so that no subclassed model could be created after the first
+    `Model(inputs, outputs)`. `test_functional_and_subclassed_models_live_together` tests this.
     """
     names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
     functional = type(cls.__name__, (cls, Functional), names | {"_plain": cls})
@@ -41,44 +42,47 @@ def _functional_class(cls):
 
 
 def _unpickled(cls, file):
-    """The model in a file, of a class that need not be registered."""
+    """The model in a pickle, whose class need not be registered."""
     with keras.saving.custom_object_scope({cls.__name__: cls}):
         return cls._unpickle_model(file)
 
 
 @keras.saving.register_keras_serializable(package="bigmodels")
 class Model(keras.Model):
-    """The base class of every model here, and of any model a user wants to train anywhere.
+    """A `keras.Model` that checks its data and trains to the same weights in every strategy.
 
-    It is a `keras.Model`; subclass it, or call it as `Model(inputs, outputs)`. It trains what
-    `keras.Model` trains, to the same numbers, with these exceptions. Refused with a `ValueError`
-    are values that are not finite, in inputs, targets and weights alike; masked arrays; targets
-    that one of Keras' own element-wise losses would broadcast; weights that fit neither rows nor
-    the losses; empty sets and more `steps_per_epoch` than batches; and, where `gives_logits`,
-    Keras' losses of probabilities. Weights of rows are for the whole row, and `class_weight` is for
-    each element of a sequence, where Keras multiplies along time. Over several replicas, what
-    cannot be exact is refused as well, and so is a data set that was distributed already.
+    It is the base class of every model here. Subclass it, or call it as `Model(inputs, outputs)`.
 
-    `fit`, `evaluate` and `predict` first look at what they are given: dtype and shape at once,
-    values in memory at once, values of a `tf.data.Dataset`, a generator or a `PyDataset` as they
-    stream by, before the batch reaches the weights. What one batch must be is said by `data_specs`.
+    It trains like `keras.Model`, to the same numbers, except that it raises a `ValueError` for:
+    values that are not finite in inputs, targets and weights; masked arrays; targets that one of
+    Keras' element-wise losses would broadcast; weights that fit neither rows nor the losses; empty
+    data sets and more `steps_per_epoch` than batches; and, if `gives_logits`, Keras' losses of
+    probabilities. Row weights apply to the whole row and `class_weight` to each element of a
+    sequence, where Keras multiplies along time. With several replicas it also refuses whatever
+    cannot be exact, and data sets that are distributed already.
 
-    Made in the scope of a `tf.distribute` strategy with several replicas, it trains as it would on
-    one device: every worker iterates over the same global batches, each replica takes its rows, and
+    `fit`, `evaluate` and `predict` check dtypes, shapes and values in memory before they start. The
+    values of a `tf.data.Dataset`, a generator or a `PyDataset` are checked batch by batch, before
+    the batch is trained on. `data_specs` says what a batch must look like.
+
+    Created in the scope of a `tf.distribute` strategy with several replicas, it trains as on one
+    device: every worker iterates over the same global batches, each replica takes its rows, and
     loss, batch statistics, clipping, metrics and the optimizer's step are those of the whole batch
-    (`bigmodels.distribute.exact`). Nothing in Keras is patched. With one replica Keras' own code
-    runs. Losses and metrics that may look across rows are computed from the rows of all replicas.
+    (`bigmodels.distribute.exact`). Losses and metrics that may depend on several rows at once are
+    computed from the rows of all replicas. Keras is not patched; with one replica its own code
+    runs.
 
     Attributes:
-        steps_add_up: `True` in a class says that its own `train_step`, `test_step`, `compute_loss`,
-            `compute_metrics` and the metrics that it updates itself are right under several
+        supports_replicas: Set this to `True` in a class whose own `train_step`, `test_step`,
+            `compute_loss`, `compute_metrics` and self-updated metrics are correct with several
             replicas: losses come from `compile`, `add_loss` or `bigmodels.distribute.share`,
             gradients go to `optimizer.apply`, and metrics count what can be added up.
 
-            What a layer does with its rows cannot be seen from outside: a replica gives it some of
-            them. One that looks at all rows (a mean over the batch, a counter of rows, running
-            statistics) must ask the other replicas. With `bigmodels.distribute.all_sum` it gives
-            the numbers of one device, also where a replica has fewer rows or none::
+            A replica calls a layer with its own rows only, and this class cannot see what the layer
+            does with them. A layer that depends on all rows (a mean over the batch, a counter of
+            rows, running statistics) must ask the other replicas. With
+            `bigmodels.distribute.all_sum` it gives the same numbers as on one device, also if a
+            replica has fewer rows or none::
 
                 class Centre(keras.layers.Layer):
                     def build(self, shape):
@@ -93,34 +97,45 @@ class Model(keras.Model):
                             self.seen.assign_add(rows)  # The same on every replica.
                         return x - total / rows
 
-            `bigmodels.distribute.all_gather(x)` gives the rows themselves.
+            `bigmodels.distribute.all_gather(x)` returns the rows themselves.
+        gives_logits: Whether the output is logits. Keras' losses of probabilities are then refused.
+        default_input_shape: The shape that `summary()` builds an unbuilt model for; `None` if
+            there is no default.
+
+    Example:
+
+    >>> inputs = keras.Input((2,))
+    >>> model = bigmodels.Model(inputs, keras.layers.Dense(1)(inputs))
+    >>> model.compile("sgd", "mse")
+    >>> model.fit(np.array([[1.0, np.nan]]), np.array([[1.0]]))
+    Traceback (most recent call last):
+    ValueError: x: element 0 holds nan, expected finite values.
     """
 
-    steps_add_up = False
+    supports_replicas = False
 
-    # Whether the output is logits: a loss that takes it for probabilities learns nothing, silently.
+    # With a loss that takes logits for probabilities, a model would silently learn nothing.
     gives_logits = False
 
-    # Whether the data that `fit` is at ends where nobody knows.
+    # Whether the data of the current `fit` have an unknown length.
     _unknown_length = False
 
-    # The callback that says where `fit` begins.
+    # The callback that decides where `fit` begins.
     _resumable = None
 
-    # Whether the training is to go on in another process, should this one be stopped.
+    # Whether another process may resume this training.
     _goes_on = False
 
-    # What leaves out steps whose numbers are none.
+    # The `finite.Watch` that undoes steps with NaN or infinity.
     _watch = None
 
-    # Whether `jit_compile` is what `auto` came to, and not what somebody asked for.
+    # Whether `jit_compile` was resolved from "auto" and not set by the user.
     _jit_is_auto = False
 
-    # The shape a model is built for when `summary()` is asked before any data was seen.
     default_input_shape = None
 
-    def __init__(self, *args, **kwargs):
-        # As Keras tells the functional form from a subclass's own arguments.
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # The functional form is recognised as in Keras.
         named = {"inputs", "outputs"} <= kwargs.keys() or (args and "outputs" in kwargs)
         is_functional = named or len(args) == 2
         if is_functional and not isinstance(self, Functional):
@@ -130,61 +145,63 @@ class Model(keras.Model):
             super().__init__(*args, **kwargs)
 
     def __reduce__(self):
-        # Pickle finds classes by name, and the class of a functional model is not the one of its
-        # name. What is unpickled is read like a `.keras` file, which finds it again.
+        # Pickle looks classes up by name, and a functional model's class is not the one of that
+        # name. Unpickling reads it like a `.keras` file, which does find it.
         _, arguments = super().__reduce__()
         return _unpickled, (vars(type(self)).get("_plain", type(self)), *arguments)
 
     @property
-    def optimizers(self):
-        """The optimizers this model trains with: one, or a GAN's two; none before `compile`."""
-        found = [v for v in vars(self).values() if isinstance(v, keras.optimizers.Optimizer)]
-        return list({id(optimizer): optimizer for optimizer in found}.values())
+    def optimizers(self) -> list[keras.optimizers.Optimizer]:
+        """The model's optimizers: one, or two for a GAN; none before `compile`."""
+        optimizers = [v for v in vars(self).values() if isinstance(v, keras.optimizers.Optimizer)]
+        return list({id(optimizer): optimizer for optimizer in optimizers}.values())
 
-    def data_specs(self):
-        """What inputs and targets must be.
+    def data_specs(self) -> tuple[Any, Any]:
+        """Describe what inputs and targets must look like.
 
         Returns:
-            Two `bigmodels.checks.Spec` or `None` (inputs, targets), or a dict of them where the
-            model takes a dict. The default only asks that floating-point values be finite.
+            `(inputs, targets)`: each a `bigmodels.checks.Spec`, `None` for no check, or a dict of
+            them if the model takes a dict. By default floating-point values must be finite.
         """
         return checks.Spec(), checks.Spec()
 
-    def predict_spec(self):
-        """What `predict` takes, where it is not the inputs of `fit`."""
+    def predict_spec(self) -> Any:
+        """Describe the inputs of `predict`, if they differ from those of `fit`."""
         return self.data_specs()[0]
 
-    def time_steps(self, input_shape):
-        """How many times its loops run for inputs of a shape; layers only loop over time."""
+    def time_steps(self, input_shape: tuple[int | None, ...]) -> int | None:
+        """Number of iterations of the model's loops over time for inputs of a shape."""
         return input_shape[1] if len(input_shape) == 2 else 1
 
-    def summary(self, *args, **kwargs):
-        """Print the layers and count the parameters, also before the first `fit`."""
+    def summary(self, *args: Any, **kwargs: Any) -> None:
+        """Print the layers and the number of parameters, also before the first `fit`."""
         if not self.built and self.default_input_shape is not None:
             self.build(self.default_input_shape)
         return super().summary(*args, **kwargs)
 
-    def fit(self, x=None, y=None, *args, **kwargs):
-        """`keras.Model.fit`, on checked input.
+    def fit(
+        self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any
+    ) -> keras.callbacks.History:
+        """Train the model, like `keras.Model.fit`, on checked input.
 
-        With a `bigmodels.callbacks.BackupAndRestore` among the callbacks it goes on where an
-        earlier training in its directory was stopped.
+        With a `bigmodels.callbacks.BackupAndRestore` among the callbacks, training continues where
+        an earlier one in its directory was stopped.
 
         Args:
-            x: Inputs, or what yields batches of all: a `tf.data.Dataset`, a generator or a
-                `keras.utils.PyDataset`.
+            x: Inputs, or a `tf.data.Dataset`, a generator or a `keras.utils.PyDataset` that yields
+                batches of inputs, targets and, optionally, weights.
             y: Targets, unless `x` yields batches.
             *args: As for `keras.Model.fit`.
-            **kwargs: As for `keras.Model.fit`. `sample_weight` of `(batch,)` weighs whole rows,
-                also of sequences; `class_weight` weighs each element of a sequence by its class.
+            **kwargs: As for `keras.Model.fit`. `sample_weight` of `(batch,)` weights whole rows,
+                also of sequences; `class_weight` weights each element of a sequence by its class.
 
         Returns:
             A `keras.callbacks.History`.
 
         Raises:
-            ValueError: naming the argument and the element that does not fit, or an empty set, or
-                more steps than there are batches, or shapes that the loss would broadcast, or a
-                loss of probabilities where the model gives logits.
+            ValueError: if a value, dtype or shape is wrong, naming the argument and the element; if
+                the data set is empty or has fewer batches than steps; if the loss would broadcast
+                the targets, or takes probabilities and the model gives logits.
         """
         self._assert_compile_called("fit")
         self._check_loss()
@@ -198,7 +215,7 @@ class Model(keras.Model):
                 "use x.repeat() or fewer steps"
             )
         if isinstance(x, tf.data.Dataset | types.GeneratorType):
-            # Keras warns that it will not shuffle them, even if nobody asked it to.
+            # Keras warns that it does not shuffle them, even if `shuffle` was not given.
             arguments.setdefault("shuffle", False)
         self._unknown_length = not steps and (
             isinstance(x, types.GeneratorType)
@@ -207,7 +224,7 @@ class Model(keras.Model):
         resumable, arguments = resume.resumed(self, arguments)
         self._resumable = resumable
         if resumable is not None:
-            self._goes_on, self.train_function = True, None  # To be traced with a look at it.
+            self._goes_on, self.train_function = True, None  # To be traced with a check of it.
         shuffle = arguments.get("shuffle", True)
         arguments = self._with_checked_streams(arguments, specs, shuffle)
         if self._replicas > 1:
@@ -222,14 +239,27 @@ class Model(keras.Model):
             self._goes_on = False
             if resumable is not None:
                 resumable.leave()
-            if self._watch is not None:  # The callback was not told that the training is over.
+            if self._watch is not None:  # An exception kept `on_train_end` from being called.
                 self._watch.leave()
         if history.epoch and not any(history.history.values()):
             raise ValueError("x: the data set is empty.")
         return history
 
-    def evaluate(self, x=None, y=None, *args, **kwargs):
-        """`keras.Model.evaluate`, on checked input; arguments and errors as for `fit`."""
+    def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Evaluate the model, like `keras.Model.evaluate`, on checked input.
+
+        Args:
+            x: As for `fit`.
+            y: As for `fit`.
+            *args: As for `keras.Model.evaluate`.
+            **kwargs: As for `keras.Model.evaluate`.
+
+        Returns:
+            The loss and metrics, as from `keras.Model.evaluate`.
+
+        Raises:
+            ValueError: as for `fit`.
+        """
         if "_use_cached_eval_dataset" not in kwargs:  # Not the evaluation inside `fit`.
             self._assert_compile_called("evaluate")
             self._check_loss()
@@ -245,13 +275,25 @@ class Model(keras.Model):
             raise ValueError("x: the data set is empty.")
         return logs
 
-    def predict(self, x, *args, **kwargs):
-        """`keras.Model.predict`, on checked input; arguments and errors as for `fit`."""
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """Compute the outputs for inputs, like `keras.Model.predict`, on checked input.
+
+        Args:
+            x: Inputs, or what yields batches of them, as for `fit`.
+            *args: As for `keras.Model.predict`.
+            **kwargs: As for `keras.Model.predict`.
+
+        Returns:
+            NumPy arrays of outputs, batch axis first.
+
+        Raises:
+            ValueError: as for `fit`.
+        """
         specs = self.predict_spec(), None, None
         arguments = _checked(_bind("predict", self, x, *args, **kwargs), specs)
         x = arguments["x"]
         if isinstance(x, tf.data.Dataset) and int(x.cardinality()) < 0:
-            # Unknown length: Keras fails with an UnboundLocalError on an empty one.
+            # Of unknown length: Keras raises an UnboundLocalError if it is empty.
             if next(iter(x.take(1)), None) is None:
                 raise ValueError("x: the data set is empty.")
         arguments = self._with_checked_streams(arguments, specs)
@@ -260,39 +302,46 @@ class Model(keras.Model):
         with checks.readable_errors():
             return super().predict(**arguments)
 
-    def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, return_dict=False):
-        """As in Keras, but in sequences `class_weight` weighs each element by its class."""
+    def train_on_batch(
+        self,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        class_weight: dict[int, float] | None = None,
+        return_dict: bool = False,
+    ) -> Any:
+        """As in Keras, but in sequences `class_weight` weights each element by its class."""
         arguments = {"x": x, "y": y, "sample_weight": sample_weight, "class_weight": class_weight}
         arguments = self._with_class_weights(arguments)
         return super().train_on_batch(**arguments, return_dict=return_dict)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """As in Keras, but a row's weight is for the whole row, and nothing is broadcast.
+        """As in Keras, but a row's weight applies to the whole row, and nothing is broadcast.
 
-        Targets that one of Keras' own element-wise losses would broadcast against the output are
-        refused, as are weights that fit neither rows nor elements.
+        Targets that one of Keras' element-wise losses would broadcast against the output are
+        refused, and so are weights that fit neither rows nor elements.
         """
         sample_weight = targets.checked(self._compile_loss, y, y_pred, sample_weight)
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        """As in Keras, but under a mask a row's weight is for the whole row."""
+        """As in Keras, but with a mask a row's weight applies to the whole row."""
         weights = targets.metric_weights(sample_weight, y_pred)
         return super().compute_metrics(x, y, y_pred, weights)
 
-    # What follows is for strategies; without one, Keras' own code runs.
+    # The rest is for strategies; without one, Keras' own code runs.
 
     @property
     def _replicas(self):
         if self._distribute_strategy is None and replicas.count() > 1:
             raise ValueError(
-                f"scope: {type(self).__name__} was made outside the strategy's scope, so that its "
-                "variables are on one device; make or load it inside"
+                f"scope: {type(self).__name__} was created outside the strategy's scope, so its "
+                "variables are on one device; create or load it inside"
             )
         return self.distribute_strategy.num_replicas_in_sync
 
     def _with_global_batches(self, arguments):
-        """Arguments of `fit`, `evaluate` or `predict` with all that is data in one adapter."""
+        """Arguments of `fit`, `evaluate` or `predict` with all data in one adapter."""
         arguments = dict(arguments)
         data = {
             name: arguments.pop(name)
@@ -301,19 +350,19 @@ class Model(keras.Model):
         }
         steps = arguments.get("steps_per_epoch", arguments.get("steps"))
         if not writes(self.distribute_strategy):
-            arguments["verbose"] = 0  # One progress bar, the chief's.
+            arguments["verbose"] = 0  # Only the chief shows a progress bar.
         return arguments | {"x": GlobalBatches(**data, steps_per_epoch=steps)}
 
     def _aggregate_additional_loss(self, loss):
         mine = replicas.rows()
         if mine is None:
             return super()._aggregate_additional_loss(loss)
-        # A mean over the rows, as Keras' own activity regularizers are, or a function of the
-        # weights alone: either way each replica's share is that of its rows.
+        # It is a mean over the rows, like Keras' activity regularizers, or depends on the weights
+        # alone. Either way a replica's share is in proportion to its rows.
         return tf.reduce_sum(loss) * mine.weight(loss.dtype)
 
     def train_step(self, data):
-        """One step on a replica's rows; see `keras.Model.train_step`."""
+        """Train on a replica's rows of a batch; see `keras.Model.train_step`."""
         if not replicas.in_replica():
             return super().train_step(data)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -326,7 +375,7 @@ class Model(keras.Model):
         return self._log_share(loss, x, y, y_pred, sample_weight)
 
     def test_step(self, data):
-        """One step of evaluation on a replica's rows; see `keras.Model.test_step`."""
+        """Evaluate a replica's rows of a batch; see `keras.Model.test_step`."""
         if not replicas.in_replica():
             return super().test_step(data)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -335,19 +384,19 @@ class Model(keras.Model):
         return self._log_share(loss, x, y, y_pred, sample_weight)
 
     def _log_share(self, loss, x, y, y_pred, sample_weight):
-        # Shares add up to the batch's loss, which the mean is to count once for every row.
+        # Shares add up to the batch's loss, which the mean must count once for every row.
         mine = replicas.rows()
         whole = tf.math.divide_no_nan(loss, mine.weight(loss.dtype))
         self._loss_tracker.update_state(whole, sample_weight=mine.end - mine.begin)
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        # Keras draws a first batch and reduces it over the replicas, which fails on a ragged one
-        # (keras#19246) and on several workers (keras#20585), and costs a reshuffled data set its
-        # first order: one more than without a strategy. The shapes are enough.
+        # Keras draws a first batch and reduces it over the replicas. That fails for a ragged batch
+        # (keras#19246) and with several workers (keras#20585), and uses up the first order of a
+        # reshuffled data set, which does not happen without a strategy. The shapes are enough.
         if self._replicas > 1 and self._compile_loss is not None:
             global_batch.share_losses(self._compile_loss)
-        # `fit` asks first, its validation later.
+        # `fit` calls this first, its validation later.
         resumable, self._resumable = self._resumable, None
         if iterator is None or (self._distribute_strategy is None and resumable is None):
             return super()._maybe_symbolic_build(iterator, data_batch)
@@ -362,15 +411,15 @@ class Model(keras.Model):
         self._jit_is_auto = True
         if not isinstance(self._distribute_strategy, tf.distribute.OneDeviceStrategy):
             return super()._resolve_auto_jit_compile()
-        # Keras leaves XLA out under every strategy.
-        can = all(layer.supports_jit for layer in self._flatten_layers())
-        return can and has_gpu() and not is_op_determinism_enabled()
+        # Keras never uses XLA under a strategy.
+        supported = all(layer.supports_jit for layer in self._flatten_layers())
+        return supported and has_gpu() and not is_op_determinism_enabled()
 
     @property
-    def jit_compile(self):
+    def jit_compile(self) -> bool | str:
         """Whether XLA compiles the steps, as in `keras.Model`."""
         before = self._jit_is_auto
-        value = keras.Model.jit_compile.fget(self)  # Which may ask what `auto` would be.
+        value = keras.Model.jit_compile.fget(self)  # May call `_resolve_auto_jit_compile`.
         self._jit_is_auto = before
         return value
 
@@ -379,9 +428,9 @@ class Model(keras.Model):
         keras.Model.jit_compile.fset(self, value)
 
     def _settle_jit_compile(self, x):
-        """Leave XLA out, if nobody asked for it, where every batch may have a shape of its own.
+        """Turn XLA off, unless the user asked for it, if batches may differ in shape.
 
-        Each would be compiled anew, which takes longer than many steps.
+        XLA compiles each shape separately, which takes longer than many steps.
         """
         if self._jit_is_auto and self.jit_compile and isinstance(x, tf.data.Dataset):
             specs = tf.nest.flatten(x.element_spec)
@@ -390,10 +439,10 @@ class Model(keras.Model):
                 self.train_function = self.test_function = None
 
     def _make_variables(self, x):
-        """Make what variables can be made before the first step is traced.
+        """Create variables before the first step is traced, where that is possible.
 
-        A variable that is made within a step costs a condition in its graph, and the whole step is
-        traced twice: a model of 12 blocks waited twice as long for its first step.
+        A variable created within a step adds a condition to its graph, and the whole step is traced
+        twice: the first step of a model of 12 blocks took twice as long.
         """
         ours = type(self).build.__module__.startswith(f"{__package__.partition('.')[0]}.")
         if not self.built and ours:
@@ -402,16 +451,17 @@ class Model(keras.Model):
                 x = spec[0] if isinstance(spec, tuple) else spec
             try:
                 self.build(keras.tree.map_structure(lambda v: (None, *v.shape[1:]), x))
-            except (AttributeError, TypeError):  # Lists, generators: the first batch will tell.
+            except (AttributeError, TypeError):  # Lists, generators: the first batch has a shape.
                 return
         if self.built and self.optimizer is not None and not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
 
     def _wants_shapes(self):
-        """Whether a step is traced for the very shape of its batch, which is taken before it.
+        """Whether a step is traced for the exact shape of its batch, which is then drawn first.
 
-        A data set does not say how large its batches are, as the last one may be smaller. What XLA
-        compiles for a GPU has kernels that must know (`bigmodels.layers.flash_attention`).
+        A data set does not specify the size of its batches, as the last one may be smaller. Some
+        kernels in a program that XLA compiles for a GPU need it
+        (`bigmodels.layers.flash_attention`).
         """
         return self.jit_compile and has_gpu() and self.steps_per_execution == 1
 
@@ -422,8 +472,8 @@ class Model(keras.Model):
         if self._goes_on and step_function.__name__ == "train_step":
             step_function = resume.checked_step(step_function)
         if self._distribute_strategy is not None:
-            # Also for the one replica of a `MirroredStrategy` on one device, where what Keras does
-            # for replicas fails within conditions (`merge_call called ...`).
+            # Also for the single replica of a `MirroredStrategy` on one device, as Keras' code for
+            # replicas fails within conditions (`merge_call called ...`).
             for optimizer in self.optimizers:
                 exact.sum_gradients(optimizer)
         if self._replicas == 1:
@@ -437,8 +487,8 @@ class Model(keras.Model):
 
         def of_whole_steps(iterator):
             nonlocal function, tried
-            # At the end of data of unknown length, Keras begins a step without data: it fails, but
-            # only after the weights have decayed and the step was counted
+            # At the end of data of unknown length, Keras starts a step without data. It fails, but
+            # only after weight decay was applied and the step was counted
             # (`test_no_step_without_data`).
             if not (self._unknown_length or by_xla):
                 return function(iterator)
@@ -464,7 +514,7 @@ class Model(keras.Model):
         return of_whole_steps
 
     def make_predict_function(self, force=False):
-        # Keras' own takes batches that `tf.distribute` has divided; these are divided in the step.
+        # Keras' function takes batches divided by `tf.distribute`; ours divides them in the step.
         if self._replicas == 1:
             return super().make_predict_function(force)
         if self.predict_function is None or force:
@@ -472,31 +522,32 @@ class Model(keras.Model):
         return self.predict_function
 
     def _check_divisible(self, step_function):
-        """Refuse what several replicas cannot compute as one device does."""
+        """Refuse models that several replicas cannot train exactly as one device does."""
         if self.jit_compile is True:
-            # XLA compiles one device's program, and the variables are on several.
+            # XLA compiles a program for one device, and the variables are on several.
             raise ValueError(
                 "jit_compile: True, but XLA cannot compile a step over several replicas; "
                 "leave it at 'auto'"
             )
         for name in (step_function.__name__, "compute_loss", "compute_metrics"):
-            if getattr(type(self), name) is not getattr(Model, name) and not self.steps_add_up:
+            if getattr(type(self), name) is not getattr(Model, name) and not self.supports_replicas:
                 raise ValueError(
-                    f"{name}: {type(self).__name__} has its own, which {self._replicas} replicas "
-                    "may not run as one device does. Take losses from compile, add_loss or "
-                    "bigmodels.distribute.share, give gradients to optimizer.apply, then set "
-                    "steps_add_up = True in the class"
+                    f"{name}: {type(self).__name__} overrides it, and {self._replicas} replicas "
+                    "may not compute the same as one device. Take losses from compile, add_loss or "
+                    "bigmodels.distribute.share, pass gradients to optimizer.apply, then set "
+                    "supports_replicas = True in the class"
                 )
         global_batch.check_metrics(self)
         for layer in self._flatten_layers():
             if getattr(layer, "stateful", False):
                 raise ValueError(
-                    f"stateful: layer {layer.name!r} carries rows from batch to batch, which "
-                    f"{self._replicas} replicas divide differently; train it on one device"
+                    f"stateful: layer {layer.name!r} carries the state of rows from batch to "
+                    f"batch, which {self._replicas} replicas divide differently; train it on one "
+                    "device"
                 )
 
     def _check_loss(self):
-        """Refuse a loss of probabilities where the output is logits: nothing would be learnt."""
+        """Refuse a loss of probabilities if the output is logits: nothing would be learnt."""
         if self.gives_logits:
             targets.check_takes_logits(self.loss, type(self).__name__)
 
@@ -507,7 +558,8 @@ class Model(keras.Model):
     def _with_class_weights(self, arguments):
         """Arguments of `fit` with `class_weight` as weights of rows or, for sequences, of elements.
 
-        Of a `PyDataset` they are made as its batches come; what Keras refuses is left to it.
+        For a `PyDataset` they are computed batch by batch. Arguments that Keras refuses are left
+        to Keras.
         """
         x, y, weights = (arguments.get(name) for name in ("x", "y", "class_weight"))
         if not isinstance(weights, dict):
@@ -524,7 +576,7 @@ class Model(keras.Model):
         ):
             return arguments
         else:
-            # The rows that are held out for validation keep a weight of one.
+            # Rows that are held out for validation keep a weight of one.
             arguments = _with_own_validation(arguments)
             x, y = arguments["x"], np.asarray(arguments["y"])
             numbers = self._are_class_numbers(x, y)
@@ -542,7 +594,7 @@ class Model(keras.Model):
         return dataset.map(lambda x, y: (x, y, targets.class_weights(y, class_weight, numbers)))
 
     def _are_class_numbers(self, x, y):
-        """Whether each value of the targets is of a class of its own, as in sequences."""
+        """Whether each value of the targets is a class number, as in sequences."""
         if len(y.shape) < 2 or targets.takes_class_numbers(self.loss):
             return True
         if isinstance(self, Functional):
@@ -554,7 +606,7 @@ class Model(keras.Model):
         return len(y.shape) < len(keras.tree.flatten(outputs)[0].shape)
 
     def _with_checked_streams(self, arguments, specs, shuffle=False):
-        """Arguments whose generators and the like are checked as their batches come."""
+        """Arguments whose generators and similar streams are checked batch by batch."""
         arguments = dict(arguments)
         if streams.is_stream(arguments.get("x")):
             data = {
@@ -575,17 +627,17 @@ class Model(keras.Model):
 
 
 def _checked(arguments, specs):
-    """Arguments of `fit`, `evaluate` or `predict`, of which data in memory fit their specs.
+    """Check the data in memory among the arguments of `fit`, `evaluate` or `predict`.
 
     Args:
-        arguments: By name.
-        specs: Of inputs, targets and sample weights, each as in `Model.data_specs`.
+        arguments: The arguments by name.
+        specs: For inputs, targets and sample weights, each as in `Model.data_specs`.
 
     Returns:
-        The arguments, with the checks in their data sets.
+        The arguments, with the checks added to their data sets.
 
     Raises:
-        ValueError: naming the argument and the element that does not fit.
+        ValueError: if a value does not fit, naming the argument and the element.
     """
     arguments = dict(arguments)
     names = "x", "y", "sample_weight"
@@ -605,19 +657,19 @@ def _checked(arguments, specs):
 
 
 def _symbolic(value):
-    """The `keras.KerasTensor` that stands for a batch of an array or of what a spec describes."""
+    """A symbolic `keras.KerasTensor` for a batch of an array or of a `tf.TensorSpec`."""
     value = value if hasattr(value, "dtype") else np.asarray(value)
     return keras.KerasTensor((None, *value.shape[1:]), keras.backend.standardize_dtype(value.dtype))
 
 
 def _bind(method, *args, **kwargs):
-    """The arguments of a method of `keras.Model` by name, without the model itself."""
+    """The arguments of a method of `keras.Model` by name, without `self`."""
     bound = inspect.signature(getattr(keras.Model, method)).bind(*args, **kwargs).arguments
     return {name: value for name, value in bound.items() if name != "self"}
 
 
 def _with_own_validation(arguments):
-    """Arguments of `fit` with `validation_split`, if any, done."""
+    """Arguments of `fit` with `validation_split`, if any, applied."""
     arguments = dict(arguments)
     split = arguments.pop("validation_split", 0.0)
     if split and arguments.get("validation_data") is None:

@@ -1,7 +1,8 @@
-"""Whether the data of a training come in the same order again in another process, and how."""
+"""Yield training data in the same order again in another process, or refuse data that cannot."""
 
 import math
 import zlib
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,7 +15,7 @@ from bigmodels.distribute.upstream import (
     get_random_seed,
 )
 
-# Operations that depend on what was called before them.
+# Operations whose result depends on earlier calls.
 _PYTHON = ("PyFunc", "EagerPyFunc")
 _SEEDED = (
     "RandomUniform",
@@ -29,7 +30,7 @@ _SEEDED = (
     "RandomPoisson",
     "Multinomial",
 )
-# As they begin: random generators and variables, tables.
+# Prefixes of the same kind: random generators, and writes to variables and tables.
 _CHANGES = (
     "Assign",
     "LookupTableImport",
@@ -46,13 +47,13 @@ _CHANGES = (
 )
 
 
-def of_arrays(x):
-    """Whether Keras takes `x` for arrays."""
+def of_arrays(x: Any) -> bool:
+    """Whether Keras treats `x` as arrays."""
     return array_slicing.can_slice_array(tf.nest.flatten(x)[0])
 
 
 def check_kind(x):
-    """Refuse what cannot be brought to the batch that a run goes on with.
+    """Refuse data that cannot be advanced to the batch at which a run continues.
 
     Args:
         x: As given to `fit`.
@@ -62,43 +63,42 @@ def check_kind(x):
     """
     if not isinstance(x, tf.data.Dataset) and not of_arrays(x):
         raise ValueError(
-            f"x: {type(x).__name__} cannot be brought to the batch that a run goes on with; "
+            f"x: {type(x).__name__} cannot be advanced to the batch at which a run continues; "
             "give a tf.data.Dataset"
         )
 
 
 def check_seeds(name, dataset):
-    """Refuse a data set that draws at random without a seed.
+    """Refuse a data set with random operations that have no seed.
 
     Args:
-        name: What to call it.
+        name: Name of the data set in messages.
         dataset: A `tf.data.Dataset`.
 
     Raises:
         ValueError: if it shuffles or draws without a seed.
     """
-    for each in _within(dataset):
-        kind = type(each).__name__.lstrip("_").removesuffix("Dataset").lower()
-        seeds = [getattr(each, "_seed", None), getattr(each, "_seed2", None)]
+    for stage in _within(dataset):
+        kind = type(stage).__name__.lstrip("_").removesuffix("Dataset").lower()
+        seeds = [getattr(stage, "_seed", None), getattr(stage, "_seed2", None)]
         if None not in seeds and not any(int(seed) for seed in seeds):
             raise ValueError(
-                f"{name}: {kind} without a seed comes in another order in every process; give it "
-                "one, or call keras.utils.set_random_seed before the data set is made"
+                f"{name}: {kind} without a seed has another order in every process; give it one, "
+                "or call keras.utils.set_random_seed before the data set is created"
             )
-        if getattr(each, "_deterministic", None) == "false":
+        if getattr(stage, "_deterministic", None) == "false":
             raise ValueError(
-                f"{name}: {kind} with deterministic=False comes in another order in every process"
+                f"{name}: {kind} with deterministic=False has another order in every process"
             )
     if dataset.options().deterministic is False:
         raise ValueError(
-            f"{name}: its options say deterministic=False, so that it comes in another order in "
-            "every process"
+            f"{name}: its options say deterministic=False, so it has another order in every process"
         )
     for graph in _graphs(dataset):
         for kind in _unordered(graph):
             raise ValueError(
-                f"{name}: {kind} in a function of the data set comes in another order in every "
-                "process; give it a seed and no deterministic=False"
+                f"{name}: {kind} in a function of the data set has another order in every process; "
+                "give it a seed and no deterministic=False"
             )
     for node in _nodes(dataset):
         unseeded = node.op in _SEEDED and not (node.attr["seed"].i or node.attr["seed2"].i)
@@ -106,40 +106,45 @@ def check_seeds(name, dataset):
             raise ValueError(
                 f"{name}: {node.op} without a seed draws other numbers in every process; use "
                 "tf.random.stateless_*, or call keras.utils.set_random_seed before the data set "
-                "is made"
+                "is created"
             )
 
 
-def states(dataset):
-    """What in a data set depends on how often it was called.
+def states(dataset: tf.data.Dataset) -> list[str]:
+    """List the stateful operations of a data set, whose result depends on earlier calls.
 
     Args:
         dataset: A `tf.data.Dataset`.
 
     Returns:
-        Names of operations: of Python functions (`tf.py_function`, `from_generator`; not
-        `tf.numpy_function(..., stateful=False)`), of random numbers with a state, of variables and
-        tables that are written to.
+        Names of operations: Python functions (`tf.py_function`, `from_generator`; not
+        `tf.numpy_function(..., stateful=False)`), stateful random numbers, and writes to variables
+        and tables.
+
+    Example:
+
+    >>> numbers = tf.data.Dataset.range(3)
+    >>> states(numbers.map(lambda x: tf.cast(x, "float32") + tf.random.uniform([])))
+    ['RandomUniform']
     """
     kinds = (*_PYTHON, *_SEEDED)
-    found = [n.op for n in _nodes(dataset) if n.op in kinds or n.op.startswith(_CHANGES)]
-    return sorted(set(found))
+    return sorted({n.op for n in _nodes(dataset) if n.op in kinds or n.op.startswith(_CHANGES)})
 
 
 def _within(dataset):
-    """A data set and those that it is made of."""
+    """A data set and all data sets that it is derived from."""
     waiting, seen = [dataset], set()
     while waiting:
-        each = waiting.pop()
-        if id(each) in seen:
+        stage = waiting.pop()
+        if id(stage) in seen:
             continue
-        seen.add(id(each))
-        yield each
-        waiting += each._inputs()
+        seen.add(id(stage))
+        yield stage
+        waiting += stage._inputs()
 
 
-def draws(graph):
-    """Names of operations in a graph that draw by a state which is theirs alone."""
+def draws(graph: tf.Graph) -> list[str]:
+    """Names of random operations in a graph whose state is internal and cannot be saved."""
     return sorted({node.op for node in _nodes_of(graph) if node.op in _SEEDED})
 
 
@@ -149,8 +154,8 @@ def _nodes(dataset):
 
 
 def _graphs(dataset):
-    for each in _within(dataset):
-        for wrapper in each._functions():
+    for stage in _within(dataset):
+        for wrapper in stage._functions():
             yield wrapper.function.graph
 
 
@@ -160,7 +165,7 @@ def _nodes_of(graph):
 
 
 def _bodies(graph):
-    """The nodes of a graph, and those of each function in it."""
+    """The nodes of a graph, then those of each function in it."""
     graph = graph.as_graph_def()
     yield graph.node
     for function in graph.library.function:
@@ -168,7 +173,7 @@ def _bodies(graph):
 
 
 def _unordered(graph):
-    """Data sets that a graph makes, such as in `flat_map`, whose order no seed decides."""
+    """Kinds of data sets created within a graph, as in `flat_map`, that are not deterministic."""
     for nodes in _bodies(graph):
         constants = {
             node.name: tf.make_ndarray(node.attr["value"].tensor)
@@ -186,24 +191,24 @@ def _unordered(graph):
                     yield kind
 
 
-def description(arguments):
-    """What identifies the data of a training.
+def description(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Describe the data of a training run, to recognise them when it is resumed.
 
     Args:
-        arguments: Those of `fit`, by name.
+        arguments: The arguments of `fit` by name.
 
     Returns:
-        A dict that JSON can hold: `batch_size`, `batches` an epoch, `elements` (shapes and dtypes)
-        and `content`, a digest of arrays or the fingerprint of a data set's operations and tensors;
-        what is not known is `None`.
+        A JSON-compatible dict: `batch_size`, `batches` per epoch, `elements` (shapes and dtypes)
+        and `content`, a digest of arrays or the fingerprint of a data set's operations and tensors.
+        Unknown values are `None`.
     """
     x = arguments.get("x")
     if isinstance(x, tf.data.Dataset):
-        sizes = [getattr(each, "_batch_size", None) for each in _within(x)]
+        sizes = [getattr(stage, "_batch_size", None) for stage in _within(x)]
         size = next((int(size) for size in sizes if size is not None), None)
         try:
             content = None if states(x) else str(int(x.fingerprint()))
-        except tf.errors.OpError:  # It holds more than a graph can.
+        except tf.errors.OpError:  # Its tensors are too large for a graph.
             content = None
         return {
             "batch_size": size,
@@ -213,7 +218,7 @@ def description(arguments):
         }
     parts = [arguments.get(name) for name in ("x", "y", "sample_weight")]
     arrays = [v for v in tf.nest.flatten(parts) if v is not None]
-    elements, crc = [], 0  # Weights of classes have become those of rows.
+    elements, crc = [], 0  # Class weights have been turned into row weights.
     for array in arrays:
         array = _as_numpy(array)
         elements.append(f"{array.dtype}{list(array.shape)}")
@@ -233,7 +238,7 @@ def description(arguments):
 
 
 def _as_numpy(array):
-    if hasattr(array, "tocoo"):  # SciPy's sparse ones.
+    if hasattr(array, "tocoo"):  # A sparse array of SciPy.
         array = array.tocoo()
         return np.stack([array.row, array.col, array.data.astype("float64")])
     if isinstance(array, tf.SparseTensor | tf.RaggedTensor):
@@ -248,20 +253,21 @@ def _bytes(array):
     return np.ascontiguousarray(array).view("uint8").data
 
 
-def new_seed():
-    """The seed of `keras.utils.set_random_seed`, or a drawn one."""
+def new_seed() -> int:
+    """The seed of `keras.utils.set_random_seed`, or a random one."""
     seed = get_random_seed()
     return int(np.random.SeedSequence().entropy % 2**31) if seed is None else int(seed)
 
 
 class ShuffledArrays(DataAdapter):
-    """Arrays in an order that follows from a seed and an epoch.
+    """Arrays shuffled in an order that depends only on a seed and the epoch.
 
-    Keras shuffles arrays with random numbers whose state cannot be had.
+    Keras shuffles arrays with random numbers whose state cannot be read.
 
     Args:
-        arguments: Those of `fit`, by name: `x`, `y`, `sample_weight`, `class_weight`, `batch_size`,
-            `steps_per_epoch` and `shuffle` are used. `shuffle="batch"` shuffles within batches.
+        arguments: The arguments of `fit` by name: `x`, `y`, `sample_weight`, `class_weight`,
+            `batch_size`, `steps_per_epoch` and `shuffle` are used. `shuffle="batch"` shuffles
+            within batches.
         seed: An integer.
     """
 
@@ -285,10 +291,10 @@ class ShuffledArrays(DataAdapter):
         return self._plain.batch_size
 
     def get_tf_dataset(self):
-        """The first epoch's; Keras asks it for the shapes alone."""
+        """The batches of the first epoch; Keras only uses their shapes."""
         return self.of_epoch(0)
 
-    def of_epoch(self, epoch):
+    def of_epoch(self, epoch: int) -> tf.data.Dataset:
         """The batches of an epoch, from 0, as a `tf.data.Dataset`."""
         rows, size = self._plain._num_samples, self.batch_size
         random = np.random.default_rng([self._seed, epoch])
@@ -315,17 +321,17 @@ class ShuffledArrays(DataAdapter):
 
 
 def noting_first_batches(dataset, digests):
-    """A data set that writes down a digest of the first batch of every pass.
+    """Wrap a data set to record a digest of the first batch of every pass.
 
     Args:
         dataset: A `tf.data.Dataset`.
-        digests: A list, to which each pass adds an integer.
+        digests: A list to which each pass appends an integer.
 
     Returns:
         The same data set.
     """
 
-    def note(*values):
+    def record(*values):
         digest = 0
         for value in values:
             digest = zlib.crc32(_bytes(np.asarray(value)), digest)
@@ -333,11 +339,11 @@ def noting_first_batches(dataset, digests):
         return np.int32(0)
 
     @tf.autograph.experimental.do_not_convert
-    def noted(number, batch):
+    def recorded(number, batch):
         flat = [v for v in tf.nest.flatten(batch, expand_composites=True) if v is not None]
         done = tf.cond(
             tf.equal(number, 0),
-            lambda: tf.ensure_shape(tf.numpy_function(note, flat, "int32"), ()),
+            lambda: tf.ensure_shape(tf.numpy_function(record, flat, "int32"), ()),
             lambda: 0,
         )
         with tf.control_dependencies([done]):
@@ -345,4 +351,4 @@ def noting_first_batches(dataset, digests):
                 lambda v: v if v is None else tf.identity(v), batch, expand_composites=True
             )
 
-    return dataset.enumerate().map(noted)
+    return dataset.enumerate().map(recorded)

@@ -1,12 +1,15 @@
-"""What one replica knows of the others: its rows of the batch, sums over all, seeds of its own.
+"""What runs within one replica: its rows of the batch, sums over all replicas, its own seeds.
 
 A *replica* is one copy of the model on one device. Every worker iterates over the same global
-batches; each replica takes its own rows of them. Nothing here does anything when there is only one.
+batches, and each replica takes its own rows of them. With a single replica nothing here has any
+effect.
 """
 
 import contextlib
 import threading
 import typing
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -16,15 +19,15 @@ from bigmodels import checks
 # Mirrored replicas are traced in threads that take turns at every collective operation.
 _current = threading.local()
 
-# Keeps the seeds of replicas apart; odd, so that no two of them meet modulo 2**32.
+# Distance between the seeds of replicas; odd, so that no two coincide modulo 2**32.
 _SEED_STRIDE = 0x9E3779B1
 
 
 class Rows(typing.NamedTuple):
-    """A replica's rows of the global batch: `begin` to before `end`, of `total`.
+    """A replica's rows of the global batch: from `begin` up to `end` (exclusive), of `total`.
 
-    `real` is 1, or 0 for a replica that none was left for. Such a one is given a row to stand in,
-    as TensorFlow's CPU kernels make shapes up for an empty batch, and nothing it computes counts.
+    `real` is 1, or 0 for a replica that gets no rows. Such a replica gets a placeholder row, as
+    TensorFlow's CPU kernels return wrong shapes for an empty batch, and its results are discarded.
     """
 
     begin: int | tf.Tensor
@@ -33,18 +36,30 @@ class Rows(typing.NamedTuple):
     real: int | tf.Tensor
 
     def weight(self, dtype):
-        """How much of the global batch this is."""
+        """The replica's fraction of the global batch."""
         rows = tf.cast((self.end - self.begin) * self.real, dtype)
         return rows / tf.cast(self.total, dtype)
 
 
 def count():
-    """How many replicas train together, in the strategy at hand."""
+    """Number of replicas in the current strategy."""
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
-def workers(strategy):
-    """How many processes train together in a strategy."""
+def workers(strategy: tf.distribute.Strategy) -> int:
+    """Number of worker processes in a strategy.
+
+    Args:
+        strategy: A `tf.distribute.Strategy`.
+
+    Returns:
+        An integer; 1 for every strategy within one process.
+
+    Example:
+
+    >>> bigmodels.distribute.workers(bigmodels.distribute.strategy("one_device"))
+    1
+    """
     return getattr(strategy.extended, "_num_workers", 1)
 
 
@@ -54,44 +69,50 @@ def in_replica():
 
 
 def rows():
-    """The `Rows` that this replica works on, `None` outside a step of several replicas."""
+    """The `Rows` of this replica; `None` outside a step of several replicas."""
     return getattr(_current, "rows", None) if in_replica() else None
 
 
 def of_first(value):
-    """A tensor of the first replica, and zeros in all others."""
+    """The tensor in the first replica, zeros in all others."""
     replica = tf.distribute.get_replica_context().replica_id_in_sync_group
     return tf.where(tf.equal(replica, 0), value, tf.zeros_like(value))
 
 
 def gathered():
-    """What this replica has from all replicas in this step, by the identity of its own part."""
+    """Tensors gathered from all replicas in this step, by the `id` of this replica's own part."""
     return {} if rows() is None else _current.gathered
 
 
 def note_whole(variables):
-    """Note that variables of metrics were updated from all rows in this step."""
+    """Record that metric variables were updated from all rows in this step."""
     _current.whole.update(id(variable) for variable in variables)
 
 
 def real(dtype):
-    """1 in the dtype, or 0 in a replica whose row only stands in."""
+    """1 in the dtype, or 0 in a replica that has only a placeholder row."""
     mine = rows()
     return tf.cast(1 if mine is None else mine.real, dtype)
 
 
-def all_sum(value):
-    """The sum over all replicas of a tensor, or of each of a list; differentiable.
+def all_sum(value: Any) -> Any:
+    """Sum tensors over all replicas; differentiable.
 
-    A layer that looks at all rows of a batch, written with it, gives the numbers of one device; see
-    `bigmodels.distribute.Model`. Every replica has to call it, outside of `tf.cond`.
+    A layer that depends on all rows of a batch gives the same numbers as on one device if it is
+    written with this function; see `bigmodels.distribute.Model`. Every replica must call it,
+    outside of `tf.cond`.
 
     Args:
-        value: A tensor of numbers, or a nested structure of them, with the same shapes on every
-            replica. A replica that no row of the batch was left for adds nothing.
+        value: A numeric tensor, or a nested structure of them, with the same shapes on every
+            replica. A replica without rows of the batch adds zero.
 
     Returns:
-        The same structure; on one device, the value itself.
+        The same structure of tensors; on one device, `value` itself.
+
+    Example:
+
+    >>> bigmodels.distribute.all_sum([1.0, 2.0])  # One device.
+    [1.0, 2.0]
     """
     if not in_replica():
         return value
@@ -103,11 +124,11 @@ def all_sum(value):
 
 
 def reduce_sum(value):
-    """`all_sum` of what is not of the batch's rows: every replica's value counts."""
+    """`all_sum` of values other than the batch's rows: every replica's value counts."""
     flat = tf.nest.flatten(value)
     sums = [None] * len(flat)
-    # One operation for each dtype: they are packed into one message. On the CPU they know no
-    # bfloat16.
+    # One operation per dtype, which packs the tensors into one message. On the CPU collective
+    # operations do not support bfloat16.
     dtypes = ["float32" if v.dtype == tf.bfloat16 else v.dtype.name for v in flat]
     for dtype in dict.fromkeys(dtypes):
         places = [i for i, name in enumerate(dtypes) if name == dtype]
@@ -119,32 +140,37 @@ def reduce_sum(value):
     return tf.nest.pack_sequence_as(value, sums)
 
 
-def all_gather(value, every_row=False):
-    """The rows of all replicas, in the order of the global batch; differentiable.
+def all_gather(value: Any, every_row: bool = False) -> Any:
+    """Gather the rows of all replicas, in the order of the global batch; differentiable.
 
-    Every replica adds its rows to zeros: `all_sum`'s cost for a tensor of all rows, and the same
-    again for the gradient.
+    Every replica pads its rows with zeros and the results are summed, so it costs as much as
+    `all_sum` of a tensor of all rows, and the same again for the gradient.
 
     Args:
-        value: A tensor, or a nested structure of them, whose first axis is rows: as many for each
-            tensor, on each replica as many as it has.
-        every_row: Whether these are all rows of the batch, or each equally often; saves a message
-            between the replicas.
+        value: A tensor, or a nested structure of them, whose first axis is rows. All tensors have
+            the same number of rows; replicas may have different numbers.
+        every_row: Whether `value` holds every row of the replica's batch, or each equally often;
+            saves a message between the replicas.
 
     Returns:
-        The same structure; on one device, the value itself.
+        The same structure of tensors; on one device, `value` itself.
 
     Raises:
         ValueError: if there is no first axis, the first axes differ or are not the batch's, or a
             tensor is ragged, sparse or of strings; where shapes are unknown, at run time.
+
+    Example:
+
+    >>> bigmodels.distribute.all_gather([[1, 2], [3, 4]])  # One device.
+    [[1, 2], [3, 4]]
     """
     return _gather(value, every_row, reduce_sum) if in_replica() else value
 
 
 def gather_alike(value, every_row=False):
-    """`all_gather` for what every replica computes alike, and then takes its weight's part of.
+    """`all_gather` for what every replica computes identically and then scales by its weight.
 
-    Each knows the whole gradient, so that none has to be sent.
+    Each replica knows the whole gradient, so none has to be sent.
     """
 
     def local(*own):
@@ -160,37 +186,37 @@ def gather_alike(value, every_row=False):
 
 
 def _gather(value, every_row, add_up):
-    for each in tf.nest.flatten(value):
-        if isinstance(each, tf.RaggedTensor | tf.SparseTensor):
-            raise ValueError(f"gather: {each}, expected a dense tensor")
+    for tensor in tf.nest.flatten(value):
+        if isinstance(tensor, tf.RaggedTensor | tf.SparseTensor):
+            raise ValueError(f"gather: {tensor}, expected a dense tensor")
     value = tf.nest.map_structure(tf.convert_to_tensor, value)
     flat = tf.nest.flatten(value)
-    for each in flat:
-        if each.shape.rank == 0 or each.dtype == tf.string:
-            raise ValueError(f"gather: {each}, expected rows of numbers")
+    for tensor in flat:
+        if tensor.shape.rank == 0 or tensor.dtype == tf.string:
+            raise ValueError(f"gather: {tensor}, expected rows of numbers")
     number, begin, total = _layout(flat, every_row)
-    own = [_as_sent(each)[:number] for each in flat]
+    own = [_as_sent(tensor)[:number] for tensor in flat]
     after = total - begin - number
-    own = [tf.pad(each, [[begin, after], *[[0, 0]] * (each.shape.rank - 1)]) for each in own]
-    sums = [tf.cast(each, old.dtype) for each, old in zip(add_up(own), flat, strict=True)]
-    for each, old in zip(sums, flat, strict=True):
-        each.set_shape((tf.get_static_value(total), *old.shape[1:]))
+    own = [tf.pad(part, [[begin, after], *[[0, 0]] * (part.shape.rank - 1)]) for part in own]
+    sums = [tf.cast(whole, old.dtype) for whole, old in zip(add_up(own), flat, strict=True)]
+    for whole, old in zip(sums, flat, strict=True):
+        whole.set_shape((tf.get_static_value(total), *old.shape[1:]))
     return tf.nest.pack_sequence_as(value, sums)
 
 
 def _as_sent(value):
-    """Small integers travel as float32, which holds them; others as 64 bits."""
+    """Send small integers as float32, which is exact for them, and others as int64."""
     if value.dtype.is_floating or value.dtype.is_complex:
         return value
     return tf.cast(value, "float32" if value.dtype.size < 4 else "int64")
 
 
 def _layout(flat, every_row):
-    """`(number, begin, total)`: a replica's entries of the first axis, and where among all."""
+    """`(number, begin, total)`: a replica's entries of the first axis and their place among all."""
     numbers = [v.shape[0] if v.shape[0] is not None else tf.shape(v)[0] for v in flat]
     number, mine = numbers[0], rows()
     for other in numbers[1:]:
-        number = _checked(number, other, "gather: {} rows of one tensor beside {} of another")
+        number = _checked(number, other, "gather: {} rows of one tensor and {} of another")
     if not every_row or mine is None:
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         number = number * real("int32")
@@ -198,29 +224,29 @@ def _layout(flat, every_row):
         return number, tf.reduce_sum(counts[:replica]), tf.reduce_sum(counts)
     own = mine.total // count() if isinstance(mine.total, int) else mine.end - mine.begin
     times = number // own
-    message = "gather: {} rows of the batch, but a tensor's first axis {}"
+    message = "gather: {} rows of the batch, but a tensor's first axis has {}"
     number = _checked(number, times * own, message)
     return number * mine.real, mine.begin * times, mine.total * times
 
 
 def _checked(number, other, message):
-    """A number that equals another: else refused, at once where both are known, or at run time."""
+    """The first number if both are equal. Else raise, at run time if one is not known before."""
     if isinstance(number, int) and isinstance(other, int):
         if number != other:
             raise ValueError(message.format(other, number))
         return number
     check = checks.require(tf.equal(other, number), tf.strings.format(message, (other, number)))
-    # Whatever has this size would else fail before the check is made.
+    # Without this dependency, operations that use this size fail before the check runs.
     with tf.control_dependencies([check] if check is not None else []):
         return tf.identity(number)
 
 
 @contextlib.contextmanager
 def as_one_device():
-    """Let Keras' code see one replica: what it works on is the whole batch.
+    """Let Keras' code see one replica, where it works on the whole batch.
 
-    Keras' losses divide by the number of replicas; those that a user's function calls do too. The
-    other replicas' threads wait meanwhile, as nothing in here reaches them.
+    Keras' losses divide by the number of replicas, also when a user's function calls them. The
+    other replicas' threads wait meanwhile, as the code in here has no collective operations.
     """
     strategy = tf.distribute.get_strategy()
     several = type(strategy)
@@ -231,31 +257,48 @@ def as_one_device():
         strategy.__class__ = several
 
 
-def of_batch(draw, size):
-    """This replica's rows of something made for the whole global batch.
+def of_batch(draw: Callable[[Any], tf.Tensor], size: int | tf.Tensor) -> tf.Tensor:
+    """Draw a tensor for the whole global batch and return this replica's rows of it.
 
     Args:
-        draw: Function of a number of rows to a tensor with so many. It must give the same tensor on
-            every replica: draw noise from a `SharedSeedGenerator`.
-        size: Rows of the replica's own batch, used when there is only one replica.
+        draw: Function of a number of rows that returns a tensor with as many rows. It must return
+            the same tensor on every replica: draw noise from a `SharedSeedGenerator`.
+        size: Number of rows in the replica's own batch, used when there is only one replica.
 
     Returns:
-        A tensor with as many rows as the replica has; on one device the tensor itself.
+        A tensor with as many rows as the replica has; on one device all rows.
+
+    Example:
+
+    >>> seed = bigmodels.distribute.SharedSeedGenerator(0)
+    >>> draw = lambda rows: keras.random.normal((rows, 3), seed=seed)
+    >>> tuple(bigmodels.distribute.of_batch(draw, 4).shape)
+    (4, 3)
     """
     mine = rows()
     return draw(size) if mine is None else draw(mine.total)[mine.begin : mine.end]
 
 
 class SharedSeedGenerator(keras.random.SeedGenerator):
-    """A `keras.random.SeedGenerator` that gives every replica the same numbers.
+    """A `keras.random.SeedGenerator` that gives every replica the same random numbers.
 
-    Others give each replica numbers of its own, so that no two drop the same units.
+    With any other seed generator each replica draws its own numbers, so that dropout, for example,
+    drops different units on each.
+
+    Args:
+        seed: As for `keras.random.SeedGenerator`.
+
+    Example:
+
+    >>> seed = bigmodels.distribute.SharedSeedGenerator(0)
+    >>> tuple(keras.random.normal((2, 3), seed=seed).shape)
+    (2, 3)
     """
 
 
 @contextlib.contextmanager
 def own_rows(data):
-    """Enter a replica's part of the global batch.
+    """Take a replica's rows of the global batch.
 
     Args:
         data: Tensors (nested, `None` allowed) whose first axis is the global batch.
@@ -270,8 +313,8 @@ def own_rows(data):
             raise ValueError(f"{name}: {value} has no rows to divide between the replicas")
     total, same = _rows_of_batch(tensors)
     replica, replicas = context.replica_id_in_sync_group, context.num_replicas_in_sync
-    # Where the batch divides evenly every shape stays static; else the batch axis is not, as Keras
-    # weighs some means by a static size.
+    # If the batch divides evenly, all shapes stay static. Else the batch axis must be unknown, as
+    # Keras weights some means by a static size.
     size = next((v.shape[0] for _, v in tensors if v.shape[0] is not None), None)
     if size is not None and size % replicas == 0:
         static = size // replicas
@@ -286,12 +329,12 @@ def own_rows(data):
     def part(value):
         if value is None:
             return None
-        # Cut on the host, so that a device is sent its own rows only.
+        # Slice on the host, so that a device only gets its own rows.
         with tf.device("/device:CPU:0"), tf.control_dependencies(same):
-            mine_of_it = value[mine.begin : mine.end]
+            own = value[mine.begin : mine.end]
         if static is not None:
-            mine_of_it = tf.ensure_shape(mine_of_it, (static, *value.shape[1:]))
-        return mine_of_it
+            own = tf.ensure_shape(own, (static, *value.shape[1:]))
+        return own
 
     try:
         yield tf.nest.map_structure(part, data)
@@ -300,7 +343,7 @@ def own_rows(data):
 
 
 def _leaves(data):
-    """`(name, tensor)` of all that a batch holds, as a user knows them: `x['a']`, `y`."""
+    """`(name, tensor)` of everything in a batch, named for the user: `x['a']`, `y`."""
     known = ("x", "y", "sample_weight")
     named = {"x": data}
     if isinstance(data, tuple):
@@ -313,9 +356,10 @@ def _leaves(data):
 
 
 def _rows_of_batch(tensors):
-    """Rows of the batch, as a tensor, and the assertions that all its tensors have so many.
+    """The number of rows, as a tensor, and the assertions that all tensors of the batch have it.
 
-    They are those of the targets, if there are any: inputs that are no rows are what happens.
+    It is taken from the targets, if there are any: a common mistake is an input that has no batch
+    axis.
     """
     names = [name for name, _ in tensors]
     first = next((i for i, name in enumerate(names) if name.startswith("y")), 0)
@@ -325,8 +369,8 @@ def _rows_of_batch(tensors):
     ]
     wanted, static = numbers[first], tensors[first][1].shape[0]
     remedy = (
-        f"rows of {names[first]}; every input is divided between the replicas by its first axis: "
-        "repeat it for each row, or make it a weight or a constant of the model"
+        f"rows of {names[first]}; every input is divided between the replicas along its first "
+        "axis: repeat it for each row, or make it a weight or a constant of the model"
     )
     same = []
     for (name, value), number in zip(tensors, numbers, strict=True):
@@ -347,18 +391,18 @@ def _rows_of_batch(tensors):
 
 @contextlib.contextmanager
 def real_counts(model):
-    """Keep a row that only stands in out of the model's metrics."""
+    """Keep placeholder rows out of the model's metrics."""
     mine = rows()
     if isinstance(mine.real, int):
         yield
         return
-    # Keras gives the losses of several outputs one count a replica, whatever its rows.
+    # Keras counts the losses of several outputs once per replica, whatever its number of rows.
     per_replica = [id(v) for v in getattr(model._compile_loss, "variables", ())]
     counted = [v for v in model.metrics_variables if id(v) not in per_replica]
     before = [variable.value + 0 for variable in counted]
     yield
     for variable, value in zip(counted, before, strict=True):
-        if id(variable) not in _current.whole:  # These have seen all rows.
+        if id(variable) not in _current.whole:  # Those were updated from all rows.
             variable.assign(tf.where(mine.real > 0, variable.value, value))
 
 
@@ -367,8 +411,8 @@ def own_seeds(model):
     """Let every replica draw its own noise from the model's seed generators, reproducibly.
 
     Only the first word of a generator's state differs while the step runs. Afterwards it is the
-    same everywhere again, so that a checkpoint holds it once. The first replica draws what one
-    device would.
+    same everywhere again, so that a checkpoint holds it once. The first replica draws the same
+    numbers as a single device.
     """
     replica = tf.distribute.get_replica_context().replica_id_in_sync_group
     generators = {

@@ -1,12 +1,13 @@
-"""What a training is made of at one step, and how `fit` goes on from there.
+"""The complete state of a training run at a step, and how `fit` continues from there.
 
-Keras' own `BackupAndRestore` starts an interrupted epoch's data anew and knows neither random
-states, metrics in progress, a GAN's second optimizer nor other callbacks (keras#19179, #19389).
+Keras' `BackupAndRestore` restarts the data of an interrupted epoch and saves no random states,
+metrics in progress, second optimizer of a GAN, or state of other callbacks (keras#19179, #19389).
 """
 
 import itertools
 import math
 import types
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,45 +20,51 @@ from bigmodels.distribute.variables import named_variables, plain
 
 
 class Resumable(keras.callbacks.Callback):
-    """A callback that says where `bigmodels.Model.fit` goes on.
+    """A callback that decides where `bigmodels.Model.fit` continues.
 
-    `fit` calls `find` before anything else, begins at `position`, and calls it last of all
-    callbacks.
+    `fit` calls `find` before anything else, begins at `position`, and calls this callback after all
+    others.
 
     Attributes:
         position: `(epoch, step)` to begin with, from 0.
-        begun: The epoch that the very first process began with.
-        over: Whether nothing is left to train, as the training had been ended early.
-        replay: Whether `fit` is to bring the data there; not if they begin there already.
-        seed: What the order of arrays is drawn from.
-        digests: Of the first batch of each pass so far, where data keep a state of their own.
-        expected: Those that an earlier process had noted.
+        begun: The epoch in which the first process began.
+        over: Whether nothing is left to train, as a callback had stopped the training early.
+        replay: Whether `fit` must advance the data to `position`; not if they begin there already.
+        seed: The seed of the order of arrays.
+        digests: Digests of the first batch of each pass so far, if the data set is stateful.
+        expected: The digests that an earlier process saved.
     """
 
     position, begun, over = (0, 0), 0, False
     replay = True
     seed, digests, expected = None, (), ()
 
-    def find(self, model, others, initial_epoch, data):
+    def find(
+        self,
+        model: keras.Model,
+        others: list[keras.callbacks.Callback],
+        initial_epoch: int,
+        data: dict[str, Any] | None,
+    ) -> None:
         """Set `position` and the other attributes.
 
         Args:
             model: The model that `fit` was called on.
-            others: The callbacks that `fit` was given beside this one.
+            others: The other callbacks that were given to `fit`.
             initial_epoch: As given to `fit`.
-            data: What `repeatable.description` says of the data; `None` unless `replay`.
+            data: The data's `repeatable.description`; `None` unless `replay`.
         """
         raise NotImplementedError
 
-    def on_first_batch(self):
-        """Called before any callback's `on_train_batch_begin` of the first step that is made."""
+    def on_first_batch(self) -> None:
+        """Called before any callback's `on_train_batch_begin` of the first step of this process."""
 
-    def leave(self):
-        """Called when `fit` is over, however it ended."""
+    def leave(self) -> None:
+        """Called at the end of `fit`, also after an exception."""
 
 
 class _First(keras.callbacks.Callback):
-    """Stands before all other callbacks."""
+    """The first callback in the list, which calls `on_first_batch`."""
 
     def __init__(self, resumable):
         super().__init__()
@@ -70,17 +77,17 @@ class _First(keras.callbacks.Callback):
 
 
 def resumed(model, arguments):
-    """Let the callback that says where to begin, if there is one, change the arguments of `fit`.
+    """Change the arguments of `fit` to begin where its `Resumable` callback, if any, decides.
 
     Args:
         model: The `bigmodels.Model` that `fit` was called on.
-        arguments: Those of `fit`, by name.
+        arguments: The arguments of `fit` by name.
 
     Returns:
-        `(resumable, arguments)`; the first is `None` if no callback is one.
+        `(resumable, arguments)`; the first is `None` if there is no `Resumable` callback.
 
     Raises:
-        ValueError: if several are, or the data or other callbacks do not allow it.
+        ValueError: if there are several, or the data or other callbacks cannot be resumed.
     """
     callbacks = arguments.get("callbacks")
     if isinstance(callbacks, keras.callbacks.CallbackList):
@@ -88,20 +95,22 @@ def resumed(model, arguments):
             raise ValueError("callbacks: a CallbackList; give BackupAndRestore in a plain list")
         return None, arguments
     callbacks = [] if callbacks is None else keras.tree.flatten(callbacks)
-    found = [c for c in callbacks if isinstance(c, Resumable)]
-    if not found:
+    resumables = [c for c in callbacks if isinstance(c, Resumable)]
+    if not resumables:
         return None, arguments
-    if len(found) > 1:
-        raise ValueError(f"callbacks: {len(found)} of them say where to begin, expected one")
+    if len(resumables) > 1:
+        raise ValueError(
+            f"callbacks: {len(resumables)} of them decide where to begin, expected one"
+        )
     if any(isinstance(c, keras.callbacks.BackupAndRestore) for c in callbacks):
         raise ValueError(
-            "callbacks: keras.callbacks.BackupAndRestore beside bigmodels.callbacks."
-            "BackupAndRestore: both say where to begin; give one"
+            "callbacks: keras.callbacks.BackupAndRestore and bigmodels.callbacks."
+            "BackupAndRestore both decide where to begin; give one"
         )
-    resumable = found[0]
+    resumable = resumables[0]
     others = [c for c in callbacks if c is not resumable]
     if not any(isinstance(c, keras.callbacks.History) for c in others):
-        others.append(keras.callbacks.History())  # Keras' own would come after the last one.
+        others.append(keras.callbacks.History())  # Keras would append it after `resumable`.
     data = None
     if resumable.replay:
         arguments, data = _checked_data(arguments)
@@ -132,10 +141,10 @@ def _checked_data(arguments):
             arguments |= {"validation_data": validation, "validation_split": 0.0}
     if isinstance(validation, tf.data.Dataset):
         repeatable.check_seeds("validation_data", validation)
-        if kept := repeatable.states(validation):
+        if stateful := repeatable.states(validation):
             raise ValueError(
-                f"validation_data: keeps a state of its own ({', '.join(kept)}), which a run that "
-                "goes on could not bring forward; use tf.random.stateless_*, or "
+                f"validation_data: is stateful ({', '.join(stateful)}), and a continued run could "
+                "not restore its state; use tf.random.stateless_*, or "
                 "tf.numpy_function(..., stateful=False)"
             )
     return arguments, repeatable.description(arguments)
@@ -155,21 +164,21 @@ def _in_known_order(arguments, resumable):
 
 
 def checked_step(train_step):
-    """A model's `train_step` that is refused if it draws what another process would not.
+    """Wrap a model's `train_step` to refuse random operations whose state cannot be saved.
 
     Args:
         train_step: A function of a batch.
 
     Returns:
-        The same function, which raises a `ValueError` while it is traced.
+        The same function, which raises the `ValueError` while it is traced.
     """
 
     def checked(data):
         logs = train_step(data)
         if tf.inside_function() and (draws := repeatable.draws(tf.compat.v1.get_default_graph())):
             raise ValueError(
-                f"train_step: the model draws by {', '.join(draws)}, whose state no checkpoint can "
-                "hold; draw by keras.random with a keras.random.SeedGenerator, or by "
+                f"train_step: the model uses {', '.join(draws)}, whose random state cannot be "
+                "saved in a checkpoint; use keras.random with a keras.random.SeedGenerator, or "
                 "tf.random.stateless_*"
             )
         return logs
@@ -178,13 +187,13 @@ def checked_step(train_step):
     return checked
 
 
-def training_state(model):
-    """Weights, random states and optimizers' variables, each once, as `tf.Variable`."""
+def training_state(model: keras.Model) -> list[tf.Variable]:
+    """List the weights, random states and optimizers' variables of a model, each once."""
     return [plain(variable) for variable in named_variables(model).values()]
 
 
-def get_state(model):
-    """All that a step changes, as arrays. Every worker has to ask at the same step.
+def get_state(model: keras.Model) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Read everything that a step changes. Every worker must call it at the same step.
 
     Args:
         model: A built `bigmodels.Model`.
@@ -193,6 +202,13 @@ def get_state(model):
         `(state, counts)`: an array for each variable of `training_state`, and one for each
         variable of the model's metrics, whose first axis is the replicas, as each counts its own
         rows.
+
+    Example:
+
+    >>> inputs = keras.Input((2,))
+    >>> model = bigmodels.Model(inputs, keras.layers.Dense(1)(inputs))
+    >>> [value.shape for value in get_state(model)[0]][:2]
+    [(2, 1), (1,)]
     """
     metrics, strategy = model.metrics_variables, model.distribute_strategy
     # The same on every replica.
@@ -212,19 +228,19 @@ def get_state(model):
             ]
             return replicas.all_sum(rows)
 
-        found = strategy.run(own)
-        return [strategy.experimental_local_results(value)[0] for value in found]
+        gathered = strategy.run(own)
+        return [strategy.experimental_local_results(value)[0] for value in gathered]
 
     return state, [value.numpy() for value in gather()]
 
 
-def set_state(model, state, counts):
-    """Put back what `get_state` gave, also with another number of replicas.
+def set_state(model: keras.Model, state: list[np.ndarray], counts: list[np.ndarray] | None) -> None:
+    """Restore a state from `get_state`, also with another number of replicas.
 
     Args:
         model: A built `bigmodels.Model`.
         state: As from `get_state`.
-        counts: As from `get_state`, or `None` to leave the metrics alone.
+        counts: As from `get_state`, or `None` to leave the metrics unchanged.
     """
     for variable, value in zip(training_state(model), state, strict=True):
         variable.assign(value)
@@ -233,8 +249,8 @@ def set_state(model, state, counts):
     metrics, strategy = model.metrics_variables, model.distribute_strategy
     now = strategy.num_replicas_in_sync
     if any(len(count) != now for count in counts):
-        # What replicas counted adds up: the first one takes over the sum. What does not add up all
-        # of them hold alike.
+        # Variables that are summed over the replicas go to the first one. All others are the same
+        # on every replica.
         counts = [
             np.concatenate([c.sum(0, keepdims=True), np.zeros((now - 1, *c.shape[1:]), c.dtype)])
             if variable.aggregation == "sum"
@@ -259,19 +275,19 @@ def set_state(model, state, counts):
 
 
 def epochs_from(iterator, resumable, strategy):
-    """Let Keras' iterator over epochs begin at a step, and take one iterator an epoch.
+    """Let Keras' iterator over epochs begin at a step, and create one data iterator per epoch.
 
-    Keras makes a second iterator at the end of an epoch, which costs a reshuffled data set one of
-    its orders: a run that goes on could not tell how many have been used up.
+    Keras creates a second one at the end of an epoch, which uses up an order of a reshuffled data
+    set. A continued run could not tell how many orders have been used.
 
     Args:
-        iterator: An `upstream.TFEpochIterator` that was not used yet.
-        resumable: The `Resumable` that says where to begin.
+        iterator: An `upstream.TFEpochIterator` that has not been used.
+        resumable: The `Resumable` that decides where to begin.
         strategy: The `tf.distribute` strategy.
 
     Raises:
-        ValueError: if `steps_per_epoch` is given and the data do not go on for ever, or data with
-            a state of their own are not what they were.
+        ValueError: if `steps_per_epoch` is given and the data are not endless, or a stateful data
+            set yields other batches than before.
     """
     if resumable.over:
         return
@@ -283,20 +299,20 @@ def epochs_from(iterator, resumable, strategy):
         steps = None  # An epoch is a pass.
     if steps and length is not None:
         raise ValueError(
-            f"steps_per_epoch: {steps}, but x ends after {length} batches; to go on at the right "
-            "one it has to be endless: x.repeat()"
+            f"steps_per_epoch: {steps}, but x ends after {length} batches; to continue at the "
+            "right one it must be endless: x.repeat()"
         )
     data, first, number = iterator._get_iterator(), step, epoch
     of_epoch = getattr(iterator.data_adapter, "of_epoch", None)
-    # All batches of the passes before this one are drawn again where that changes those that come.
-    noted = isinstance(resumable.digests, list)
+    # For a stateful data set, earlier passes are drawn again in full, as they change later ones.
+    stateful = isinstance(resumable.digests, list)
     endless = None
     if replay and steps:
         endless = iter(data)
         _advance(endless, passes * steps + step)
     elif replay and not of_epoch:
-        for _ in range(passes):  # Whatever changes from pass to pass does so.
-            _advance(iter(data), (math.inf if length is None else length) if noted else 1)
+        for _ in range(passes):  # To reshuffle as often as in the earlier passes.
+            _advance(iter(data), (math.inf if length is None else length) if stateful else 1)
 
     def batches_of_epoch(first):
         nonlocal endless
@@ -310,7 +326,7 @@ def epochs_from(iterator, resumable, strategy):
         return batches
 
     begun = None
-    if noted:
+    if stateful:
         begun = batches_of_epoch(first)
         _check_digests(resumable)
 
@@ -334,13 +350,13 @@ def _check_digests(resumable):
     known = list(resumable.expected)
     if resumable.digests[: len(known)] != known[: len(resumable.digests)]:
         raise ValueError(
-            "x: comes otherwise than it did before the training was stopped; it keeps a state of "
-            "its own, which has to begin alike in every process: seed all that it draws from"
+            "x: yields other batches than before the training was stopped; it is stateful, and its "
+            "state must begin the same in every process: seed all its random generators"
         )
 
 
 def _distributed(dataset, like, strategy):
-    """A data set as `fit` takes it, in the form of one that it has taken already."""
+    """A data set distributed in the same way as another one that `fit` uses."""
     if isinstance(like, Everywhere):
         return Everywhere(dataset)
     return strategy.experimental_distribute_dataset(dataset)

@@ -1,6 +1,6 @@
-"""The functions that `fit`, `evaluate` and `predict` call, for several replicas.
+"""The functions that `fit`, `evaluate` and `predict` call with several replicas.
 
-Each takes an iterator over global batches and runs the model's own step on every replica's rows.
+They take global batches and run the model's own step on every replica's rows.
 """
 
 import functools
@@ -13,15 +13,15 @@ from bigmodels.distribute.batches import check_same_on_workers, digest, own_dige
 
 
 def step_function(model, step):
-    """What stands in for Keras' `train_function` and `test_function`.
+    """Create the replacement of Keras' `train_function` or `test_function`.
 
     Args:
         model: A `bigmodels.Model` in its strategy's scope.
-        step: Its `train_step` or `test_step`, on one replica's rows.
+        step: Its `train_step` or `test_step`, which takes one replica's rows.
 
     Returns:
-        A function of an iterator over global batches; it does up to `steps_per_execution` steps
-        and gives the logs, the same on every worker.
+        A function of an iterator over global batches. It runs up to `steps_per_execution` steps and
+        returns the logs, which are the same on every worker.
     """
     strategy = model.distribute_strategy
 
@@ -32,13 +32,13 @@ def step_function(model, step):
             replicas.own_seeds(model),
         ):
             logs = step(own)
-        # As in Keras, a step that returns all metrics and nothing else means their values: they
-        # are counted over all replicas, after the step. Other values are averaged.
+        # A step that returns exactly all metrics means their values, as in Keras. They are computed
+        # over all replicas, after the step. Other values are averaged.
         return {} if logs.keys() == model.get_metrics_result().keys() else logs
 
     def global_metrics(seen):
         variables = model.metrics_variables
-        # What is not summed is the same everywhere.
+        # Variables that are not summed are the same on every replica.
         own = [v.value + 0 for v in variables]
         own = [
             value if variable.aggregation == "sum" else replicas.of_first(value)
@@ -59,15 +59,15 @@ def step_function(model, step):
         return {name: strategy.reduce("MEAN", v, axis=None) for name, v in outputs.items()}
 
     def logs_of(outputs, seen):
-        known = strategy.run(global_metrics, args=(seen,))
-        first = {name: strategy.experimental_local_results(v)[0] for name, v in known.items()}
+        metrics = strategy.run(global_metrics, args=(seen,))
+        first = {name: strategy.experimental_local_results(v)[0] for name, v in metrics.items()}
         return outputs or first
 
     def one_batch(data):
         data = tf.nest.map_structure(lambda v: v if v is None else tf.convert_to_tensor(v), data)
         return logs_of(one_step(data), digest(data, strategy))
 
-    def another(iterator, outputs, seen):
+    def next_step(iterator, outputs, seen):
         batch = iterator.get_next_as_optional()
         more = batch.has_value()
         outputs, seen = tf.cond(
@@ -77,35 +77,35 @@ def step_function(model, step):
         )
         return more, outputs, seen
 
-    def first(iterator):
-        data = iterator.get_next()  # At the end of the data this raises.
+    def first_step(iterator):
+        data = iterator.get_next()  # Raises at the end of the data.
         return one_step(data), digest(data, strategy)
 
     count = model.steps_per_execution
 
     def looped(iterator):
-        outputs, seen = first(iterator)
+        outputs, seen = first_step(iterator)
         if count > 1:
             _, _, outputs, seen = tf.while_loop(
                 lambda step, more, *_: more & (step < count),
-                lambda step, _, *state: (step + 1, *another(iterator, *state)),
+                lambda step, _, *state: (step + 1, *next_step(iterator, *state)),
                 (tf.constant(1), tf.constant(True), outputs, seen),
             )
         return logs_of(outputs, seen)
 
     def unrolled(iterator):
-        more, *state = True, *first(iterator)
+        more, *state = True, *first_step(iterator)
         for _ in range(count - 1):
             if more:
-                more, *state = another(iterator, *state)
+                more, *state = next_step(iterator, *state)
         return logs_of(*state)
 
     compiled = functools.partial(_compiled, model)
     one_batch = compiled(one_batch)
     if count > 1 and replicas.workers(strategy) > 1:
-        # In a loop of the graph, the gradients of an embedding keep between workers the length
-        # that they had in its first round.
-        first, another, logs_of = map(compiled, (first, another, logs_of))
+        # In a loop within the graph, the gradients of an embedding would be sent between workers
+        # with the length that they had in the first iteration.
+        first_step, next_step, logs_of = map(compiled, (first_step, next_step, logs_of))
         steps = unrolled
     else:
         steps = compiled(looped)
@@ -121,13 +121,13 @@ def step_function(model, step):
 
 
 def predict_function(model):
-    """What stands in for Keras' `predict_function`.
+    """Create the replacement of Keras' `predict_function`.
 
     Args:
         model: A `bigmodels.Model` in its strategy's scope.
 
     Returns:
-        A function of a list of global batches; it gives the outputs, in the order of the rows.
+        A function of a list of global batches that returns the outputs, in the order of the rows.
     """
     strategy = model.distribute_strategy
 
@@ -135,14 +135,14 @@ def predict_function(model):
         check_same_on_workers(replicas.all_sum(own_digest(seen, strategy)))
         with replicas.own_rows(data) as own, replicas.own_seeds(model):
             outputs, real = model.predict_step(own), replicas.rows().real
-            # A row that only stood in is dropped.
+            # Drop the output for a placeholder row.
             return tf.nest.map_structure(lambda v: v[: tf.shape(v)[0] * real], outputs)
 
     def steps(batches):
         outputs = []
         for data in batches:
             rows = strategy.run(replica_step, args=(data, digest(data, strategy)))
-            # Rows were dealt out in the order of the replicas, and come back in it.
+            # Rows are assigned to replicas in order, so concatenation restores the batch.
             outputs.append(
                 tf.nest.map_structure(lambda value: strategy.gather(value, axis=0), rows)
             )

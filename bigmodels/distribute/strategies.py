@@ -1,4 +1,4 @@
-"""Strategies of `tf.distribute` by name."""
+"""`tf.distribute` strategies by name, and messages between their workers."""
 
 import collections
 import itertools
@@ -7,6 +7,8 @@ import os
 import re
 import signal
 import threading
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -17,32 +19,44 @@ from bigmodels.messages import short_repr
 
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
 _ADDRESS = re.compile(r"[^\s\0\ud800-\udfff]+:([0-9]{1,5})")
-# More than anybody has; what claims more would be written out address by address.
+# An upper limit on workers: TensorFlow lists every address, so a bogus count would fill memory.
 _MOST = 1 << 16
-# More groups of devices than a strategy ever makes.
+# An upper limit on the device groups of one strategy.
 _GROUPS = 1000
 
 
-def strategy(name="auto", workers=None, worker=None):
-    """The `tf.distribute` strategy of that name.
+def strategy(
+    name: str = "auto",
+    workers: str | Sequence[str] | None = None,
+    worker: int | None = None,
+) -> tf.distribute.Strategy:
+    """Create a `tf.distribute` strategy by name.
 
     Args:
         name: One of
             `one_device`: the first GPU, or the CPU;
             `mirrored`: all GPUs of this machine, or the logical devices of `make_cpu_devices`;
-            `multi_worker`: several processes, on one machine or many. Who they are is taken from
+            `multi_worker`: several processes, on one machine or many. Their addresses come from
             `workers` and `worker`, the environment variable `TF_CONFIG`, or Slurm's variables;
-            `tpu`: the TPU of the machine, or of the name in `TPU_NAME`;
-            `auto`: what `resolve` finds.
+            `tpu`: the TPU of this machine, or the one named by `TPU_NAME`;
+            `auto`: chosen by `resolve`.
         workers: Addresses of all workers, `"host:port,host:port"` or a list, chief first.
-        worker: Which of them this process is, from 0.
+        worker: Index of this process in `workers`, from 0.
 
     Returns:
-        A `tf.distribute.Strategy`. Make and compile models in its `scope()`. `multi_worker` must
-        be made before anything else in TensorFlow runs, in every worker, and waits for them all.
+        A `tf.distribute.Strategy`. Build and compile models in its `scope()`. `multi_worker` must
+        be created in every worker before TensorFlow runs anything else, and waits for all workers.
 
     Raises:
-        ValueError: naming the argument that does not fit, or what is missing.
+        ValueError: if an argument or environment variable is invalid or missing.
+
+    Example:
+
+    >>> with bigmodels.distribute.strategy("one_device").scope():
+    ...     inputs = keras.Input((2,))
+    ...     model = bigmodels.Model(inputs, keras.layers.Dense(1)(inputs))
+    >>> model.distribute_strategy.num_replicas_in_sync
+    1
     """
     addresses = _addresses(workers, worker)
     name, _ = resolve(name, addresses)
@@ -51,50 +65,56 @@ def strategy(name="auto", workers=None, worker=None):
     if name == "mirrored":
         if gpus := _logical("GPU"):
             return _Mirrored(gpus)
-        # In one process's memory a plain sum does; collective operations would also tie the process
-        # to its first number of devices.
+        # Within one process a plain sum is enough. Collective operations would also fix the number
+        # of devices for the rest of the process.
         return tf.distribute.MirroredStrategy(_logical("CPU"), tf.distribute.ReductionToOneDevice())
     if name == "tpu":
         return _tpu()
     before = signal.getsignal(signal.SIGTERM)
-    made = _MultiWorker(_cluster(addresses, worker))
+    created = _MultiWorker(_cluster(addresses, worker))
     if threading.current_thread() is threading.main_thread():
-        # TensorFlow takes SIGTERM for itself, for a handler of preemptions that nobody has asked
-        # for, and the process could not be ended by it.
+        # TensorFlow installs its preemption handler for SIGTERM, and the process could then no
+        # longer be terminated by the signal.
         signal.signal(signal.SIGTERM, before)
-    return made
+    return created
 
 
-def deterministic():
-    """Make every operation give the same result each time, also on a GPU.
+def deterministic() -> None:
+    """Make every operation deterministic, also on a GPU.
 
-    There sums are added up in the order in which threads finish, and the same training twice
-    differs in the last digits, which grow; on one CPU device it does not, with or without this. It
-    is for the whole process, cannot be undone, and is to be called before anything is computed.
-    Keras does not compile with XLA then, operations without a deterministic kernel are an error,
-    and so are random numbers without a seed: call `keras.utils.set_random_seed` too. What it costs
-    is in the guide, `notebooks/guide/gpu.md`.
+    A GPU adds up sums in the order in which threads finish, so two runs of the same training differ
+    in the last digits, and the difference grows. One CPU device is deterministic without this.
+
+    The setting is for the whole process and cannot be undone; call it before anything is computed.
+    Keras then does not compile with XLA. Operations without a deterministic kernel raise an error,
+    and so do random numbers without a seed: call `keras.utils.set_random_seed` too.
+    `notebooks/guide/gpu.md` has the cost.
 
     Example:
-        >>> import bigmodels, keras
-        >>> bigmodels.distribute.deterministic()
-        >>> keras.utils.set_random_seed(0)
+
+    >>> bigmodels.distribute.deterministic()  # doctest: +SKIP
+    >>> keras.utils.set_random_seed(0)
     """
     tf.config.experimental.enable_op_determinism()
 
 
-def resolve(name="auto", workers=None):
-    """What a name stands for here, and why.
+def resolve(name: str = "auto", workers: str | Sequence[str] | None = None) -> tuple[str, str]:
+    """Find out which strategy a name stands for on this machine.
 
     Args:
         name: As for `strategy`.
         workers: As for `strategy`.
 
     Returns:
-        `(name, why)`: a name other than `auto`, and a sentence.
+        `(name, why)`: a name other than `auto`, and the reason for the choice.
 
     Raises:
         ValueError: if there is no such strategy, or Keras does not support it.
+
+    Example:
+
+    >>> bigmodels.distribute.resolve("auto", workers="a:12345,b:12345")
+    ('multi_worker', '2 workers were given')
     """
     if name in ("parameter_server", "ps"):
         raise ValueError(
@@ -109,13 +129,13 @@ def resolve(name="auto", workers=None):
     if "TPU_NAME" in os.environ:
         return "tpu", "TPU_NAME is set"
     for kind in ("GPU", "CPU"):
-        if len(found := _logical(kind)) > 1:
-            return "mirrored", f"this machine has {len(found)} {kind} devices"
+        if len(devices := _logical(kind)) > 1:
+            return "mirrored", f"this machine has {len(devices)} {kind} devices"
     return "one_device", f"this machine has one {'GPU' if _logical('GPU') else 'CPU device'}"
 
 
 def _started_together(workers):
-    """How one knows that this process is one of several, or `None` if it is not."""
+    """Why this process counts as one of several workers; `None` if it runs alone."""
     if workers:
         return f"{len(workers)} workers were given"
     cluster = _tf_config()["cluster"]
@@ -129,19 +149,26 @@ def _started_together(workers):
     return None
 
 
-def members(workers=None, worker=None):
-    """The processes that were started together, from the same sources as `multi_worker`.
+def members(
+    workers: str | Sequence[str] | None = None, worker: int | None = None
+) -> tuple[list[str], int]:
+    """List the processes that were started together, from the same sources as `multi_worker`.
 
     Args:
         workers: As for `strategy`.
         worker: As for `strategy`.
 
     Returns:
-        `(addresses, index)`: everyone's `host:port`, the chief's first, and which of them this
-        process is; `([], 0)` if it is alone.
+        `(addresses, index)`: the `host:port` of every process, chief first, and the index of this
+        process; `([], 0)` if it runs alone.
 
     Raises:
-        ValueError: as `strategy`.
+        ValueError: as for `strategy`.
+
+    Example:
+
+    >>> members("a:12345,b:12345", worker=1)
+    (['a:12345', 'b:12345'], 1)
     """
     addresses = _addresses(workers, worker)
     if not _started_together(addresses):
@@ -153,11 +180,15 @@ def members(workers=None, worker=None):
     return [*chiefs, *jobs.get("worker", [])], first + resolver.task_id
 
 
-def is_chief(name="auto", workers=None, worker=None):
-    """Whether this process is the one that writes and reports: the first worker, or the only.
+def is_chief(
+    name: str = "auto",
+    workers: str | Sequence[str] | None = None,
+    worker: int | None = None,
+) -> bool:
+    """Whether this process is the chief, which writes files and reports: the first or only worker.
 
     Args:
-        name: As for `strategy`; none is made.
+        name: As for `strategy`; no strategy is created.
         workers: As for `strategy`.
         worker: As for `strategy`.
 
@@ -165,7 +196,12 @@ def is_chief(name="auto", workers=None, worker=None):
         A boolean.
 
     Raises:
-        ValueError: as `strategy`.
+        ValueError: as for `strategy`.
+
+    Example:
+
+    >>> bigmodels.distribute.is_chief(workers="a:12345,b:12345", worker=1)
+    False
     """
     addresses = _addresses(workers, worker)
     if resolve(name, addresses)[0] != "multi_worker":
@@ -174,19 +210,19 @@ def is_chief(name="auto", workers=None, worker=None):
 
 
 def _leads(resolver):
-    """Whether a resolver's task is the chief: the task of that name, else the first worker."""
+    """Whether a resolver's task is the chief: the task named "chief", else the first worker."""
     if resolver.task_type == "chief":
         return True
     return "chief" not in resolver.cluster_spec().jobs and resolver.task_id == 0
 
 
-def writes(strategy):
-    """Whether this process is the chief of a strategy."""
+def writes(strategy: tf.distribute.Strategy) -> bool:
+    """Whether this process is the chief of a strategy, which writes the files."""
     return replicas.workers(strategy) == 1 or _leads(strategy.cluster_resolver)
 
 
-def from_chief(strategy, values):
-    """The chief's values, on every worker: machines may share no disk to read them from.
+def from_chief(strategy: tf.distribute.Strategy, values: Sequence[Any]) -> list[tf.Tensor]:
+    """Broadcast the chief's values to every worker, as machines may not share a disk.
 
     Args:
         strategy: The `tf.distribute` strategy.
@@ -194,30 +230,35 @@ def from_chief(strategy, values):
 
     Returns:
         A list of tensors.
+
+    Example:
+
+    >>> int(from_chief(bigmodels.distribute.strategy("one_device"), [3])[0])
+    3
     """
     values = [tf.convert_to_tensor(value) for value in values]
     if replicas.workers(strategy) == 1:
         return values
-    # Integers of every width travel as int64.
+    # Integers of every width are sent as int64.
     wide = [v if v.dtype.is_floating else tf.cast(v, "int64") for v in values]
 
     @tf.function
     def send(tensors):
-        def from_first():
+        def first_value():
             return replicas.all_sum([replicas.of_first(v) for v in tensors])
 
-        sent = strategy.run(from_first)
+        sent = strategy.run(first_value)
         return [strategy.experimental_local_results(value)[0] for value in sent]
 
     return [tf.cast(v, old.dtype) for v, old in zip(send(wide), values, strict=True)]
 
 
-def bytes_from_chief(strategy, content):
-    """The chief's bytes, on every worker.
+def bytes_from_chief(strategy: tf.distribute.Strategy, content: bytes) -> bytes:
+    """Broadcast the chief's bytes to every worker.
 
     Args:
         strategy: The `tf.distribute` strategy.
-        content: Bytes; only the chief's matter.
+        content: Bytes; those of other workers are ignored.
 
     Returns:
         Bytes.
@@ -234,33 +275,39 @@ def bytes_from_chief(strategy, content):
     return words.numpy().tobytes()[:size]
 
 
-def from_any_worker(strategy, number):
-    """The largest of all workers' numbers. Takes all of them.
+def from_any_worker(strategy: tf.distribute.Strategy, number: int) -> int:
+    """Return the largest number of all workers; every worker must call it.
 
     Args:
         strategy: The `tf.distribute` strategy.
-        number: This worker's, from 0 to 127.
+        number: This worker's number, from 0 to 127.
 
     Returns:
         An integer.
     """
 
-    def mine(value):
+    def count_numbers(value):
         return replicas.all_sum(tf.one_hot(value, 128))
 
-    found = strategy.run(mine, args=(tf.constant(number),))
-    given = strategy.experimental_local_results(found)[0].numpy()
-    return int(np.flatnonzero(given).max())
+    counts = strategy.run(count_numbers, args=(tf.constant(number),))
+    counts = strategy.experimental_local_results(counts)[0].numpy()
+    return int(np.flatnonzero(counts).max())
 
 
-def make_cpu_devices(count):
+def make_cpu_devices(count: int) -> None:
     """Split the CPU into logical devices, to try `mirrored` without GPUs.
 
     Args:
-        count: How many; must be asked for before TensorFlow has used the CPU.
+        count: Number of logical devices. Call this before TensorFlow uses the CPU.
 
     Raises:
-        ValueError: if `count` is not positive, or TensorFlow has started already.
+        ValueError: if `count` is not positive, or TensorFlow has already started.
+
+    Example:
+
+    >>> bigmodels.distribute.make_cpu_devices(2)  # doctest: +SKIP
+    >>> bigmodels.distribute.strategy("mirrored").num_replicas_in_sync  # doctest: +SKIP
+    2
     """
     if not 0 < count <= _MOST:
         raise ValueError(f"devices: {short_repr(count)}, expected a positive integer to {_MOST:,}")
@@ -273,7 +320,7 @@ def make_cpu_devices(count):
 
 
 class _CpuWorkers(CollectiveAllReduceExtended):
-    """TensorFlow's, but that a worker without GPUs uses all logical CPU devices, not the first."""
+    """TensorFlow's class, but a worker without GPUs uses all logical CPU devices, not the first."""
 
     def _initialize_local_devices(self, cluster_resolver, worker_device):
         devices, kind = super()._initialize_local_devices(cluster_resolver, worker_device)
@@ -288,16 +335,17 @@ class _CpuWorkers(CollectiveAllReduceExtended):
 
 
 class _Mirrored(tf.distribute.MirroredStrategy):
-    """`tf.distribute.MirroredStrategy`, of which a process may make several.
+    """`tf.distribute.MirroredStrategy` that may be created more than once in a process.
 
-    Each numbers its groups of devices from the same number on, and where those of two meet, what
-    one sends is taken for the other's (`Shape mismatch in the collective instance`).
+    TensorFlow's strategies all number their device groups from the same base. When two groups get
+    the same number, one takes the other's messages for its own
+    (`Shape mismatch in the collective instance`).
     """
 
-    _made = itertools.count()
+    _instances = itertools.count()
 
     def __init__(self, devices):
-        self._collective_key_base = next(self._made) * _GROUPS
+        self._collective_key_base = next(self._instances) * _GROUPS
         super().__init__(devices)
 
 
@@ -324,7 +372,7 @@ def _tf_config():
         raise ValueError(f"TF_CONFIG: {short_repr(raw)} is not a JSON object")
     cluster, task = config.get("cluster", {}), config.get("task", {})
     if not isinstance(cluster, dict) or not isinstance(task, dict):
-        raise ValueError(f"TF_CONFIG: {short_repr(raw)}: cluster and task are to be objects")
+        raise ValueError(f"TF_CONFIG: {short_repr(raw)}: cluster and task must be objects")
     for job, addresses in cluster.items():
         if not isinstance(addresses, list):
             raise ValueError(
@@ -367,7 +415,7 @@ def _addresses(workers, worker):
 
 
 def _cluster(addresses, worker):
-    """The resolver for the given addresses, or for what the environment says."""
+    """The resolver for the given addresses, or for those in the environment."""
     accelerators = {"GPU": len(tf.config.list_physical_devices("GPU"))}
     simple = tf.distribute.cluster_resolver.SimpleClusterResolver
     if addresses:
@@ -379,30 +427,29 @@ def _cluster(addresses, worker):
         if not spec or number is None or kind not in list(spec):
             raise ValueError(
                 f"TF_CONFIG: {short_repr(os.environ['TF_CONFIG'])} lacks a cluster or this "
-                "process's "
-                "task"
+                "process's task"
             )
         if str(number) not in map(str, range(len(spec[kind]))):
             raise ValueError(
-                f"TF_CONFIG: task {short_repr(number)} is none of the {len(spec[kind])} "
-                f"{short_repr(kind)}"
+                f"TF_CONFIG: task {short_repr(number)}, expected the index of one of the "
+                f"{len(spec[kind])} {short_repr(kind)}"
             )
         if "ps" in spec:
             raise ValueError("TF_CONFIG: names parameter servers, which Keras 3 does not support")
-        if strange := set(spec) - {"chief", "worker", "evaluator"}:
+        if unknown := set(spec) - {"chief", "worker", "evaluator"}:
             raise ValueError(
-                f"TF_CONFIG: names {short_repr(min(strange))}, expected chief and worker alone"
+                f"TF_CONFIG: names {short_repr(min(unknown))}, expected only chief and worker"
             )
         if kind == "evaluator" or len(spec.get("chief", [])) > 1:
             raise ValueError(
-                "TF_CONFIG: expected one chief at most, and that this is it or a worker"
+                "TF_CONFIG: expected at most one chief, and this process as chief or worker"
             )
     elif "SLURM_PROCID" in os.environ:
         spec, kind, number = _slurm(accelerators["GPU"])
     else:
         raise ValueError(
             "strategy: 'multi_worker' needs to know the workers: give workers and worker, set "
-            "TF_CONFIG, start it with srun or with bigmodels-launch"
+            "TF_CONFIG, or start it with srun or bigmodels-launch"
         )
     return simple(
         tf.train.ClusterSpec(spec),
@@ -414,17 +461,17 @@ def _cluster(addresses, worker):
 
 
 def _slurm(gpus):
-    """The cluster and this process's task, as Slurm's variables have it."""
+    """The cluster and this process's task, from Slurm's environment variables."""
     names = [f"SLURM_{name}" for name in ("PROCID", "STEP_NUM_TASKS", "STEP_NODELIST")]
     given = {name: os.environ.get(name, "") for name in (*names, "SLURM_STEP_TASKS_PER_NODE")}
-    _, _, nodes, each = given.values()
+    _, _, nodes, tasks_per_node = given.values()
     try:
-        # TensorFlow's own writes out whatever these claim.
+        # TensorFlow's resolver expands these numbers without a limit.
         ranges = re.findall(r"([0-9]+)-([0-9]+)", nodes) if "[" in nodes else []
         claimed = [abs(int(last) - int(first)) for first, last in ranges]
-        if max(sum(claimed), sum(map(int, re.findall("[0-9]+", each)))) > _MOST:
+        if max(sum(claimed), sum(map(int, re.findall("[0-9]+", tasks_per_node)))) > _MOST:
             raise ValueError(f"more than {_MOST:,} tasks")
-        # It divides by the number of GPUs, so it is told of some where are none.
+        # The resolver divides by the number of GPUs, so without GPUs it gets a made-up number.
         slurm = tf.distribute.cluster_resolver.SlurmClusterResolver(
             **({} if gpus else {"gpus_per_node": _MOST, "gpus_per_task": 1}),
             auto_set_gpu=bool(gpus),
@@ -435,22 +482,22 @@ def _slurm(gpus):
         if number not in range(len(spec[kind])):
             raise ValueError(f"task {number} of {len(spec[kind])}")
     except Exception as error:
-        # TensorFlow's own also ends with errors of its assertions and indices.
-        said = ", ".join(f"{name}={short_repr(value)}" for name, value in given.items())
+        # TensorFlow's resolver also raises AssertionError and IndexError.
+        variables = ", ".join(f"{name}={short_repr(value)}" for name, value in given.items())
         reason = short_repr(str(error) or type(error).__name__)
-        raise ValueError(f"{said}: this is no Slurm step ({reason})") from None
+        raise ValueError(f"{variables}: this is not a Slurm step ({reason})") from None
     return spec, kind, number
 
 
 def _tpu():
     resolver = tf.distribute.cluster_resolver.TPUClusterResolver
     try:
-        found = resolver.connect(os.environ.get("TPU_NAME", "local"))
+        connected = resolver.connect(os.environ.get("TPU_NAME", "local"))
     except Exception as error:
-        # Whatever is missing (ops, drivers, the device), TensorFlow has its own error for it.
+        # TensorFlow raises a different error for missing ops, drivers or devices.
         reason = str(error).partition(" with these attrs")[0] or type(error).__name__
         raise ValueError(
             f"strategy: 'tpu' cannot start with TensorFlow {tf.__version__} here ({reason}). "
             "TPUs need the package tensorflow-tpu, whose last version is 2.20, on a TPU machine"
         ) from error
-    return tf.distribute.TPUStrategy(found)
+    return tf.distribute.TPUStrategy(connected)

@@ -1,6 +1,7 @@
-"""Batches out of Python, checked as they come: generators, `PyDataset`s, other loaders."""
+"""Checks of data that arrive batch by batch from Python: generators, `PyDataset`s, loaders."""
 
 import types
+from typing import Any
 
 import keras
 
@@ -9,8 +10,8 @@ from bigmodels.distribute.batches import WrappedAdapter
 from bigmodels.distribute.upstream import DataAdapter, data_adapters
 
 
-def is_stream(x):
-    """Whether Keras makes batches of `x` one after another, without holding all of it."""
+def is_stream(x: Any) -> bool:
+    """Whether `x` yields batches one by one from Python, so that its values are not in memory."""
     return (
         isinstance(x, types.GeneratorType | keras.utils.PyDataset | DataAdapter)
         or data_adapters.is_torch_dataloader(x)
@@ -19,16 +20,16 @@ def is_stream(x):
 
 
 class CheckedStream(WrappedAdapter):
-    """What Keras makes of such data, with the checks of `bigmodels.checks` in it.
+    """Keras' adapter for such data, with the checks of `bigmodels.checks`.
 
-    As many batches are drawn as Keras draws, in the same order.
+    The same batches are drawn as by Keras, in the same order.
 
     Args:
-        x: What `is_stream`.
-        name: What to call it in messages.
+        x: Data for which `is_stream` is true.
+        name: Name of the data in messages.
         specs: As for `bigmodels.checks.guard`.
-        weigh: A function that gives a data set of batches `(x, y)` sample weights, or `None`.
-        **kwargs: As `fit` was given them: `y`, `sample_weight`, `shuffle` and so on.
+        weigh: A function that adds sample weights to a data set of batches `(x, y)`, or `None`.
+        **kwargs: Arguments of `fit`: `y`, `sample_weight`, `shuffle` and so on.
     """
 
     def __init__(self, x, name, specs, weigh=None, **kwargs):

@@ -1,10 +1,12 @@
-"""Which targets and weights fit a loss, where Keras would broadcast them without a word.
+"""Checks that targets and weights fit a loss, where Keras would silently broadcast them.
 
-Keras' own losses are told by identity, whatever their name and however `compile` was given them. Of
-any other loss nobody knows which targets it takes: quantiles and likelihoods have narrower ones.
+Keras' own losses are recognised by identity, in whatever form they were given to `compile`. Targets
+of other losses are not checked, as the loss may intend to broadcast: quantile losses and
+likelihoods take targets with fewer axes than the output.
 """
 
 import functools
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -21,7 +23,7 @@ from bigmodels.distribute.upstream import (
     squeeze_or_expand_to_same_rank,
 )
 
-# Those that take probabilities, unless they have a `from_logits` that says otherwise.
+# Losses that take probabilities, unless called with `from_logits=True`.
 _OF_PROBABILITIES = (
     losses.binary_crossentropy,
     losses.binary_focal_crossentropy,
@@ -32,7 +34,7 @@ _OF_PROBABILITIES = (
     losses.sparse_categorical_crossentropy,
 )
 
-# Those that combine each value of the targets with one of the output.
+# Losses that combine each value of the targets with one value of the output.
 _ELEMENTWISE = (
     losses.binary_crossentropy,
     losses.binary_focal_crossentropy,
@@ -54,26 +56,26 @@ _ELEMENTWISE = (
     losses.tversky,
 )
 
-# Where the library is that a loss's own arithmetic may come from.
+# Packages whose losses are known not to change the arithmetic of the wrapped function.
 _KNOWN_PACKAGES = ("keras", "bigmodels")
 
 
 def keras_function(loss):
-    """The function of `keras.losses` that a loss computes.
+    """Find the function of `keras.losses` that a loss computes.
 
     Args:
-        loss: What `compile` takes for one output: a function, a `keras.losses.Loss` or its class, a
-            name, or `None`.
+        loss: A loss for one output, as in `compile`: a function, a `keras.losses.Loss` or its
+            class, a name, or `None`.
 
     Returns:
-        `(function, arguments)`: the function and what it is called with besides targets and output;
-        `(None, {})` for a loss that is not Keras' own, like a subclass with a `call` of its own.
+        `(function, arguments)`: the function and its arguments other than targets and output;
+        `(None, {})` for a loss that is not Keras' own, like a subclass with its own `call`.
     """
     if isinstance(loss, GlobalMean):
         loss = loss.loss
     try:
         loss = losses.get(loss)
-    except ValueError:  # Not known to Keras, or "crossentropy": the data say which.
+    except ValueError:  # Unknown to Keras, or "crossentropy", which depends on the data.
         return None, {}
     arguments = {}
     if isinstance(loss, losses.Loss):
@@ -89,44 +91,44 @@ def keras_function(loss):
 
 
 def check_takes_logits(loss, model_name):
-    """Refuse Keras' losses of probabilities for a model that gives logits.
+    """Refuse Keras' losses of probabilities for a model that outputs logits.
 
     Args:
-        loss: What `compile` was given, for one output or nested for several.
-        model_name: What to call the model.
+        loss: The loss given to `compile`, for one output or nested for several.
+        model_name: Name of the model in messages.
 
     Raises:
         ValueError: naming the loss, and one that takes logits.
     """
-    for each in tree.flatten(loss):
-        function, arguments = keras_function(each)
-        if isinstance(each, str) and each.lower() in ("crossentropy", "ce"):
-            shown, instead = each, "SparseCategoricalCrossentropy"
+    for one_loss in tree.flatten(loss):
+        function, arguments = keras_function(one_loss)
+        if isinstance(one_loss, str) and one_loss.lower() in ("crossentropy", "ce"):
+            name, instead = one_loss, "SparseCategoricalCrossentropy"
         elif function not in _OF_PROBABILITIES or arguments.get("from_logits"):
             continue
         else:
-            shown = each if isinstance(each, str) else function.__name__
+            name = one_loss if isinstance(one_loss, str) else function.__name__
             instead = "".join(part.capitalize() for part in function.__name__.split("_"))
             if function is losses.kl_divergence:
                 instead = "CategoricalCrossentropy"
             if function is losses.categorical_generalized_cross_entropy:
                 instead = "SparseCategoricalCrossentropy"
         raise ValueError(
-            f"loss: {shown!r} takes probabilities, but {model_name} gives logits; "
+            f"loss: {name!r} takes probabilities, but {model_name} outputs logits; "
             f"use keras.losses.{instead}(from_logits=True)"
         )
 
 
 def takes_class_numbers(loss):
-    """Whether what `compile` was given is Keras' loss of integer class numbers, for one output."""
-    given = tree.flatten(loss)
-    return len(given) == 1 and keras_function(given[0])[0] is losses.sparse_categorical_crossentropy
+    """Whether `loss`, as given to `compile`, is Keras' loss of class numbers for one output."""
+    flat = tree.flatten(loss)
+    return len(flat) == 1 and keras_function(flat[0])[0] is losses.sparse_categorical_crossentropy
 
 
 def checked(compile_loss, y, y_pred, sample_weight):
-    """Refuse targets and weights that a loss would broadcast, and let a row's weight be the row's.
+    """Refuse targets and weights that a loss would broadcast; apply row weights to whole rows.
 
-    Keras multiplies weights `(batch,)` by losses `(batch, time)` as arrays: along time.
+    Keras broadcasts weights `(batch,)` against losses `(batch, time)`, that is, along time.
 
     Args:
         compile_loss: Keras' container of a model's losses, or `None`.
@@ -135,10 +137,10 @@ def checked(compile_loss, y, y_pred, sample_weight):
         sample_weight: Weights, or `None`.
 
     Returns:
-        The weights that `compile_loss` is to be called with.
+        The weights to call `compile_loss` with.
 
     Raises:
-        ValueError: naming both shapes; where they are known only at run time, under
+        ValueError: naming both shapes; if they are known only at run time, within
             `checks.readable_errors`.
     """
     if compile_loss is None or y is None:
@@ -158,7 +160,8 @@ def checked(compile_loss, y, y_pred, sample_weight):
     for path, weight in fitted.items():
         if not path:
             return weight
-        # A loss of several outputs beside one of them alone; each would need weights of its own.
+        # One loss takes several outputs and another one of the same outputs; the weights of the two
+        # would have to differ.
         around = [path[:i] for i in range(len(path)) if path[:i] in fitted]
         if around:
             raise ValueError(
@@ -173,11 +176,12 @@ def checked(compile_loss, y, y_pred, sample_weight):
 
 
 class _Visit(CompileLoss):
-    """Goes through a model's losses as Keras does, but computes none.
+    """Visits a model's losses in the way of Keras, but does not compute them.
 
     Args:
-        compile_loss: Keras' container, which is built if it is not yet.
-        visit: Called for each with its path in the structure, loss, targets, output and weights.
+        compile_loss: Keras' container of the losses; built if necessary.
+        visit: Called for each loss with its path in the structure, the loss, targets, output and
+            weights.
     """
 
     def __init__(self, compile_loss, visit):
@@ -192,8 +196,8 @@ class _Visit(CompileLoss):
         vars(self).update(vars(self._compile_loss))
         if self.built:
             self._flat_losses = [
-                each._replace(loss=functools.partial(self._visited, each.path, each.loss))
-                for each in self._flat_losses
+                entry._replace(loss=functools.partial(self._visited, entry.path, entry.loss))
+                for entry in self._flat_losses
             ]
             self._metrics = [None] * len(self._flat_losses)
 
@@ -213,17 +217,17 @@ def _check_targets(name, loss, y_true, y_pred):
         if y.shape.rank is None or output.shape.rank is None:
             continue
         if of_numbers:
-            # A column of class numbers, which its documentation allows, is broadcast as well.
+            # Keras documents that a column of class numbers is allowed, but broadcasts it as well.
             _check_same_shape(name, y, output, y, output[..., 0])
         else:
             _check_same_shape(name, y, output, *squeeze_or_expand_to_same_rank(y, output))
 
 
 def _check_same_shape(name, y, output, a, b):
-    """Refuse targets and output of which `a` and `b`, as Keras combines them, differ in shape."""
+    """Refuse targets and output if `a` and `b`, which Keras combines, differ in shape."""
     if a.shape.rank != b.shape.rank or not a.shape.is_compatible_with(b.shape):
         raise ValueError(f"{name}: shape {y.shape}, but the output has shape {output.shape}")
-    # Rows agree, as they come from one data set; XLA cannot compile the check.
+    # The number of rows is the same, as both come from one data set. XLA cannot compile the check.
     if not (a.shape[1:].is_fully_defined() and b.shape[1:].is_fully_defined()):
         message = tf.strings.format(
             f"{name}: shape {{}}, but the output has shape {{}}", (tf.shape(y), tf.shape(output))
@@ -232,7 +236,7 @@ def _check_same_shape(name, y, output, a, b):
 
 
 def _fitted(name, loss, y_true, y_pred, weight):
-    """Weights with the axes of what the loss computes, so that each is for its row or element."""
+    """Weights with as many axes as the values of the loss, to match its rows or elements."""
     if isinstance(loss, GlobalMean):
         loss = get_loss(loss.loss, y_true, y_pred)
     given = tree.flatten((y_true, y_pred))
@@ -262,20 +266,20 @@ def _fitted(name, loss, y_true, y_pred, weight):
     for _ in range(missing):
         weight = weight[..., None]
     if missing and loss.reduction == "mean_with_sample_weight":
-        # The sum of the weights, by which it divides, is to count each value.
+        # The loss divides by the sum of the weights, which must count every value.
         weight = tf.broadcast_to(weight, tf.shape(tree.flatten(y_pred)[0])[:rank])
     return weight
 
 
 def metric_weights(sample_weight, y_pred):
-    """Weights for metrics: with a mask, Keras multiplies those of rows by it along time.
+    """Weights for metrics, in which Keras would multiply row weights by a mask along time.
 
     Args:
         sample_weight: Weights, nested, or `None`.
         y_pred: Outputs, nested.
 
     Returns:
-        The weights; where an output has a mask over time, those of rows as columns `(batch, 1)`.
+        The weights; if an output has a mask over time, row weights have shape `(batch, 1)`.
     """
     masks = [get_keras_mask(output) for output in tree.flatten(y_pred)]
     if sample_weight is None or all(mask is None or len(mask.shape) < 2 for mask in masks):
@@ -285,20 +289,25 @@ def metric_weights(sample_weight, y_pred):
     )
 
 
-def class_weights(y, class_weight, numbers):
-    """The weight of each target's class.
+def class_weights(y: Any, class_weight: dict[int, float], numbers: bool) -> tf.Tensor:
+    """Look up the class weight of each target.
 
-    Keras has this for targets `(batch,)`, `(batch, 1)` and one-hot `(batch, classes)`; of sequences
-    it takes the largest along time for the class.
+    Keras does this correctly for targets `(batch,)`, `(batch, 1)` and one-hot `(batch, classes)`.
+    For sequences it takes the argmax along time for the class.
 
     Args:
         y: Targets, an array or a tensor.
-        class_weight: A dict from class numbers to weights; a class without one counts 1.
-        numbers: Whether each value is a class number (an axis of one at the end is dropped); else
-            the last axis is one-hot, or has one value, which is rounded.
+        class_weight: A dict from class numbers to weights; missing classes have weight 1.
+        numbers: Whether each value is a class number (a last axis of size one is dropped).
+            Otherwise the last axis is one-hot, or has size one with values to be rounded.
 
     Returns:
-        float tensor, of the shape of `y` without its axis of classes.
+        float tensor of the shape of `y` without its class axis.
+
+    Example:
+
+    >>> class_weights([[0, 2], [1, 1]], {1: 3.0}, numbers=True).numpy().tolist()
+    [[1.0, 1.0], [3.0, 3.0]]
     """
     y = tf.convert_to_tensor(y)
     if y.shape.rank > 1 and y.shape[-1] == 1:

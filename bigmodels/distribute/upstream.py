@@ -1,9 +1,9 @@
-"""Every private name of Keras and TensorFlow that the package leans on, and a check that it holds.
+"""Every private name of Keras and TensorFlow that the package uses, and a check that they fit.
 
-What is private may change with any version, and much of it would change without an error: a method
-that Keras no longer calls is simply not run, and replicas drift apart. So all of it is imported
-here, nowhere else, and looked at once, when this module is imported. The checks only look: none
-makes a tensor, as TensorFlow must not have begun before a strategy over several workers is made.
+Private names may change with any version, often without an error: a method that Keras no longer
+calls simply does not run, and replicas drift apart. So they are all imported here and nowhere else,
+and checked once, when this module is imported. The checks create no tensors, as TensorFlow must not
+have started before a strategy over several workers is created.
 """
 
 import dis
@@ -14,85 +14,85 @@ import keras
 import tensorflow as tf
 
 # As in setup.cfg.
-SUPPORTED = "keras >=3.15,<3.16 and tensorflow >=2.21,<2.22"
+SUPPORTED = "keras >=3.15,<3.17 and tensorflow >=2.21,<2.23"
 
 
 def _refusal(what):
     return (
-        f"bigmodels needs {SUPPORTED}, as it leans on private names of theirs; "
+        f"bigmodels needs {SUPPORTED}, as it uses private names of theirs; "
         f"in Keras {keras.__version__} with TensorFlow {tf.__version__} {what}"
     )
 
 
 try:
-    # The shape of an output from that of the inputs, without running anything; and a tensor's mask,
-    # which Keras keeps as an attribute of the tensor.
+    # Shape inference without running anything; and a tensor's mask, which Keras stores as an
+    # attribute of the tensor.
     from keras.src.backend import compute_output_spec, get_keras_mask, set_keras_mask
 
-    # The generator that layers without a seed draw from; its state belongs in a checkpoint.
+    # Holds the generator that layers without a seed draw from; its state goes into checkpoints.
     from keras.src.backend.common import global_state
 
-    # What Keras overrides for `tf.distribute`; without it is what `BaseOptimizer` below does.
+    # Keras' overrides for `tf.distribute` of the methods of `BaseOptimizer` below.
     from keras.src.backend.tensorflow.optimizer import TFOptimizer
 
-    # What `fit` takes its batches from; `resume` lets it begin within an epoch.
+    # The source of batches in `fit`; `resume` lets it begin within an epoch.
     from keras.src.backend.tensorflow.trainer import TFEpochIterator
 
-    # The steps of `Loss.__call__` between a loss's values and its one number.
+    # The steps of `Loss.__call__` between a loss's values and its reduction.
     from keras.src.losses.loss import apply_mask, squeeze_or_expand_to_same_rank
 
-    # The base class of Keras' own losses, by which they are told from others.
+    # The base class of Keras' own losses, to tell them from others.
     from keras.src.losses.losses import LossFunctionWrapper
 
     # The class of `Model(inputs, outputs)`.
     from keras.src.models.functional import Functional
 
-    # As `TFOptimizer`; and as `global_state`.
+    # Used with `TFOptimizer` and with `global_state`.
     from keras.src.optimizers.base_optimizer import BaseOptimizer
     from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 
-    # How Keras tells one kind of data from another, and the base class of what it makes of them.
+    # How Keras recognises kinds of data.
     from keras.src.trainers import data_adapters
 
-    # The containers of what `compile` was given.
+    # The containers of compiled losses and metrics.
     from keras.src.trainers.compile_utils import CompileLoss, CompileMetrics, get_loss
 
-    # Arrays, as Keras cuts and splits them.
+    # How Keras slices and splits arrays, and its adapters for data.
     from keras.src.trainers.data_adapters import array_slicing
     from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
     from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 
-    # The name that Keras gives to a layer without one.
+    # Keras' default name for a layer.
     from keras.src.utils.naming import to_snake_case
 
     # The seed of `keras.utils.set_random_seed`.
     from keras.src.utils.rng_utils import get_random_seed
 
-    # How XLA is asked for a kernel of cuDNN, and for products of halves that are added up whole.
+    # XLA operations: cuDNN kernels, and products of half precision accumulated in float32.
     from tensorflow.compiler.tf2xla.ops.gen_xla_ops import xla_custom_call_v2, xla_dot_v2
     from tensorflow.compiler.xla.xla_data_pb2 import DotDimensionNumbers
 
-    # What data sets keep of their seed and the size of their batches.
+    # Data sets with attributes for their batch size and, below, their seed.
     from tensorflow.python.data.ops.batch_op import _BatchDataset
 
     # A data set around another one, for operations without a public function.
     from tensorflow.python.data.ops.dataset_ops import UnaryUnchangedStructureDataset
     from tensorflow.python.data.ops.shuffle_op import _ShuffleDataset
 
-    # `MultiWorkerMirroredStrategy` takes one CPU device of each worker; ours takes all.
+    # `MultiWorkerMirroredStrategy` uses one CPU device of each worker; our subclass uses all.
     from tensorflow.python.distribute.collective_all_reduce_strategy import (
         CollectiveAllReduceExtended,
     )
     from tensorflow.python.distribute.collective_util import Options
     from tensorflow.python.distribute.distribute_lib import Strategy
 
-    # A variable that has a copy on each device, and the copy on this one.
+    # A variable with a copy on each device.
     from tensorflow.python.distribute.values import DistributedVariable
 
-    # What `enable_op_determinism` has set.
+    # Whether `enable_op_determinism` was called.
     from tensorflow.python.framework.config import is_op_determinism_enabled
 
-    # Whether a graph will be compiled by XLA.
+    # Whether XLA will compile a graph.
     from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 except ImportError as error:
     raise ImportError(_refusal(f"one is missing: {error}")) from error
@@ -134,8 +134,8 @@ __all__ = [
 _Attention, _Dataset = keras.layers.MultiHeadAttention, tf.data.Dataset
 _BatchNorm, _Layer, _Model = keras.layers.BatchNormalization, keras.layers.Layer, keras.Model
 
-# What we call: where it is (a module by its name), and the parameters that we rely on. More may
-# follow if they have defaults.
+# Functions that we call: the owner (a module by its name), the name, and the parameters that we
+# rely on. Further parameters must have defaults.
 _CALLED = (
     ("keras.src.backend", "compute_output_spec", "fn args kwargs"),
     ("keras.src.backend", "get_keras_mask", "x"),
@@ -181,40 +181,40 @@ _CALLED = (
     (Options, "__init__", "self"),
     (Strategy, "__init__", "self extended"),
     (UnaryUnchangedStructureDataset, "__init__", "self input_dataset variant_tensor"),
-    # All layers in a model, of which some are changed while a step is traced.
+    # All layers in a model; some are changed while a step is traced.
     (_Layer, "_flatten_layers", "self"),
-    # What `keras.Model.fit` and `train_step` do themselves.
+    # Used by `keras.Model.fit`, `train_step` and pickling.
     (_Model, "_assert_compile_called", "self method_name"),
     (_Model, "_compute_loss", "self x y y_pred sample_weight training"),
     (_Model, "_symbolic_build", "self iterator data_batch"),
     (_Model, "_unpickle_model", "bytesio"),
-    # The mask that Keras makes of all those that attention is given.
+    # Combines all the masks given to attention.
     (
         _Attention,
         "_compute_attention_mask",
         "self query value query_mask value_mask key_mask attention_mask use_causal_mask",
     ),
-    # What a data set is made of, where a shuffle without a seed is looked for.
+    # The parts of a data set, searched for a shuffle without a seed.
     (_Dataset, "_inputs", "self"),
     (_Dataset, "_functions", "self"),
     # A replica's own copy of a variable.
     (DistributedVariable, "_get_on_device_or_primary", "self"),
-    # An epoch's batches; `resume` counts them from where a run goes on.
+    # An epoch's batches; `resume` counts them from where a run continues.
     (TFEpochIterator, "_get_iterator", "self"),
 )  # fmt: skip
 
-# What we replace: Keras or TensorFlow calls ours with these arguments and no others.
+# Methods that we replace: Keras or TensorFlow calls them with exactly these arguments.
 _REPLACED = (
     (_Model, "_aggregate_additional_loss", "self loss"),
     (_Model, "_make_function", "self step_function"),
     (_Model, "_maybe_symbolic_build", "self iterator data_batch"),
-    # The statistics of a batch, which are to be those of all replicas.
+    # The statistics of a batch, here computed over all replicas.
     (_BatchNorm, "_moments", "self inputs mask"),
     (TFEpochIterator, "_enumerate_iterator", "self"),
     (CompileLoss, "build", "self y_true y_pred"),
     (CollectiveAllReduceExtended, "_initialize_local_devices", "self cluster_resolver "
      "worker_device"),
-    # Gradients are summed before `apply`, so that what Keras does for `tf.distribute` gives way.
+    # We sum gradients before `apply`, so Keras' own summation must not run.
     (TFOptimizer, "_all_reduce_sum_gradients", "self grads_and_vars"),
     *(
         (optimizer, name, parameters)
@@ -226,7 +226,7 @@ _REPLACED = (
             ("_overwrite_model_variables_with_average_value", "self trainable_variables"),
         )
     ),
-    # Attention is Keras' where a subclass has its own of these.
+    # If a subclass of attention overrides one of these, Keras computes it.
     (
         _Attention,
         "_compute_attention",
@@ -236,12 +236,13 @@ _REPLACED = (
     (_Attention, "_masked_softmax", "self attention_scores attention_mask"),
 )  # fmt: skip
 
-# Where what we replace has to be called from; else ours is never run, and nobody is told.
+# `(owner, method, name)`: the method must use the name. If Keras no longer called a method that we
+# replace, ours would silently not run.
 _CALLS = (
     (_BatchNorm, "call", "_moments"),
     (_Model, "compute_loss", "_aggregate_additional_loss"),
     (_Model, "evaluate", "_maybe_symbolic_build"),
-    (_Model, "evaluate", "_use_cached_eval_dataset"),  # By which `fit` says that it evaluates.
+    (_Model, "evaluate", "_use_cached_eval_dataset"),  # Marks an evaluation within `fit`.
     (_Model, "fit", "_maybe_symbolic_build"),
     (_Model, "fit", "_use_cached_eval_dataset"),
     (_Model, "make_test_function", "_make_function"),
@@ -255,52 +256,52 @@ _CALLS = (
     (BaseOptimizer, "_backend_apply_gradients", "_overwrite_model_variables_with_average_value"),
 )
 
-# Attributes that we read or set, most of which exist in instances alone: their class has to have
-# them, or to assign them in one of its methods.
+# Attributes that we read or set. Most exist only in instances, so the class must have them or
+# assign them in one of its methods.
 _ATTRIBUTES = (
-    # The number of workers, which would be taken for one.
+    # The number of workers, for which 1 is assumed if the attribute is missing.
     (CollectiveAllReduceExtended, "_num_workers"),
-    # What was compiled, and where a model was made.
+    # Compiled losses and metrics, and the strategy in which a model was created.
     (_Model, "_compile_loss _compile_metrics _distribute_strategy _loss_tracker"),
     (CompileLoss, "Loss _flat_losses _metrics _user_loss"),
     (CompileLoss.Loss, "loss path _replace"),
     (LossFunctionWrapper, "fn _fn_kwargs"),
     (keras.metrics.MeanMetricWrapper, "_fn _fn_kwargs"),
-    # What a layer holds: added losses, generators, variables, other layers; what it was built for.
+    # A layer's added losses, generators, variables and sublayers, and the shapes it was built for.
     (
         _Layer,
         "_build_shapes_dict _call_has_training_arg _layers _losses _non_trainable_variables "
         "_seed_generators _trainable_variables",
     ),
     (_BatchNorm, "_reduction_axes"),
-    # What decides whether attention is computed by us.
+    # These decide whether attention uses our kernel.
     (
         _Attention,
         "_activity_regularizer _dropout _dropout_layer _flash_attention _sliding_window "
         "_use_bias _use_gate",
     ),
     (BaseOptimizer, "_trainable_variables"),
-    # Where an epoch is; and the data in it.
+    # The position in an epoch, and its data.
     (TFEpochIterator, "_num_batches _steps_seen data_adapter steps_per_epoch steps_per_execution"),
     (ArrayDataAdapter, "_inputs _num_samples"),
     (DataAdapter, "batch_size get_tf_dataset num_batches on_epoch_begin on_epoch_end"),
     (array_slicing, "TensorflowSparseWrapper"),
-    # By which seeds and sizes are found, and a clock put around a data set.
+    # For finding seeds and batch sizes, and for timing a data set.
     (_Dataset, "_flat_structure _variant_tensor"),
     (_BatchDataset, "_batch_size"),
     (_ShuffleDataset, "_seed _seed2"),
-    # From where on a strategy numbers its groups of devices.
+    # The first number of a strategy's device groups.
     (tf.distribute.MirroredStrategy, "_collective_key_base"),
 )
 
 
-def xla_product(a, b, over=(1, 0)):
-    """A product of two matrices in float32, whatever they are; for XLA alone.
+def xla_product(a: tf.Tensor, b: tf.Tensor, over: tuple[int, int] = (1, 0)) -> tf.Tensor:
+    """Multiply two matrices of any float dtype with a float32 result; works only within XLA.
 
     Args:
         a: Matrix.
         b: Matrix of the same dtype.
-        over: The axis of each that is summed over.
+        over: The axis of `a` and the axis of `b` to sum over.
 
     Returns:
         float32 matrix.
@@ -317,18 +318,18 @@ def xla_product(a, b, over=(1, 0)):
     )
 
 
-def check():
-    """See that every private name is there and as expected.
+def check() -> None:
+    """Check that every private name exists and is as expected.
 
     Raises:
-        ImportError: naming the first that is not, the versions at hand and those supported.
+        ImportError: naming the first one that is not, with the installed and supported versions.
     """
     for problem in _problems():
         raise ImportError(_refusal(problem))
 
 
 def _problems():
-    """What is not as expected, each in words."""
+    """Descriptions of all names that are not as expected."""
     for rows, exact in ((_CALLED, False), (_REPLACED, True)):
         for owner, name, parameters in rows:
             where = sys.modules[owner] if isinstance(owner, str) else owner
@@ -358,7 +359,7 @@ def _full(owner, name):
 
 
 def _takes(function, expected, exact):
-    """Whether a function's parameters are those expected, or begin with them."""
+    """Whether a function has the expected parameters; if not `exact`, also optional ones more."""
     parameters = list(inspect.signature(function).parameters.values())
     more = parameters[len(expected) :]
     optional = all(
@@ -370,7 +371,7 @@ def _takes(function, expected, exact):
 
 
 def _code(value):
-    """The code of a function or property, within what wraps it; `None` if it has none."""
+    """The code object of a function or property without its decorators; `None` if it has none."""
     if isinstance(value, property):
         value = value.fget
     value = inspect.unwrap(getattr(value, "__func__", value)) if callable(value) else value
@@ -378,31 +379,31 @@ def _code(value):
 
 
 def _names(code):
-    """Names and strings in a code and those within it."""
+    """Names and strings in a code object and those nested in it."""
     if code is None:
         return set()
-    found, left = set(code.co_names), list(code.co_consts)
-    while left:
-        each = left.pop()
-        if isinstance(each, tuple):
-            left += each
-        elif isinstance(each, str):
-            found.add(each)
-        elif inspect.iscode(each):
-            found |= _names(each)
-    return found
+    names, constants = set(code.co_names), list(code.co_consts)
+    while constants:
+        constant = constants.pop()
+        if isinstance(constant, tuple):
+            constants += constant
+        elif isinstance(constant, str):
+            names.add(constant)
+        elif inspect.iscode(constant):
+            names |= _names(constant)
+    return names
 
 
 def _assigns(owner, name):
     """Whether a method of a class, or of one that it inherits from, assigns an attribute."""
-    codes = [_code(value) for each in owner.__mro__ for value in vars(each).values()]
+    codes = [_code(value) for cls in owner.__mro__ for value in vars(cls).values()]
     codes = [code for code in codes if code is not None]
     while codes:
         code = codes.pop()
-        codes += [each for each in code.co_consts if inspect.iscode(each)]
+        codes += [constant for constant in code.co_consts if inspect.iscode(constant)]
         if name in code.co_names and any(
-            each.opname == "STORE_ATTR" and each.argval == name
-            for each in dis.get_instructions(code)
+            instruction.opname == "STORE_ATTR" and instruction.argval == name
+            for instruction in dis.get_instructions(code)
         ):
             return True
     return False

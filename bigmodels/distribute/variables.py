@@ -1,8 +1,9 @@
-"""Every variable that a step may change, by a name that is the same in every process."""
+"""Names for all variables that a step may change, the same in every process."""
 
 import collections
 import functools
 import itertools
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -15,40 +16,47 @@ from bigmodels.distribute.upstream import (
 )
 
 
-def plain(variable):
-    """The `tf.Variable`, distributed or not, that a Keras variable wraps; another one itself."""
+def plain(variable: Any) -> tf.Variable:
+    """The `tf.Variable`, distributed or not, in a Keras variable; a `tf.Variable` itself."""
     return variable.value if isinstance(variable, keras.Variable) else variable
 
 
-def dtype_of(variable):
+def dtype_of(variable: Any) -> str:
     """The name of a variable's dtype."""
     return plain(variable).dtype.name
 
 
-def on_replica(variable):
-    """A replica's own copy of a variable."""
+def on_replica(variable: Any) -> tf.Variable:
+    """This replica's own copy of a variable."""
     variable = plain(variable)
     if isinstance(variable, tf.distribute.DistributedValues):
         return variable._get_on_device_or_primary()
     return variable
 
 
-def named_variables(model):
-    """All variables of a training but the metrics', each once.
+def named_variables(model: keras.Model) -> dict[str, Any]:
+    """Collect all variables of a training run except those of metrics, each once.
 
     A variable is named after the attributes that lead to it from the model, not after the order in
-    which layers were made or assigned: `encoder/dense/kernel`. Layers that no attribute holds, as
-    those of a functional model, go by their names, or by class and number if Keras named them.
-    Optimizers' variables are named after the weights that they belong to.
+    which layers were created or assigned: `encoder/dense/kernel`. Layers that are no attributes,
+    like those of a functional model, are named by their `name`, or by class and number if Keras
+    chose the name. Optimizers' variables are named after the weights that they belong to.
 
     Args:
         model: A built `bigmodels.Model`.
 
     Returns:
-        `{name: variable}`, of `keras.Variable` and of `tf.Variable` (a layer's own
+        `{name: variable}` of `keras.Variable` and `tf.Variable` (a layer's own
         `tf.random.Generator`, or a counter that Keras does not track).
+
+    Example:
+
+    >>> inputs = keras.Input((2,))
+    >>> model = bigmodels.Model(inputs, keras.layers.Dense(1)(inputs))
+    >>> [name for name in named_variables(model) if name.startswith("dense")]
+    ['dense_0/kernel', 'dense_0/bias']
     """
-    names, found = {}, {}
+    names, named = {}, {}
 
     def add(name, variable):
         if id(plain(variable)) in names:
@@ -56,9 +64,9 @@ def named_variables(model):
         unique = next(
             n
             for n in itertools.chain([name], (f"{name}#{i}" for i in itertools.count(2)))
-            if n not in found
+            if n not in named
         )
-        names[id(plain(variable))], found[unique] = unique, variable
+        names[id(plain(variable))], named[unique] = unique, variable
 
     seen = set()
 
@@ -79,16 +87,16 @@ def named_variables(model):
     for name in (n for n, v in vars(model).items() if isinstance(v, keras.optimizers.Optimizer)):
         for key, variable in _of_optimizer(getattr(model, name), names):
             add(f"{name}/{key}", variable)
-    # What layers draw from that were given no seed.
-    drawn = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
-    if drawn is not None:
-        add("keras.random/state", drawn.state)
-    return found
+    # Layers without a seed draw from Keras' global generator.
+    generator = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
+    if generator is not None:
+        add("keras.random/state", generator.state)
+    return named
 
 
 @functools.cache
 def _keras_attributes():
-    """Attributes in which Keras keeps its own account of a layer."""
+    """Attributes of layers and models that Keras uses internally."""
     inputs = keras.Input((1,))
     blank = (
         keras.layers.Layer(name="blank"),
@@ -96,52 +104,52 @@ def _keras_attributes():
         keras.Sequential(name="blank"),
         Functional(inputs, inputs, name="blank"),
     )
-    return frozenset(name for each in blank for name in vars(each))
+    return frozenset(name for layer in blank for name in vars(layer))
 
 
 def _children(layer):
     """`(name, child)`: the variables, generators and layers that a layer holds, each once."""
-    found = {}
+    children = {}
 
-    def look(name, value, depth=0):
+    def collect(name, value, depth=0):
         kinds = (keras.layers.Layer, keras.random.SeedGenerator, tf.random.Generator)
         variables = (keras.Variable, tf.Variable)
         if isinstance(value, keras.metrics.Metric | keras.optimizers.Optimizer):
             return
         if isinstance(value, kinds + variables):
-            found.setdefault(id(value), (name, value))
+            children.setdefault(id(value), (name, value))
         elif isinstance(value, dict) and depth < 8:
             for key in sorted(value, key=str):
-                look(f"{name}/{key}", value[key], depth + 1)
+                collect(f"{name}/{key}", value[key], depth + 1)
         elif isinstance(value, list | tuple) and depth < 8:
-            for i, each in enumerate(value):
-                look(f"{name}/{i}", each, depth + 1)
+            for i, item in enumerate(value):
+                collect(f"{name}/{i}", item, depth + 1)
 
     for name in sorted(vars(layer).keys() - _keras_attributes()):
-        look(name.lstrip("_"), vars(layer)[name])
+        collect(name.lstrip("_"), vars(layer)[name])
     for variable in (*layer._trainable_variables, *layer._non_trainable_variables):
-        look(variable.name, variable)
+        collect(variable.name, variable)
     for generator in layer._seed_generators:
-        look("seed_generator", generator)
+        collect("seed_generator", generator)
     numbers = collections.Counter()
     for child in layer._layers:
         kind = to_snake_case(type(child).__name__)
         base, _, number = child.name.rpartition("_")
         if child.name == kind or (base == kind and number.isdigit()):
-            look(f"{kind}_{numbers[kind]}", child)
+            collect(f"{kind}_{numbers[kind]}", child)
             numbers[kind] += 1
         else:
-            look(child.name, child)
-    return found.values()
+            collect(child.name, child)
+    return children.values()
 
 
 def _of_optimizer(optimizer, names):
-    """`(name, variable)` of an optimizer's variables, `names` being the weights' by identity."""
+    """`(name, variable)` of an optimizer's variables; `names` are those of the weights, by `id`."""
     inner = getattr(optimizer, "inner_optimizer", None)
     others = [inner] if inner is not None else getattr(optimizer, "optimizers", [])
-    within = {id(v) for each in others for v in each.variables}
-    # Keras makes their names of the weights' paths, which need not differ; those of each kind are
-    # made in the weights' order.
+    within = {id(v) for other in others for v in other.variables}
+    # Keras derives their names from the weights' paths, which need not be unique. Those of each
+    # kind are created in the order of the weights.
     weights = collections.defaultdict(list)
     for weight in optimizer._trainable_variables if optimizer.built else ():
         path = getattr(weight, "path", weight.name).replace("/", "_").replace(":", "_")
@@ -153,11 +161,11 @@ def _of_optimizer(optimizer, names):
         name = variable.name
         path = max((p for p in weights if name.startswith(f"{p}_")), key=len, default=None)
         if path is not None:
-            of_it = weights[path]
-            weight, kind = of_it[counts[name] % len(of_it)], name[len(path) + 1 :]
+            same_path = weights[path]
+            weight, kind = same_path[counts[name] % len(same_path)], name[len(path) + 1 :]
             counts[name] += 1
             name = f"{weight}/{kind}"
         yield name, variable
-    for i, each in enumerate(others):
-        for name, variable in _of_optimizer(each, names):
+    for i, other in enumerate(others):
+        for name, variable in _of_optimizer(other, names):
             yield (f"inner/{name}" if inner is not None else f"{i}/{name}"), variable

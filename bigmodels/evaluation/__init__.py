@@ -1,1 +1,1 @@
-"""What held-out figures rest on: intervals, boxes, forecasts, the judge of made images."""
+"""Evaluation on held-out data: bootstrap intervals, and metrics for boxes, forecasts and images."""

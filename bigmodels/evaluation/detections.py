@@ -1,41 +1,45 @@
-"""How found boxes are rated, as COCO does it; and boxes found without a network.
+"""COCO's average precision for detected boxes, and a detector without a network as a baseline.
 
-Objects are rows of left, top, right, bottom, class and whether it is a crowd; what was found are
-rows of left, top, right, bottom, class and score.
+Objects are rows of left, top, right, bottom, class and `iscrowd`. Detections are rows of left, top,
+right, bottom, class and score.
 """
 
 import contextlib
 import dataclasses
 import importlib
 import io
+from collections.abc import Iterable
 
 import numpy as np
 from scipy import ndimage
 
 from bigmodels import extras
 
-# Least overlap (intersection over union) with an object for a box to have found it.
+# Smallest intersection over union (IoU) at which a detection matches an object.
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 _RECALLS = np.linspace(0, 1, 101)
-_MOST = 100  # Boxes of a class that are rated an image.
+_MOST = 100  # Detections per class and image that count.
 _HIGHEST_AREA = 1e10
 
-# Of the crops that are compared with known ones: their side, how many are known at most, and how
-# many of those are asked.
+# Crops for the nearest neighbours: side in pixels, largest number of training crops, and k.
 _SIDE, _KNOWN, _NEIGHBOURS = 16, 6000, 5
-# Spots of an image that are looked at, the largest first.
+# Components of an image that are classified, the largest first.
 _SPOTS = 30
-# Where between an image's darkest and lightest pixel the border of what is looked at may lie.
+# Candidate thresholds, as shares of the range from an image's darkest to its lightest pixel.
 _LEVELS = (0.2, 0.3, 0.4, 0.5, 0.6)
-# Spots below this share of the smallest known object's area are dust.
+# Components below this share of the smallest training object's area are noise.
 _DUST = 0.25
 
 
-def check_installed():
-    """See that pycocotools is there.
+def check_installed() -> None:
+    """Check that pycocotools is installed.
 
     Raises:
-        ValueError: if it is not, with what to install.
+        ValueError: if it is not; the message says what to install.
+
+    Example:
+
+    >>> check_installed()
     """
     with extras.require_extra("task: object_detection", "detection"):
         importlib.import_module("pycocotools.cocoeval")
@@ -43,24 +47,31 @@ def check_installed():
 
 @dataclasses.dataclass(frozen=True)
 class _OfClass:
-    """What was found of one class, by falling score, of all images."""
+    """The detections of one class in all images, by descending score."""
 
-    images: np.ndarray  # (found,) numbers.
-    right: np.ndarray  # (thresholds, found) booleans.
-    ignored: np.ndarray  # (thresholds, found) booleans; of a crowd.
-    true_images: np.ndarray  # (objects,) numbers.
+    images: np.ndarray  # (detections,), image numbers.
+    right: np.ndarray  # (thresholds, detections) booleans: true positives.
+    ignored: np.ndarray  # (thresholds, detections) booleans: matched with a crowd.
+    true_images: np.ndarray  # (objects,), image numbers.
 
 
 class Ratings:
-    """Which of the boxes found in some images are right, by pycocotools.
+    """Matches detections with objects, as COCO defines it (computed by pycocotools).
 
     Args:
-        objects: float `(n, 6)` for each image.
-        found: float `(n, 6)` for each image.
+        objects: The objects of each image: a list of float arrays `(n, 6)`, see the module.
+        found: The detections in each image: a list of float arrays `(n, 6)`.
         num_classes: Number of classes.
+
+    Example:
+
+    >>> objects = [np.array([[0.0, 0, 10, 10, 0, 0]])]
+    >>> detections = [np.array([[0.0, 0, 10, 10, 0, 0.9]])]
+    >>> round(Ratings(objects, detections, num_classes=1).average_precision(), 3)
+    1.0
     """
 
-    def __init__(self, objects, found, num_classes):
+    def __init__(self, objects: list[np.ndarray], found: list[np.ndarray], num_classes: int):
         self.num_images = len(objects)
         evaluated = _evaluated(objects, found, num_classes)
         self._classes = []
@@ -70,63 +81,67 @@ class Ratings:
             self._classes.append(_of_class(rows))
         self.objects, self.found = objects, found
 
-    def precisions(self, images=None, thresholds=slice(None)):
+    def precisions(
+        self, images: np.ndarray | None = None, thresholds: slice = slice(None)
+    ) -> np.ndarray:
         """Precision at 101 recalls.
 
         Args:
-            images: Numbers of those to count, one as often as it is in there; all once when `None`.
+            images: Image numbers to count, with repetition, as a bootstrap draws them; every image
+                once by default.
             thresholds: Which of `THRESHOLDS`.
 
         Returns:
             `(thresholds, 101, classes)`, NaN where no image has an object of the class. The mean
-            over it is COCO's average precision.
+            is COCO's average precision.
         """
         if images is None:
             images = np.arange(self.num_images)
         counts = np.bincount(images.astype(int), minlength=self.num_images).astype("float64")
         shape = (len(THRESHOLDS[thresholds]), len(_RECALLS), len(self._classes))
         result = np.full(shape, np.nan)
-        for number, each in enumerate(self._classes):
-            objects = counts[each.true_images].sum()
+        for number, matches in enumerate(self._classes):
+            objects = counts[matches.true_images].sum()
             if not objects:
                 continue
-            weight = counts[each.images] * ~each.ignored[thresholds]
-            right = each.right[thresholds]
+            weight = counts[matches.images] * ~matches.ignored[thresholds]
+            right = matches.right[thresholds]
             hits = np.cumsum(weight * right, 1)
             precision = hits / np.maximum(np.cumsum(weight, 1), 1e-10)
-            # Of all that have as much recall, the best.
+            # The highest precision at this recall or a higher one.
             precision = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
             for row, (recall, curve) in enumerate(zip(hits / objects, precision, strict=True)):
                 places = np.searchsorted(recall, _RECALLS)
                 result[row, :, number] = np.append(curve, 0.0)[places]
         return result
 
-    def average_precision(self, images=None, thresholds=slice(None)):
-        """The mean of `precisions`, which takes the same arguments."""
+    def average_precision(
+        self, images: np.ndarray | None = None, thresholds: slice = slice(None)
+    ) -> float:
+        """The mean of `precisions`, with the same arguments; 0 without objects."""
         precisions = self.precisions(images, thresholds)
         return float(np.nanmean(precisions)) if not np.isnan(precisions).all() else 0.0
 
-    def mistakes(self, least):
-        """How much is wrong in each image at an overlap of 0.5: boxes too many, and too few.
+    def mistakes(self, least: float) -> np.ndarray:
+        """Count false positives and false negatives in each image, at an IoU of 0.5.
 
         Args:
-            least: Boxes with a lower score are not counted.
+            least: Score threshold: detections below it are dropped.
 
         Returns:
             Integers `(images,)`.
         """
         wrong = np.zeros(self.num_images, int)
-        kept = [rows[rows[:, 5] >= least] for rows in self.found]
-        sure = Ratings(self.objects, kept, len(self._classes))
-        for each in sure._classes:
-            np.add.at(wrong, each.true_images, 1)
-            np.add.at(wrong, each.images[each.right[0] & ~each.ignored[0]], -1)
-            np.add.at(wrong, each.images[~each.right[0] & ~each.ignored[0]], 1)
+        confident = [rows[rows[:, 5] >= least] for rows in self.found]
+        for matches in Ratings(self.objects, confident, len(self._classes))._classes:
+            np.add.at(wrong, matches.true_images, 1)
+            np.add.at(wrong, matches.images[matches.right[0] & ~matches.ignored[0]], -1)
+            np.add.at(wrong, matches.images[~matches.right[0] & ~matches.ignored[0]], 1)
         return wrong
 
 
 def _of_class(rows):
-    """`_OfClass` of pycocotools' evaluations `(image, evaluation)`."""
+    """Merge pycocotools' evaluations of one class, pairs `(image, evaluation)`."""
     none = np.zeros((len(THRESHOLDS), 0), bool)
     images = [np.full(len(row["dtScores"]), image) for image, row in rows]
     scores = np.concatenate([[], *(row["dtScores"] for _, row in rows)])
@@ -145,12 +160,13 @@ def _of_class(rows):
 
 
 def _evaluated(objects, found, num_classes):
-    """What pycocotools makes of every class and image, class by class."""
+    """pycocotools' evaluation of every class and image, class by class."""
     from pycocotools.cocoeval import COCOeval
 
-    with contextlib.redirect_stdout(io.StringIO()):  # It says what it does.
-        known, said = _coco(objects, num_classes, "iscrowd"), _coco(found, num_classes, "score")
-        evaluation = COCOeval(known, said, "bbox")
+    with contextlib.redirect_stdout(io.StringIO()):  # It prints its progress.
+        truth = _coco(objects, num_classes, "iscrowd")
+        detections = _coco(found, num_classes, "score")
+        evaluation = COCOeval(truth, detections, "bbox")
         settings = evaluation.params
         settings.imgIds, settings.catIds = range(len(objects)), range(num_classes)
         settings.iouThrs, settings.maxDets = THRESHOLDS, [_MOST]
@@ -160,7 +176,7 @@ def _evaluated(objects, found, num_classes):
 
 
 def _coco(images, num_classes, last):
-    """Boxes of images, as pycocotools has them; `last` is what it calls a row's last number."""
+    """A pycocotools `COCO` of boxes; `last` is its key for the last column."""
     from pycocotools.coco import COCO
 
     rows = [(number, row) for number, rows in enumerate(images) for row in rows.tolist()]
@@ -175,33 +191,40 @@ def _coco(images, num_classes, last):
         }
         for i, (number, (left, top, right, bottom, label, value)) in enumerate(rows, 1)
     ]
-    written = COCO()
-    written.dataset = {
+    coco = COCO()
+    coco.dataset = {
         "images": [{"id": number} for number in range(len(images))],
         "categories": [{"id": number} for number in range(num_classes)],
         "annotations": annotations,
     }
-    written.createIndex()
-    return written
+    coco.createIndex()
+    return coco
 
 
 class Components:
-    """Finds objects without a network: connected spots of light, or of dark, named by neighbours.
+    """A baseline detector without a network: connected components, classified by neighbours.
 
-    A pixel belongs to a spot if it is lighter than a level between its image's darkest and lightest
-    pixel. A spot's box, made square and small, is compared with those of known objects
-    (scikit-learn's nearest neighbours); what most of them are is its class, and their share, nearer
-    ones counting more, its score. Whether light or dark, and which level, is what does best on
-    other known images.
+    Each image is thresholded at a level between its darkest and lightest pixel. The crop of each
+    connected component is resized and classified by k nearest neighbours (scikit-learn) among the
+    crops of the training objects; the score is the weighted share of neighbours of that class.
+    `tune` chooses the level, and whether objects are lighter or darker than the background.
 
     Args:
-        batches: Pairs of images, floats `(n, height, width, channels)`, and known objects, left,
-            top, right, bottom and class, or -1 where there is none, `(n, most, 5)`. No more are
-            taken than will be compared.
+        batches: Pairs of images, floats `(n, height, width, channels)`, and their objects,
+            `(n, most, 5)` with left, top, right, bottom and class; the class is -1 in rows without
+            an object. Reading stops after 6000 objects.
         num_classes: Number of classes.
+
+    Example:
+
+    >>> image = np.zeros((1, 8, 8, 1), "float32")
+    >>> image[0, 2:5, 3:7] = 1
+    >>> detector = Components([(image, [[[3, 2, 7, 5, 0]]])], num_classes=1)
+    >>> detector.detect(image)[0].tolist()
+    [[3.0, 2.0, 7.0, 5.0, 0.0, 1.0]]
     """
 
-    def __init__(self, batches, num_classes):
+    def __init__(self, batches: Iterable[tuple], num_classes: int):
         from sklearn.neighbors import KNeighborsClassifier
 
         self.num_classes, self.sign, self.level = num_classes, 1, _LEVELS[0]
@@ -210,8 +233,8 @@ class Components:
             for image, rows in zip(_grey(images), np.asarray(objects), strict=True):
                 for *box, label in rows[rows[:, 4] >= 0]:
                     whole = _whole(box, image.shape)
-                    for sign, known in crops.items():
-                        known.append(_square(image if sign > 0 else 1 - image, whole))
+                    for sign, examples in crops.items():
+                        examples.append(_square(image if sign > 0 else 1 - image, whole))
                     labels.append(int(label))
                     areas.append((box[2] - box[0]) * (box[3] - box[1]))
             if len(labels) >= _KNOWN:
@@ -220,17 +243,17 @@ class Components:
         count = min(_NEIGHBOURS, len(labels))
         self.neighbours = {
             sign: KNeighborsClassifier(count, weights="distance", algorithm="brute").fit(
-                known, labels
+                examples, labels
             )
-            for sign, known in crops.items()
+            for sign, examples in crops.items()
         }
 
-    def tune(self, images, objects):
-        """Choose level and sign by what is found in images with known objects.
+    def tune(self, images: np.ndarray, objects: list[np.ndarray]) -> None:
+        """Choose the level and the sign with the best average precision on labelled images.
 
         Args:
             images: Floats `(n, height, width, channels)`.
-            objects: float `(n, 6)` for each of them.
+            objects: The objects of each image, a list of float arrays `(n, 6)`.
         """
         choices = [(sign, level) for sign in (1, -1) for level in _LEVELS]
         scores = []
@@ -239,9 +262,16 @@ class Components:
             scores.append(rated.average_precision())
         self.sign, self.level = choices[int(np.argmax(scores))]
 
-    def detect(self, images):
-        """What is found in images: float32 `(n, 6)` for each."""
-        found, crops = [], []
+    def detect(self, images: np.ndarray) -> list[np.ndarray]:
+        """Detect objects.
+
+        Args:
+            images: Floats `(n, height, width, channels)`.
+
+        Returns:
+            The detections in each image, a list of float32 arrays `(n, 6)`.
+        """
+        detections, crops = [], []
         for image in _grey(images):
             image = image if self.sign > 0 else 1 - image
             spots = (image > self.level) & (np.ptp(image) > 0)
@@ -255,25 +285,25 @@ class Components:
             rows = np.zeros((len(largest), 6), "float32")
             rows[:, :4] = [boxes[i] for i in largest] or 0
             crops += [_square(image, boxes[i]) for i in largest]
-            found.append(rows)
+            detections.append(rows)
         if crops:
             neighbours = self.neighbours[self.sign]
-            shares = neighbours.predict_proba(crops)
-            ends = np.cumsum([len(rows) for rows in found])[:-1]
-            for rows, each in zip(found, np.split(shares, ends), strict=True):
-                rows[:, 4], rows[:, 5] = neighbours.classes_[each.argmax(1)], each.max(1)
-        return found
+            probabilities = neighbours.predict_proba(crops)
+            ends = np.cumsum([len(rows) for rows in detections])[:-1]
+            for rows, p in zip(detections, np.split(probabilities, ends), strict=True):
+                rows[:, 4], rows[:, 5] = neighbours.classes_[p.argmax(1)], p.max(1)
+        return detections
 
 
 def _grey(images):
-    """Each image's brightness, `(n, height, width)`, from its darkest pixel to its lightest."""
+    """Brightness `(n, height, width)`, scaled to [0, 1] in each image."""
     grey = np.asarray(images, "float32").mean(-1)
-    low, high = (edge(grey, (1, 2), keepdims=True) for edge in (np.min, np.max))
+    low, high = (limit(grey, (1, 2), keepdims=True) for limit in (np.min, np.max))
     return (grey - low) / np.maximum(high - low, 1e-6)
 
 
 def _whole(box, shape):
-    """A box of whole pixels, at least one, around another."""
+    """Round a box outwards to whole pixels inside the image, at least one."""
     (left, top), (right, bottom) = np.floor(box[:2]).astype(int), np.ceil(box[2:]).astype(int)
     height, width = shape
     left, top = min(max(left, 0), width - 1), min(max(top, 0), height - 1)
@@ -281,7 +311,7 @@ def _whole(box, shape):
 
 
 def _square(image, box):
-    """The part of an image in a box, with its sides made equal and its lightest pixel 1."""
+    """The crop of a box, padded to a square, scaled to a maximum of 1, resized and flattened."""
     left, top, right, bottom = box
     part = image[top:bottom, left:right]
     part = part / max(part.max(), 1e-6)

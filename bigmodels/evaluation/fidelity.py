@@ -1,82 +1,93 @@
-"""How near made images come to real ones: two clouds of points, of a network's features of each.
+"""Metrics of generated images: Fréchet distance, precision, recall, density and coverage.
 
-Every figure is as good as the network: it sees what the features tell apart and nothing else, and
-figures are comparable where the features are the same. All depend on the number of points too (with
-fewer, the Fréchet distance is larger), so both clouds should have as many, and what other real
-images get should stand beside them.
+They compare two sets of feature vectors, one of generated and one of real images. Values are
+comparable only between sets of the same size whose features come from the same network. Report them
+together with the values that held-out real images get.
 """
 
 import numpy as np
 
-# Of Kynkäänniemi et al. (2019), who take the smallest balls.
+# As Kynkäänniemi et al. (2019).
 NEIGHBOURS = 3
 
 
-def frechet_distance(a, b):
-    """The Fréchet distance between two clouds, each taken for a Gaussian (Heusel et al., 2017).
+def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """The Fréchet distance between two Gaussians fitted to features (FID; Heusel et al., 2017).
 
-    `|m - n|² + tr(A + B - 2 (A B)^½)`, of the means m, n and the covariances A, B: the square of
-    what is a distance.
+    `|m - n|² + tr(A + B - 2 (A B)^½)`, with the means m, n and the covariances A, B. Like the FID
+    it is the square of a distance.
 
-    There is no bootstrap interval for it: points drawn twice make a cloud narrower than any new one
-    would be, which moves every draw away from the other cloud.
+    There is no bootstrap interval for it: drawing points with replacement narrows the distribution,
+    so all draws are biased upwards.
 
     Args:
-        a: `(points, features)`.
-        b: `(points, features)`, the same features; there may be another number of points.
+        a: Features `(points, features)`.
+        b: Features `(points, features)`; the number of points may differ.
 
     Returns:
-        A float, 0 for clouds with the same mean and covariance.
+        A float, 0 if mean and covariance are the same.
 
     Raises:
-        ValueError: naming the argument that is no such array, or holds what is no finite number.
+        ValueError: naming the argument that has another shape or values that are not finite.
+
+    Example:
+
+    >>> features = np.array([[0.0, 0.0], [1.0, 2.0], [3.0, 1.0]])
+    >>> round(frechet_distance(features, features + 2), 3)
+    8.0
     """
     a, b = _checked(a=a, b=b)
     (mean_a, spread_a, root_a), (mean_b, spread_b, root_b) = map(_moments, (a, b))
-    # The trace of the root of A B is the sum of the singular values of A^½ B^½, which unlike A B
-    # need not be taken the root of: it would make 1e-8 of what is 1e-16.
+    # tr((A B)^½) is the sum of the singular values of A^½ B^½. A root of A B itself would turn
+    # rounding errors of 1e-16 into 1e-8.
     common = np.linalg.norm(root_a @ root_b, "nuc")
     return max(0.0, float(np.square(mean_a - mean_b).sum() + spread_a + spread_b - 2 * common))
 
 
-def within(points, centres, neighbours=NEIGHBOURS):
-    """Which points lie in the balls around which centres.
+def within(points: np.ndarray, centres: np.ndarray, neighbours: int = NEIGHBOURS) -> np.ndarray:
+    """Which points lie in the nearest-neighbour ball of which centre.
 
-    A ball reaches to the nearest, second nearest ... `neighbours`-th of the other centres.
+    The ball of a centre reaches to its `neighbours`-th nearest neighbour among the centres.
 
-    Of made images as points and real ones as centres, `any(1).mean()` is the *precision*: the share
-    of made images that lie near a real one. The other way round it is the *recall*: the share of
-    real images that lie near a made one (Kynkäänniemi et al., 2019). Both say yes too easily: a
-    ball around a point that is far from all others reaches far. In that the balls are of real
-    images alone, and are counted, two more are harder to please (Naeem et al., 2020): *density*,
-    `sum(1).mean() / neighbours`, in how many balls of real images a made one lies, which is about 1
-    for other real images; and *coverage*, `any(0).mean()`, the share of real images whose ball
-    holds a made one.
+    With generated images as points and real ones as centres, `any(1).mean()` is the *precision*,
+    the share of generated images near a real one. With the roles exchanged it is the *recall*, the
+    share of real images near a generated one (Kynkäänniemi et al., 2019). Outliers have large
+    balls and raise both. *Density* and *coverage* are more robust (Naeem et al., 2020). Both use
+    the balls of real images only: `sum(1).mean() / neighbours` is the density, about 1 for other
+    real images; `any(0).mean()` is the coverage, the share of real images whose ball contains a
+    generated one.
 
     Args:
-        points: `(points, features)`.
-        centres: `(centres, features)`.
-        neighbours: Which of its neighbours a ball reaches to; the last, where there are fewer.
+        points: Features `(points, features)`.
+        centres: Features `(centres, features)`.
+        neighbours: Number of the neighbour that a ball reaches to; the farthest if there are fewer.
 
     Returns:
         Booleans `(points, centres)`.
 
     Raises:
         ValueError: as `frechet_distance`, or if `neighbours` is not positive.
+
+    Example:
+
+    >>> real, generated = np.array([[0.0], [1.0], [2.0]]), np.array([[0.5], [9.0]])
+    >>> inside = within(generated, real, neighbours=1)
+    >>> print("precision", inside.any(1).mean(), "coverage", inside.any(0).mean().round(2))
+    precision 0.5 coverage 0.67
     """
     if neighbours < 1:
         raise ValueError(f"neighbours: {neighbours!r}, expected a positive number")
     points, centres = _checked(points=points, centres=centres)
-    middle = centres.mean(0)  # About which the differences of squares lose least.
+    middle = centres.mean(0)  # Centred, the differences of squares lose the fewest digits.
     points, centres = points - middle, centres - middle
-    # The nearest of all is the centre itself.
+    # At place 0 is the centre itself.
     place = min(neighbours, len(centres) - 1)
     reach = np.partition(_squared_distances(centres, centres), place, axis=1)[:, place]
     return _squared_distances(points, centres) <= reach
 
 
 def _moments(points):
-    """Mean, trace of the covariance, and the covariance's root."""
+    """Mean, trace of the covariance, and square root of the covariance."""
     covariance = np.atleast_2d(np.cov(points, rowvar=False, ddof=min(1, len(points) - 1)))
     values, vectors = np.linalg.eigh(covariance)
     root = vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
@@ -84,19 +95,19 @@ def _moments(points):
 
 
 def _squared_distances(a, b):
-    """`(a, b)`, of every point of the one from every point of the other."""
+    """Squared distances `(a, b)` between all pairs of points."""
     return np.square(a).sum(1)[:, None] + np.square(b).sum(1) - 2 * a @ b.T
 
 
-def _checked(**clouds):
+def _checked(**arrays):
     """The two arrays in float64."""
-    found = {name: np.asarray(cloud, "float64") for name, cloud in clouds.items()}
-    for name, cloud in found.items():
-        if cloud.ndim != 2 or 0 in cloud.shape:
-            raise ValueError(f"{name}: shape {cloud.shape}, expected (points, features)")
-        if not np.isfinite(cloud).all():
+    arrays = {name: np.asarray(array, "float64") for name, array in arrays.items()}
+    for name, array in arrays.items():
+        if array.ndim != 2 or 0 in array.shape:
+            raise ValueError(f"{name}: shape {array.shape}, expected (points, features)")
+        if not np.isfinite(array).all():
             raise ValueError(f"{name}: holds NaN or infinity")
-    (first, a), (second, b) = found.items()
+    (first, a), (second, b) = arrays.items()
     if a.shape[1] != b.shape[1]:
         raise ValueError(f"{second}: {b.shape[1]} features, but {first} has {a.shape[1]}")
     return a, b

@@ -1,40 +1,50 @@
-"""What rates made images: a CNN that has learnt to tell the real ones apart."""
+"""Rates generated images with a CNN trained on the real ones."""
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from bigmodels.data import ImageData
 from bigmodels.evaluation import fidelity
 from bigmodels.evaluation.intervals import Observations
 from bigmodels.models import CNN
 
-# It learns from batches of its own size, so as to be the same for whatever it judges.
+# Its batch size does not depend on the run's, so that every run has the same judge.
 JUDGES_BATCH = 64
-# Of images on either side of a comparison; of samples that are told apart by class.
+# Most images on either side of a comparison of features; samples that are classified.
 _MOST_COMPARED, _TOLD_APART = 5000, 1000
-# Of samples that are looked at together.
+# Samples of a forward pass.
 _AT_ONCE = 500
 
 
 class Judge:
-    """A CNN trained on real, labelled images, and what it makes of others.
+    """A CNN trained on real, labelled images, whose features and classes rate generated ones.
 
-    It is no ImageNet network: figures are comparable between runs with the same data set, seed and
-    `steps`, which have the same judge. Its features are those its last layer is given, in units in
-    which the variance of all of them, over training images, adds up to 1.
+    It is not the ImageNet network of the FID: metrics are comparable only between runs with the
+    same data set, seed and `steps`, which train the same judge. Its features are the inputs of its
+    last layer, scaled so that their variances over the training images add up to 1.
 
     Args:
         real: `bigmodels.data.ImageData` with labels, in [0, 1], in batches of `JUDGES_BATCH`.
-        optimizer: The Keras optimizer of its training.
-        steps: Training steps.
-        seed: Behind its weights and its dropout.
+        optimizer: The Keras optimizer to train it with.
+        steps: Number of training steps.
+        seed: Seed of its weights and its dropout.
 
     Attributes:
-        count: How many samples it wants to see.
+        count: Number of samples that `rate` needs.
+
+    Example:
+
+    >>> real = bigmodels.data.load_images("digits", batch_size=64)
+    >>> judge = Judge(real, keras.optimizers.Adam(), steps=1, seed=0)
+    >>> "frechet_distance" in judge.rate(np.zeros((judge.count, 28, 28, 1), "float32"), "test")
+    True
     """
 
-    def __init__(self, real, optimizer, steps, seed):
-        keras.utils.set_random_seed(seed)  # The same one, whatever was drawn before.
+    def __init__(
+        self, real: ImageData, optimizer: keras.optimizers.Optimizer, steps: int, seed: int
+    ):
+        keras.utils.set_random_seed(seed)  # Whatever was drawn before.
         self.network = CNN(len(real.class_names), dropout_rate=0.4, batch_normalization=True)
         self.network.compile(
             optimizer,
@@ -45,10 +55,10 @@ class Judge:
         seen = {split: self._see(batches.map(lambda x, y: x)) for split, batches in sets.items()}
         self._unit = np.sqrt(seen["train"][0].var(0).sum()) or 1.0
         self._compared = min(_MOST_COMPARED, *(len(features) for features, _ in seen.values()))
-        # From all over a split, whatever its order.
+        # Evenly spaced, as a split may be sorted.
         self._features = {
-            split: each[np.linspace(0, len(each) - 1, self._compared).astype(int)] / self._unit
-            for split, (each, _) in seen.items()
+            split: rows[np.linspace(0, len(rows) - 1, self._compared).astype(int)] / self._unit
+            for split, (rows, _) in seen.items()
         }
         probabilities = seen["test"][1]
         labels = np.concatenate([y for _, y in real.test.as_numpy_iterator()])
@@ -62,7 +72,7 @@ class Judge:
         return features, tf.nn.softmax(tf.cast(self.network.dense2(features), "float32"))
 
     def _see(self, batches):
-        """What it sees in batches of images in [0, 1].
+        """Features and probabilities of batches of images in [0, 1].
 
         Returns:
             Features, float64 `(images, units)`, and probabilities `(images, classes)`.
@@ -70,34 +80,33 @@ class Judge:
         features, probabilities = zip(*map(self._look, batches), strict=True)
         return np.concatenate(features).astype("float64"), np.concatenate(probabilities)
 
-    def rate(self, made, split):
-        """Metrics of samples, beside the real images of a split.
+    def rate(self, made: np.ndarray, split: str) -> dict:
+        """Metrics of generated images, compared with the real images of a split.
 
         Args:
-            made: Images in [0, 1], `(count, height, width, channels)`.
-            split: Its name.
+            made: Generated images in [0, 1], `(count, height, width, channels)`.
+            split: Name of the split: "train", "validation" or "test".
 
         Returns:
-            `{metric: float or Observations}`. Of as many samples as there are real images (5000 at
-            most): `frechet_distance`, `precision`, `recall`, `density` and `coverage`, see
-            `bigmodels.evaluation.fidelity`. Of 1000 samples: `classes_covered`, the share of
-            classes that at least one sample in a hundred (a tenth of an even share) falls into;
-            `mean_confidence`, the CNN's mean highest probability; `judge_score`, which rises with
-            both, from 1 to the number of classes: the inception score with the CNN for its
-            network.
+            `{metric: float or Observations}`. From as many samples as there are real images (5000
+            at most): `frechet_distance`, `precision`, `recall`, `density` and `coverage`, see
+            `bigmodels.evaluation.fidelity`. From 1000 samples: `classes_covered`, the share of
+            classes predicted for at least a tenth of an even share of the samples;
+            `mean_confidence`, the mean highest probability; and `judge_score`, from 1 to the number
+            of classes, which is the inception score with this CNN as its network.
         """
-        # Without keys: each run has samples, and a judge, of its own.
-        features, taken_for = self._see(np.split(made, range(_AT_ONCE, len(made), _AT_ONCE)))
-        like = _likeness(features[: self._compared] / self._unit, self._features[split])
-        return like | _ratings(taken_for[:_TOLD_APART])
+        # Without keys: samples and judge differ between runs.
+        features, probabilities = self._see(np.split(made, range(_AT_ONCE, len(made), _AT_ONCE)))
+        metrics = _likeness(features[: self._compared] / self._unit, self._features[split])
+        return metrics | _ratings(probabilities[:_TOLD_APART])
 
-    def rate_real(self):
-        """Metrics of real images of the test split.
+    def rate_real(self) -> dict:
+        """Metrics of real images, to compare those of generated images with.
 
         Returns:
-            `{metric: float or Observations}`: what the real images of validation get in the
-            samples' place, `frechet_distance_real` and so on; `judge_accuracy`, the CNN's accuracy
-            on the real images, and `real_confidence`, its mean confidence there.
+            `{metric: float or Observations}`: the real images of validation compared with those of
+            test (`frechet_distance_real` and so on); `judge_accuracy`, the CNN's accuracy on the
+            test images, and `real_confidence`, its mean highest probability there.
         """
         validation, test = self._features["validation"], self._features["test"]
         return _likeness(validation, test, "real images", "_real") | {
@@ -107,7 +116,7 @@ class Judge:
 
 
 def _ratings(probabilities):
-    """Metrics of samples by what a judge takes each for, `(samples, classes)`."""
+    """Metrics of samples by their class probabilities, `(samples, classes)`."""
     classes = probabilities.shape[-1]
 
     def covered(predicted):
@@ -116,8 +125,8 @@ def _ratings(probabilities):
 
     def score(drawn):
         chosen = probabilities[drawn]  # (samples, classes)
-        surprise = chosen * (np.log(chosen + 1e-12) - np.log(chosen.mean(0) + 1e-12))
-        return np.exp(surprise.sum(-1).mean())
+        divergence = chosen * (np.log(chosen + 1e-12) - np.log(chosen.mean(0) + 1e-12))
+        return np.exp(divergence.sum(-1).mean())
 
     numbers = np.arange(len(probabilities))
     return {
@@ -128,7 +137,7 @@ def _ratings(probabilities):
 
 
 def _likeness(made, real, unit="samples", suffix=""):
-    """Metrics of samples by a judge's features of them and of as many real images."""
+    """Metrics of features: of samples, and of as many real images."""
     near_real, near_made = fidelity.within(made, real), fidelity.within(real, made)
     return {
         f"frechet_distance{suffix}": fidelity.frechet_distance(real, made),

@@ -1,4 +1,4 @@
-"""Building blocks shared by the models."""
+"""Keras layers used by the models."""
 
 from bigmodels.layers.cached_attention import CachedAttention
 from bigmodels.layers.harmonic_fill import HarmonicFill

@@ -1,4 +1,7 @@
-"""Attention that remembers what it has read."""
+"""Multi-head attention with a key-value cache."""
+
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -8,7 +11,7 @@ from bigmodels import kernels
 from bigmodels.distribute.upstream import get_keras_mask, set_keras_mask
 from bigmodels.layers import flash_attention
 
-# Methods of `MultiHeadAttention` that a subclass may have its own of: its attention is Keras' then.
+# Methods of `MultiHeadAttention` that a subclass may override; then Keras' implementation is used.
 _HOOKS = (
     "_compute_attention",
     "_masked_softmax",
@@ -19,15 +22,25 @@ _HOOKS = (
 
 @keras.saving.register_keras_serializable(package="bigmodels")
 class CachedAttention(layers.MultiHeadAttention):
-    """`keras.layers.MultiHeadAttention` which can go on token by token.
+    """`keras.layers.MultiHeadAttention` with a key-value cache for token-by-token decoding.
 
-    A cache holds the keys `(batch, heads, key_dim, capacity)` and the values `(batch, heads,
-    capacity, key_dim)` of all tokens that were read. Keys lie that way round as the product with
-    one query is the fastest then.
+    Arguments, weights and results are those of the Keras layer. It is faster: one matrix product
+    projects queries, keys and values (in cross-attention, keys and values), where Keras has three
+    `einsum` operations.
 
-    What it computes is what `MultiHeadAttention` does, but for one product that gives queries, keys
-    and values of a sequence over itself (keys and values of another sequence) where Keras has
-    three, and products of plain matrices where it has `einsum`.
+    The cache holds the keys `(batch, heads, key_dim, capacity)` and the values `(batch, heads,
+    capacity, key_dim)` of all processed tokens. With this layout of the keys, the product with a
+    single query is fastest. See Vaswani et al. (2017), section 3.2, and article 3.3.1.
+
+    Example:
+
+    >>> attention = CachedAttention(num_heads=2, key_dim=4)
+    >>> x = tf.zeros((1, 3, 8))
+    >>> attention(x, x, use_causal_mask=True).shape
+    TensorShape([1, 3, 8])
+    >>> keys, values = attention.prefill(x, capacity=10)
+    >>> keys.shape
+    TensorShape([1, 2, 4, 10])
     """
 
     def call(
@@ -43,17 +56,17 @@ class CachedAttention(layers.MultiHeadAttention):
         training=None,
         use_causal_mask=False,
     ):
-        """As `keras.layers.MultiHeadAttention`."""
+        """As for `keras.layers.MultiHeadAttention`."""
         masks = {
             "value_mask": value_mask,
             "key_mask": key_mask,
             "attention_mask": attention_mask,
             "use_causal_mask": use_causal_mask,
         }
-        of_one = (key is None or key is value) and query.shape.rank == value.shape.rank == 3
-        ours = of_one and not return_attention_scores and self._unusual() is None
+        supported = (key is None or key is value) and query.shape.rank == value.shape.rank == 3
+        ours = supported and not return_attention_scores and self._unusual() is None
         if ours:
-            # Keras takes the mask that came with the query, never the argument.
+            # Like Keras, use the mask attached to the query, not the argument.
             query_mask = get_keras_mask(query)
             seen = self._compute_attention_mask(query, value, query_mask=query_mask, **masks)
             scores = (query.shape[0], self.num_heads, query.shape[1], value.shape[1])
@@ -68,7 +81,7 @@ class CachedAttention(layers.MultiHeadAttention):
                 training=training,
                 **masks,
             )
-        for x in (query, value):  # As Keras does.
+        for x in (query, value):  # As in Keras.
             set_keras_mask(x, None)
         heads, dim = self.num_heads, self.key_dim
         batch, length = ops.shape(query)[:2]
@@ -79,37 +92,38 @@ class CachedAttention(layers.MultiHeadAttention):
             k, v = self._projected(value, "key", "value")
         dropped = training and self._dropout
         if not dropped and flash_attention.obstacle(q, k, seen) is None:
-            # The kernel knows itself what comes later.
-            hidden = masks | {"use_causal_mask": False}
-            hidden = self._compute_attention_mask(query, value, query_mask=query_mask, **hidden)
-            x = flash_attention.attention(q, k, v, use_causal_mask, hidden)
+            # The kernel applies the causal mask itself.
+            mask = masks | {"use_causal_mask": False}
+            mask = self._compute_attention_mask(query, value, query_mask=query_mask, **mask)
+            x = flash_attention.attention(q, k, v, use_causal_mask, mask)
             if self._dropout and seen is not None:
                 x *= tf.cast(_sees_any(seen), x.dtype)
         else:
-            kept = None
+            dropout_mask = None
             if dropped:
-                kept = tf.ones((batch, heads, length, ops.shape(k)[2]), q.dtype)
-                kept = self._dropout_layer(kept, training=True)
-            x = _attention(q, k, v, seen, kept, mean_of_none=not self._dropout)
+                dropout_mask = tf.ones((batch, heads, length, ops.shape(k)[2]), q.dtype)
+                dropout_mask = self._dropout_layer(dropout_mask, training=True)
+            x = _attention(q, k, v, seen, dropout_mask, mean_of_none=not self._dropout)
         x = ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (-1, heads * dim))
         kernel, bias = self.output_dense.kernel, self.output_dense.bias
-        axes = kernel.shape[2:]  # One, but for an `output_shape` of several.
+        axes = kernel.shape[2:]  # More than one if `output_shape` has several sizes.
         x = ops.add(ops.matmul(x, ops.reshape(kernel, (heads * dim, -1))), ops.reshape(bias, (-1,)))
         x = ops.reshape(x, (batch, length, *axes))
         if query_mask is not None:
             set_keras_mask(x, query_mask)
         return x
 
-    def describe_kernel(self, training=True, jit_compile=False):
-        """Which implementation a call takes.
+    def describe_kernel(self, training: bool = True, jit_compile: bool = False) -> str:
+        """Describe which implementation a call uses.
 
         Args:
-            training: Whether the call is part of training, where dropout of weights, if any,
-                rules out the fused kernel.
-            jit_compile: Whether it is compiled by XLA, see `bigmodels.layers.flash_attention`.
+            training: Whether the call is part of training. Dropout of attention weights rules out
+                the fused kernel.
+            jit_compile: Whether the call is compiled by XLA, see
+                `bigmodels.layers.flash_attention`.
 
         Returns:
-            What is computed how, or "Keras' attention: " and why.
+            The implementation, or "Keras' attention: " and the reason.
         """
         if unusual := self._unusual():
             return f"Keras' attention: {unusual}"
@@ -122,7 +136,7 @@ class CachedAttention(layers.MultiHeadAttention):
         return f"{kernel}, by XLA"
 
     def _unusual(self):
-        """What in the layer's configuration only Keras computes, or None."""
+        """The configuration that only Keras' implementation supports, or None."""
         if unusual := self._without_steps():
             return unusual
         if not self._use_bias:
@@ -132,7 +146,7 @@ class CachedAttention(layers.MultiHeadAttention):
         if self.value_dim != self.key_dim:
             return f"value_dim={self.value_dim}"
         if self._activity_regularizer is not None:
-            return "activity_regularizer"  # Is called by the dense layers.
+            return "activity_regularizer"  # Applied by the dense layers.
         if self.built and self.attention_axes != (1,):
             return f"attention_axes={self.attention_axes}"
         for dense in self._denses if self.built else ():
@@ -143,7 +157,7 @@ class CachedAttention(layers.MultiHeadAttention):
         return None
 
     def _without_steps(self):
-        """What in the layer's configuration `decode_step` and `reader` cannot do, or None."""
+        """The configuration that `decode_step` and `reader` do not support, or None."""
         if self._use_gate:
             return "use_gate=True"
         if self._sliding_window is not None:
@@ -159,7 +173,7 @@ class CachedAttention(layers.MultiHeadAttention):
         return self.query_dense, self.key_dense, self.value_dense, self.output_dense
 
     def _projected(self, x, *parts):
-        """Parts of `(batch, length, width)`, each `(batch, heads, length, key_dim)`."""
+        """Project `(batch, length, width)` to parts, each `(batch, heads, length, key_dim)`."""
         batch, length, width = ops.shape(x)
         kernel, bias = self._projection(width, parts)
         x = ops.add(ops.matmul(ops.reshape(x, (-1, width)), kernel), bias)
@@ -167,9 +181,9 @@ class CachedAttention(layers.MultiHeadAttention):
         return ops.unstack(ops.transpose(x, (2, 0, 3, 1, 4)), len(parts))
 
     def _projection(self, width, parts):
-        """Kernel `(width, units)` and bias of some parts beside each other.
+        """The concatenated kernels `(width, units)` and biases of some parts.
 
-        The queries' hold the scale of the scores.
+        Those of the queries include the scale of the scores.
         """
         kernels, biases = [], []
         for part in parts:
@@ -180,37 +194,38 @@ class CachedAttention(layers.MultiHeadAttention):
             biases.append(ops.reshape(bias, (-1,)) * scale)
         return ops.concatenate(kernels, 1), ops.concatenate(biases, 0)
 
-    def prefill(self, x, capacity):
-        """The cache of a sequence.
+    def prefill(self, x: Any, capacity: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        """Compute the cache of a sequence.
 
         Args:
-            x: What `call` was given, `(batch, length, embedding_dim)`.
-            capacity: How many tokens the cache is to hold, at least `length`.
+            x: The sequence, as given to `call`, `(batch, length, embedding_dim)`.
+            capacity: Number of tokens the cache has room for, at least `length`.
 
         Returns:
-            `(keys, values)`.
+            `(keys, values)`: `(batch, heads, key_dim, capacity)` and `(batch, heads, capacity,
+            key_dim)`.
         """
         room = [[0, 0], [0, 0], [0, 0], [0, capacity - tf.shape(x)[1]]]
         keys = tf.transpose(self.key_dense(x), (0, 2, 3, 1))  # (batch, heads, key_dim, length)
         values = tf.transpose(self.value_dense(x), (0, 2, 3, 1))
         return tf.pad(keys, room), tf.transpose(tf.pad(values, room), (0, 1, 3, 2))
 
-    def decode_step(self, norm):
-        """A function that reads one more token, its weights gathered once and for all.
+    def decode_step(self, norm: layers.LayerNormalization) -> Callable:
+        """Make a function that processes one more token.
+
+        The weights are prepared once, outside of the decoding loop.
 
         Args:
-            norm: The `keras.layers.LayerNormalization` before the attention; it becomes part of the
-                function.
+            norm: The layer normalisation before the attention; the function includes it.
 
         Returns:
-            A function of `x` `(batch, embedding_dim)`, `places` from `self.places`, `seen` `(batch,
-            1, capacity)`, true for what is looked at, and a cache from `prefill` or from the last
-            step, which is overwritten. It gives what `call` does for that token, and the cache
-            with it.
+            A function `step(x, places, seen, cache) -> (output, cache)`: `x` is the token's
+            embedding `(batch, embedding_dim)`, `places` is from `self.places`, `seen` is the
+            attention mask `(batch, 1, capacity)`, and `cache` is from `prefill` or the last step
+            and is overwritten.
 
         Raises:
-            ValueError: if the layer computes something else than attention to all that was read:
-                a gate, a sliding window, a method of a subclass.
+            ValueError: if the layer has a gate, a sliding window or overridden methods.
         """
         project = self._projector(norm, "query", "key", "value")
         look_up = self._look_up()
@@ -228,20 +243,20 @@ class CachedAttention(layers.MultiHeadAttention):
 
         return step
 
-    def reader(self, norm):
-        """A function that looks one more token up in another sequence, which stays as it is.
+    def reader(self, norm: layers.LayerNormalization) -> Callable:
+        """Make a function for cross-attention of one more token to a fixed sequence.
 
         Args:
             norm: As for `decode_step`.
 
         Returns:
-            A function of `x` and `seen` as `decode_step` has them, and the cache that `prefill`
-            gave for the other sequence.
+            A function `read(x, seen, cache) -> output`: `x` and `seen` as for `decode_step`, and
+            `cache` from `prefill` for the other sequence.
 
         Raises:
-            ValueError: As `decode_step`.
+            ValueError: as for `decode_step`.
         """
-        # Of a sequence of padding alone a query sees nothing: zeros, as in `call`.
+        # If the other sequence is only padding, the output is zeros, as in `call`.
         project = self._projector(norm, "query")
         look_up = self._look_up(zeros_for_none=bool(self._dropout))
 
@@ -252,9 +267,11 @@ class CachedAttention(layers.MultiHeadAttention):
         return read
 
     def _projector(self, norm, *parts):
-        """A function of `(batch, embedding_dim)` that gives `(batch, heads, dim)` of each part."""
+        """A function from `(batch, embedding_dim)` to `(batch, heads, dim)` of each part."""
         if unusual := self._without_steps():
-            raise ValueError(f"{self.name}: {unusual}, with which it cannot go on token by token")
+            raise ValueError(
+                f"{self.name}: {unusual}, which token-by-token decoding does not support"
+            )
         denses = [getattr(self, f"{part}_dense") for part in parts]
         if not all(map(is_plain, denses)) or self.value_dim != self.key_dim:
 
@@ -275,7 +292,7 @@ class CachedAttention(layers.MultiHeadAttention):
         return project
 
     def _look_up(self, zeros_for_none=False):
-        """A function of a query `(batch, heads, key_dim)`, what is seen, keys and values."""
+        """A function of a query `(batch, heads, key_dim)`, the mask, keys and values."""
         combine = self._combiner()
 
         def look_up(query, seen, keys, values):
@@ -288,43 +305,43 @@ class CachedAttention(layers.MultiHeadAttention):
         return look_up
 
     def _combiner(self):
-        """A function of what the heads found, `(batch, heads, 1, value_dim)`."""
+        """The output layer, as a function of the heads' outputs `(batch, heads, 1, value_dim)`."""
         dense = self.output_dense
         if not is_plain(dense):
-            return lambda found: dense(tf.transpose(found, (0, 2, 1, 3)))[:, 0]
+            return lambda heads: dense(tf.transpose(heads, (0, 2, 1, 3)))[:, 0]
         units, axes = self.num_heads * self.value_dim, dense.kernel.shape[2:]
         kernel = tf.cast(tf.reshape(dense.kernel, (units, -1)), self.compute_dtype)
         bias = 0 if dense.bias is None else tf.cast(tf.reshape(dense.bias, [-1]), kernel.dtype)
 
-        def combine(found):
-            found = tf.matmul(tf.reshape(found, (-1, units)), kernel) + bias
-            return found if len(axes) == 1 else tf.reshape(found, (-1, *axes))
+        def combine(heads):
+            outputs = tf.matmul(tf.reshape(heads, (-1, units)), kernel) + bias
+            return outputs if len(axes) == 1 else tf.reshape(outputs, (-1, *axes))
 
         return combine
 
     @staticmethod
-    def places(cache, slot):
-        """Where in the caches of a step the token goes, the same for all of a model's attentions.
+    def places(cache: Any, slot: Any) -> Any:
+        """Compute where a step writes the token in the cache, the same for all layers of a model.
 
         Args:
-            cache: One of them.
-            slot: How many columns were read before, scalar.
+            cache: The cache of one layer.
+            slot: Number of columns written before, scalar.
 
         Returns:
-            Row numbers of the flattened keys and values; in XLA, which writes a slice in place
+            Row numbers in the flattened keys and values; in XLA, which updates slices in place
             itself, the slot.
         """
         if kernels.in_xla():
             return slot
         batch, heads, dim, capacity = tf.unstack(tf.shape(cache[0]))
         return (
-            tf.range(batch * heads * dim) * capacity + slot,  # Rows of one number,
-            tf.range(batch * heads) * capacity + slot,  # and of `key_dim`.
+            tf.range(batch * heads * dim) * capacity + slot,  # Keys: rows of one number.
+            tf.range(batch * heads) * capacity + slot,  # Values: rows of `key_dim` numbers.
         )
 
 
 def _fits(seen, shape):
-    """Whether a mask can be laid over scores of a shape, which stay as they are."""
+    """Whether a mask can be broadcast to scores of a shape."""
     if seen.shape.rank is None or not 2 <= seen.shape.rank <= 4:
         return False
     shapes = {2: shape[2:], 3: (shape[0], *shape[2:]), 4: shape}
@@ -332,15 +349,17 @@ def _fits(seen, shape):
     return all(a in (1, b) or None in (a, b) for a, b in sizes)
 
 
-def _attention(query, key, value, seen, kept, mean_of_none=True):
-    """Values averaged by how well query and key agree, `(batch, heads, length, key_dim)`.
+def _attention(query, key, value, seen, dropout_mask, mean_of_none=True):
+    """Scaled dot-product attention, `(batch, heads, length, key_dim)`.
 
     Args:
-        query: `(batch, heads, length, key_dim)`, with the scale in it; `key` and `value` likewise.
-        seen: Which keys each query may look at, bool `(length, length)`, `(batch, length, length)`
-            or `(batch, heads, length, length)`, axes of 1 where it is the same for all; or `None`.
-        kept: What the weights are multiplied with, `(batch, heads, length, length)`, or `None`.
-        mean_of_none: Whether a query that may look at nothing gets the mean of all values, as in
+        query: `(batch, heads, length, key_dim)`, already scaled.
+        key: `(batch, heads, length, key_dim)`.
+        value: `(batch, heads, length, key_dim)`.
+        seen: Attention mask, bool, broadcastable to `(length, length)`, `(batch, length, length)`
+            or `(batch, heads, length, length)`; or `None`.
+        dropout_mask: Factors of the weights, `(batch, heads, length, length)`, or `None`.
+        mean_of_none: Whether a query whose keys are all masked gets the mean of all values, as in
             Keras' layers without dropout, or zeros, as in those with it.
     """
     if seen is not None:
@@ -354,33 +373,33 @@ def _attention(query, key, value, seen, kept, mean_of_none=True):
         if seen is not None:
             scores = tf.where(seen, scores, scores.dtype.min)
         weights = tf.nn.softmax(scores)
-        used = weights if kept is None else weights * kept
-        found = tf.matmul(used, value)
+        dropped = weights if dropout_mask is None else weights * dropout_mask
+        outputs = tf.matmul(dropped, value)
         if not (seen is None or mean_of_none):
-            found *= sees
+            outputs *= sees
 
         def gradient(upstream):
-            # Scores of a query that may look at nothing were replaced, every one of them.
+            # All scores of a query without unmasked keys were replaced: they have no gradient.
             through_scores = upstream if seen is None else upstream * sees
             to_value = upstream if mean_of_none else through_scores
-            to_value = tf.matmul(used, to_value, transpose_a=True)
+            to_value = tf.matmul(dropped, to_value, transpose_a=True)
             to_weights = tf.matmul(through_scores, value, transpose_b=True)
-            if kept is not None:
-                to_weights *= kept
-            # What a softmax subtracts from each row's gradient, the mean of it by the weights, is
-            # also this, of far fewer numbers (Dao et al., 2022, appendix B).
-            mean = tf.reduce_sum(through_scores * found, -1, keepdims=True)
+            if dropout_mask is not None:
+                to_weights *= dropout_mask
+            # The gradient of the softmax needs the weighted mean of each row of `to_weights`. This
+            # equals it and is far cheaper (Dao et al., 2022, appendix B).
+            mean = tf.reduce_sum(through_scores * outputs, -1, keepdims=True)
             to_scores = (to_weights - mean) * weights
             to_query = tf.matmul(to_scores, key)
             return to_query, tf.matmul(to_scores, query, transpose_a=True), to_value
 
-        return found, gradient
+        return outputs, gradient
 
     return attend(query, key, value)
 
 
 def _sees_any(seen):
-    """Of every query whether it may look at anything, bool `(batch, heads, length, 1)`."""
+    """Whether each query has an unmasked key, bool `(batch, heads, length, 1)`."""
     seen = tf.reduce_any(seen, -1, keepdims=True)
     while seen.shape.rank < 4:
         seen = seen[..., None, :, :]
@@ -388,10 +407,10 @@ def _sees_any(seen):
 
 
 def _written(cache, new, rows, width):
-    """A cache with `(batch, heads, key_dim)` in its rows, of a width; the old one is no more.
+    """Write `(batch, heads, key_dim)` to rows of the cache, in place.
 
-    A copy of everything at each token would cost more than all else. Nothing but the next step may
-    hold a cache, therefore, and steps may not overlap.
+    Copying the cache at each token would dominate the cost. Therefore only the next step may use a
+    cache, and steps must not overlap.
     """
     flat, new = tf.reshape(cache, (-1, width)), tf.reshape(new, (-1, width))
     written = tf.raw_ops.InplaceUpdate(x=flat, i=rows, v=new)
@@ -400,15 +419,20 @@ def _written(cache, new, rows, width):
     return written
 
 
-def normalised(x, epsilon):
-    """Rows of mean zero and variance one; the rest of a layer normalisation is in `folded`.
+def normalised(x: tf.Tensor, epsilon: float) -> tf.Tensor:
+    """Normalise rows to mean 0 and variance 1; see `folded` for scale and shift.
 
     Args:
         x: `(batch, width)`.
-        epsilon: As of `keras.layers.LayerNormalization`.
+        epsilon: As for `keras.layers.LayerNormalization`.
 
     Returns:
-        The same shape and dtype; reckoned in float32, as Keras does.
+        The same shape and dtype; computed in float32, as in Keras.
+
+    Example:
+
+    >>> normalised(tf.constant([[1.0, 3.0]]), 1e-6).numpy().round(3)
+    array([[-1.,  1.]], dtype=float32)
     """
     y = tf.cast(x, "float32")
     y -= tf.reduce_mean(y, -1, keepdims=True)
@@ -416,43 +440,65 @@ def normalised(x, epsilon):
     return tf.cast(y, x.dtype)
 
 
-def folded(norm, kernel, bias, dtype):
-    """A dense layer after a layer normalisation, with the latter's scale and shift in it.
+def folded(
+    norm: layers.LayerNormalization, kernel: Any, bias: Any, dtype: str
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Fold the scale and shift of a layer normalisation into the dense layer after it.
 
     Args:
-        norm: The `keras.layers.LayerNormalization`.
-        kernel: `(width, units)`.
-        bias: `(units,)`.
-        dtype: Of the result.
+        norm: The layer normalisation.
+        kernel: Kernel of the dense layer, `(width, units)`.
+        bias: Bias of the dense layer, `(units,)`.
+        dtype: dtype of the result.
 
     Returns:
-        `(kernel, bias)`, to be applied to what is `normalised` only.
+        `(kernel, bias)`, to be applied to the output of `normalised`.
+
+    Example:
+
+    >>> norm = keras.layers.LayerNormalization()
+    >>> norm.build((None, 2))
+    >>> kernel, bias = folded(norm, tf.ones((2, 3)), tf.zeros(3), "float32")
+    >>> kernel.shape, bias.shape
+    (TensorShape([2, 3]), TensorShape([3]))
     """
     bias = bias + tf.linalg.matvec(kernel, norm.beta, transpose_a=True)
     return tf.cast(kernel * norm.gamma[:, None], dtype), tf.cast(bias, dtype)
 
 
-def is_plain(dense):
-    """Whether a dense layer is a product with its `kernel` (LoRA's included), and no more.
+def is_plain(dense: layers.Layer) -> bool:
+    """Whether a dense layer only multiplies by its `kernel` (including LoRA) and adds its bias.
 
     Args:
-        dense: A `keras.layers.Layer`.
+        dense: The layer.
 
     Returns:
-        False if it is quantised, or a class of someone's own.
+        `False` if it is quantised or of a subclass.
+
+    Example:
+
+    >>> is_plain(keras.layers.Dense(3))
+    True
     """
     return type(dense) in (layers.Dense, layers.EinsumDense) and dense.quantization_mode is None
 
 
-def dense_step(dense, norm=None):
-    """A dense layer as a function whose weights are gathered once and for all.
+def dense_step(dense: layers.Layer, norm: layers.LayerNormalization | None = None) -> Callable:
+    """Make a function that applies a dense layer, with its weights prepared once.
 
     Args:
         dense: A `keras.layers.Dense`.
-        norm: The `keras.layers.LayerNormalization` before it, if any.
+        norm: The layer normalisation before it, or `None`.
 
     Returns:
-        A function of `(batch, width)` that gives `dense(norm(x))`.
+        A function that computes `dense(norm(x))` of `(batch, width)`.
+
+    Example:
+
+    >>> dense = keras.layers.Dense(3)
+    >>> dense.build((None, 2))
+    >>> dense_step(dense)(tf.ones((1, 2))).shape
+    TensorShape([1, 3])
     """
     if not is_plain(dense) or dense.bias is None:
         return dense if norm is None else lambda x: dense(norm(x))

@@ -1,9 +1,9 @@
-"""Attention as one kernel of cuDNN, which never writes the scores down (Dao et al., 2022).
+"""Fused attention with cuDNN, which never stores the matrix of scores (Dao et al., 2022).
 
-TensorFlow has no operation for it. But XLA hands certain custom calls to cuDNN, those that JAX
-makes for `jax.nn.dot_product_attention(implementation="cudnn")`, and TensorFlow can make the same
-ones: `XlaCustomCallV2`, with cuDNN's configuration as JSON. It is for NVIDIA GPUs from compute
-capability 8.0 on, in half precision, within what XLA compiles.
+TensorFlow has no operation for it. XLA, however, lowers certain custom calls to cuDNN: those that
+JAX makes for `jax.nn.dot_product_attention(implementation="cudnn")`. TensorFlow can make the same
+calls with `XlaCustomCallV2` and cuDNN's configuration as JSON. This works on NVIDIA GPUs of compute
+capability 8.0 or higher, in half precision, in XLA-compiled functions.
 """
 
 import json
@@ -15,19 +15,19 @@ from bigmodels.distribute.upstream import xla_custom_call_v2
 
 _ELEMENT_TYPES = {tf.bfloat16: "BF16", tf.float16: "F16"}
 _LARGEST_HEAD = 128
-# Added to the score of a key that is hidden. Its weight is then exactly zero. A larger number
-# would swallow the scores, and cuDNN's gradient be wrong where all keys are hidden.
+# Added to the scores of masked keys, whose weights then are exactly zero. A larger number would
+# absorb the scores, and cuDNN's gradient would be wrong where all keys are masked.
 _HIDDEN = -(2.0**15)
 
 
 def _dimensions(left, right):
-    """Which axes a product of `(batch, heads, ...)` sums over."""
-    both = ["0", "1"]
+    """The contracted and the batch axes of a product of `(batch, heads, ...)`."""
+    batch_axes = ["0", "1"]
     return {
         "lhs_contracting_dimensions": [left],
         "rhs_contracting_dimensions": [right],
-        "lhs_batch_dimensions": both,
-        "rhs_batch_dimensions": both,
+        "lhs_batch_dimensions": batch_axes,
+        "rhs_batch_dimensions": batch_axes,
     }
 
 
@@ -43,8 +43,8 @@ _BACKWARD = {
 }
 
 
-def obstacle(query, key, seen=None):
-    """Why `attention` cannot be taken here.
+def obstacle(query: tf.Tensor, key: tf.Tensor, seen: tf.Tensor | None = None) -> str | None:
+    """Say why `attention` cannot be used for some inputs, if so.
 
     Args:
         query: As for `attention`.
@@ -52,7 +52,12 @@ def obstacle(query, key, seen=None):
         seen: As for `attention`.
 
     Returns:
-        A few words, or `None` if it can.
+        The reason, or `None` if it can be used.
+
+    Example:
+
+    >>> obstacle(tf.zeros((1, 2, 4, 8)), tf.zeros((1, 2, 4, 8)))
+    'not compiled by XLA'
     """
     if not kernels.in_xla():
         return "not compiled by XLA"
@@ -61,37 +66,44 @@ def obstacle(query, key, seen=None):
     if query.dtype not in _ELEMENT_TYPES or key.dtype != query.dtype:
         return f"computes in {query.dtype.name}"
     if not (query.shape.is_fully_defined() and key.shape.is_fully_defined()):
-        return "the batch's size is not known"
+        return "the batch size is not known"
     if query.shape[-1] % 8 or query.shape[-1] > _LARGEST_HEAD:
         return f"key_dim={query.shape[-1]}"
     if seen is not None and (query.shape[2] % 2 or key.shape[2] % 2):
-        return "an odd length under a mask"
+        return "an odd length with a mask"
     return None
 
 
-def attention(query, key, value, causal=False, seen=None):
-    """Values averaged by how well query and key agree.
+def attention(
+    query: tf.Tensor,
+    key: tf.Tensor,
+    value: tf.Tensor,
+    causal: bool = False,
+    seen: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """Scaled dot-product attention by cuDNN; only where `obstacle` returns `None`.
 
-    A query that may look at nothing looks at all keys (with `causal`, at those before it).
+    A query whose keys are all masked attends to all keys (with `causal`, to those before it).
 
     Args:
-        query: `(batch, heads, length, dim)` in bfloat16 or float16, with the scale in it; `dim` is
-            a multiple of 8, at most 128.
+        query: `(batch, heads, length, dim)` in bfloat16 or float16, already scaled; `dim` is a
+            multiple of 8, at most 128.
         key: `(batch, heads, key_length, dim)`.
-        value: As `key`.
-        causal: Whether query i may look at the keys 0 to i alone.
-        seen: Which keys each query may look at, bool `(batch, heads, length, key_length)`, axes of
-            1 where it is the same for all, or fewer axes in front; lengths are even then.
+        value: `(batch, heads, key_length, dim)`.
+        causal: Whether query i attends only to the keys 0 to i.
+        seen: Attention mask, bool, broadcastable to `(batch, heads, length, key_length)`, true
+            where a query attends to a key; with it, lengths must be even.
 
     Returns:
-        As `query`; it has a first derivative by `query`, `key` and `value`.
+        `(batch, heads, length, dim)`; it has a first derivative with respect to `query`, `key` and
+        `value`.
     """
     scores = (*query.shape[:3], key.shape[2])
     masks = []
     if seen is not None:
         while seen.shape.rank < 4:
             seen = seen[..., None, :, :]
-        # Batch and heads may be one for all, the lengths may not.
+        # Axes of size 1 are allowed for batch and heads, but not for the lengths.
         shape = tf.concat([tf.shape(seen)[:2], scores[2:]], 0)
         mask = tf.where(seen, 0.0, _HIDDEN)
         mask = tf.broadcast_to(mask, shape)
@@ -104,7 +116,7 @@ def attention(query, key, value, causal=False, seen=None):
 
     @tf.custom_gradient
     def attend(query, key, value):
-        found, normalisers = _call(
+        outputs, normalisers = _call(
             target,
             [query, key, value, *masks],
             [(query.shape, query.dtype), (query.shape[:3], tf.float32)],
@@ -114,19 +126,19 @@ def attention(query, key, value, causal=False, seen=None):
         def gradient(upstream):
             return _call(
                 f"{target}Backward",
-                [query, key, value, normalisers, upstream, *masks, found],
-                [(each.shape, each.dtype) for each in (query, key, value)],
+                [query, key, value, normalisers, upstream, *masks, outputs],
+                [(tensor.shape, tensor.dtype) for tensor in (query, key, value)],
                 configured(_BACKWARD),
             )
 
-        return found, gradient
+        return outputs, gradient
 
     return attend(query, key, value)
 
 
 def _call(target, operands, results, configuration):
-    """A custom call's results, `(shape, dtype)` each."""
-    # The last is cuDNN's own memory, whose size XLA finds out.
+    """Make a custom call; `results` are the shapes and dtypes of its results."""
+    # The last result is cuDNN's workspace, whose size XLA determines.
     results = [*results, ((0,), tf.uint8)]
     return xla_custom_call_v2(
         operands=operands,
@@ -139,7 +151,7 @@ def _call(target, operands, results, configuration):
 
 
 def _configuration(scores, dtype, causal, dimensions):
-    """XLA's `GpuBackendConfig` as JSON, with all the fields that JAX writes."""
+    """XLA's `GpuBackendConfig` as JSON, with the same fields as from JAX."""
     layout = {
         "dim_level_types": [],
         "dim_unique": [],

@@ -1,13 +1,12 @@
-"""How a language model goes on: one token after the other, drawn or searched for, in one graph.
+"""Text generation with language models by sampling and beam search, in one graph.
 
-A model is asked for two things. `prefill(tokens, sizes, capacity)` reads prompts in one pass, and
-gives the logits of what follows each and a cache of what it has read. `decode_step()` gives a
-function `step(token, slot, positions, cache)` that reads one more token of each, at a
-cost that does not depend on how many there were. A cache is any structure of tensors whose first
-axis is the batch.
+A model provides two methods. `prefill(tokens, sizes, capacity)` processes prompts in one pass and
+returns the logits of each next token and a cache. `decode_step()` returns a function `step(token,
+slot, positions, cache)` that processes one more token of each sequence. A cache is any structure of
+tensors whose first axis is the batch.
 
-Compiled by XLA (on a GPU one launch of a kernel costs as much as its work) every shape is fixed:
-the tokens that are read and the cache have room for as many as there may be.
+With XLA (on a GPU the launch of a kernel costs as much as its work) all shapes are static: tokens
+and cache are allocated for the maximum length.
 """
 
 import functools
@@ -15,6 +14,8 @@ import math
 import operator
 import types
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -22,24 +23,33 @@ from bigmodels import kernels
 from bigmodels.distribute.accelerator import NOT_COMPILED, why_not_compiled
 from bigmodels.distribute.upstream import is_op_determinism_enabled
 
-# Tokens from which on `auto` has XLA compile a text for a GPU.
+# Minimum length for which `jit_compile="auto"` uses XLA on a GPU.
 _LONG = 256
 
-# The rating of what does not count.
+# The score of beams that do not count.
 _NEVER = -1e9
 
 
 class compiled:
-    """A model's method as a `tf.function`, made anew when the model's weights are other ones.
+    """Decorate a model's method as a `tf.function` that is retraced when the weights change.
 
-    LoRA and quantisation add and replace weights; what was traced before knows the old ones.
+    LoRA and quantisation add and replace weights; an earlier trace would use the old ones.
 
     Args:
         method: The method.
         jit_compile: Whether XLA compiles it, once for each set of shapes.
+
+    Example:
+
+    >>> class Doubler(keras.Model):
+    ...     @compiled
+    ...     def double(self, x):
+    ...         return 2 * x
+    >>> Doubler().double(tf.constant(3)).numpy()
+    np.int32(6)
     """
 
-    def __init__(self, method, jit_compile=False):
+    def __init__(self, method: Callable, jit_compile: bool = False):
         self.method, self.jit_compile = method, jit_compile
         functools.update_wrapper(self, method)
 
@@ -47,53 +57,60 @@ class compiled:
         if model is None:
             return self
         weights = model.weights
-        kept = f"_compiled_{self.method.__name__}_{'by_xla' if self.jit_compile else 'as_graph'}"
-        known = vars(model).get(kept)
-        if known is None or not (
-            len(known.weights) == len(weights) and all(map(operator.is_, known.weights, weights))
+        name = f"_compiled_{self.method.__name__}_{'by_xla' if self.jit_compile else 'as_graph'}"
+        saved = vars(model).get(name)
+        if saved is None or not (
+            len(saved.weights) == len(weights) and all(map(operator.is_, saved.weights, weights))
         ):
             function = tf.function(
                 functools.partial(self.method, model),
                 reduce_retracing=not self.jit_compile,
                 jit_compile=self.jit_compile,
             )
-            # No list or tuple, whose variables would be taken for an attribute of the model.
-            known = vars(model)[kept] = types.SimpleNamespace(weights=weights, function=function)
-        return known.function
+            # Not a list or tuple: Keras would track its variables as weights of the model.
+            saved = vars(model)[name] = types.SimpleNamespace(weights=weights, function=function)
+        return saved.function
 
 
 def continue_tokens(
-    model, tokens, sizes, counts, uniform, temperature, top_k=None, top_p=None, stop_ids=()
-):
-    """Draw what follows.
+    model: Any,
+    tokens: tf.Tensor,
+    sizes: tf.Tensor,
+    counts: tf.Tensor,
+    uniform: tf.Tensor,
+    temperature: tf.Tensor,
+    top_k: tf.Tensor | None = None,
+    top_p: tf.Tensor | None = None,
+    stop_ids: Any = (),
+) -> tf.Tensor:
+    """Generate continuations by sampling.
 
-    When as many tokens were read as a model's `context` holds, it goes on from the last half of
-    them, which is read anew.
+    When the model's context window is full, generation continues from the last half of its tokens,
+    which is processed again.
 
     Args:
-        model: Has `prefill`, `decode_step`, `context` (the most tokens it can look at, or `None`)
-            and `num_reserved_ids` (how many of the first ids are never drawn: padding, unknown).
-        tokens: Prompts, int32 `(batch, width)`, padded with 0 at their ends.
-        sizes: Length of each, int32 `(batch,)`, one at least.
-        counts: How many tokens follow each at most, int32 `(batch,)`.
-        uniform: Numbers from [0, 1) that decide the draws, `(length, batch)`.
-        temperature: Of each, float32 `(batch,)`: 0 takes the most likely token, 1 samples the
-            model's own distribution, infinity draws all tokens alike.
-        top_k: How many of the most likely tokens are drawn from, int32 `(batch,)`, 0 for all; or
-            `None`.
-        top_p: The least share that the most likely tokens drawn from make up, float32 `(batch,)`;
-            or `None`.
-        stop_ids: Token ids that end a sequence, a tuple or int32 `(n,)`; -1 is none.
+        model: Has `prefill`, `decode_step`, `context` (length of the context window in tokens, or
+            `None`) and `num_reserved_ids` (number of leading ids that are never generated).
+        tokens: Prompts, int32 `(batch, width)`, right-padded with 0.
+        sizes: Length of each prompt, int32 `(batch,)`, at least 1.
+        counts: Maximum number of tokens to add to each prompt, int32 `(batch,)`.
+        uniform: Random numbers in [0, 1), float32 `(length, batch)`, one for each token.
+        temperature: Temperature of each prompt, float32 `(batch,)`: 0 takes the most likely token,
+            1 samples the model's own distribution, infinity samples uniformly.
+        top_k: Number of most likely tokens to sample from, int32 `(batch,)`, 0 for all; or `None`.
+        top_p: Sample from the smallest set of most likely tokens whose probabilities add up to at
+            least this, float32 `(batch,)`; or `None`.
+        stop_ids: Token ids that end a sequence, a tuple or int32 `(n,)`; -1 is ignored.
 
     Returns:
-        int32 `(batch, length)`; after a sequence's end there is padding.
+        int32 `(batch, length)`, padded with 0 after the end of a sequence.
     """
     width = _size(tokens, 1)
     length, batch = _size(uniform, 0), _size(uniform, 1)
     step = model.decode_step()
     context = width + length if model.context is None else model.context
     if fixed := kernels.in_xla():
-        # One window holds everything, or each is as wide as any may become.
+        # The static width of a window: the prompt if all fits in, else the whole context.
         most = width if width + length <= context else context
 
     def choose(logits, t, ended, drawn):
@@ -107,7 +124,7 @@ def continue_tokens(
 
     def one_window(t, begun, ended, drawn):
         total = sizes + t
-        # Each row's window is its own: who else is in the batch makes no difference.
+        # Each row has its own window, so that its result does not depend on the rest of the batch.
         half = tf.maximum(context // 2, 1)
         begun = tf.where(total - begun > context, total - half, begun)
         begun = tf.where(t == 0, tf.maximum(total - context, 0), begun)
@@ -116,7 +133,7 @@ def continue_tokens(
         longest = tf.reduce_max(read_sizes)
         keep = most if fixed else longest
         read = _window(tokens, sizes, drawn, begun, total, keep)
-        # How many tokens can follow until the window is full, and how many the cache is made for.
+        # Number of tokens until the window is full, and the size of the cache.
         room = tf.minimum(length - t, context - longest)
         capacity = keep + (min(length, context) if fixed else room)
         logits, cache = model.prefill(read, read_sizes, capacity)
@@ -127,7 +144,7 @@ def continue_tokens(
             token, ended, drawn = choose(logits, t, ended, drawn)
             return t + 1, slot + 1, token, ended, drawn, cache
 
-        # One after the other: the caches are written in place.
+        # No parallel iterations, as the caches are updated in place.
         t, _, _, ended, drawn, _ = tf.while_loop(
             lambda t, slot, token, ended, *_: more(t, ended) & (slot < keep + room),
             one_token,
@@ -144,33 +161,41 @@ def continue_tokens(
 
 
 def beam_search(
-    model, tokens, sizes, length, num_beams, length_penalty=0.0, stop_ids=(), most=None
-):
-    """Look for the likeliest continuations.
+    model: Any,
+    tokens: tf.Tensor,
+    sizes: tf.Tensor,
+    length: tf.Tensor,
+    num_beams: int,
+    length_penalty: Any = 0.0,
+    stop_ids: Any = (),
+    most: int | None = None,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Generate the most likely continuations by beam search.
 
-    A continuation of `n` tokens is rated by the sum of its log-probabilities over
+    The score of a continuation of `n` tokens is the sum of its log-probabilities, divided by
     `((5 + n) / 6) ** length_penalty` (Wu et al., 2016, section 7).
 
     Args:
-        model: As for `continue_tokens`; prompts and `length` must fit into its context.
+        model: As for `continue_tokens`; prompts and `length` must fit into its context window.
         tokens: As for `continue_tokens`.
         sizes: As for `continue_tokens`.
-        length: How many tokens follow at most, scalar int32.
-        num_beams: How many are followed at the same time, an `int`.
-        length_penalty: 0 rates by the sum, 1 nearly by the mean; a number or float32 scalar.
+        length: Maximum number of tokens to add, scalar int32.
+        num_beams: Number of beams, a Python `int`.
+        length_penalty: 0 ranks by the sum, 1 roughly by the mean; a number or scalar float32.
         stop_ids: As for `continue_tokens`; they count as part of the sequence.
-        most: How many tokens there is room for, an `int`, at least `length`; XLA needs it.
+        most: Size of the result in tokens, a Python `int`, at least `length`; required by XLA.
 
     Returns:
-        `(tokens, ratings)`: int32 `(batch, num_beams, length or most)`, the best first, padded, and
-        float32 `(batch, num_beams)`. If there are fewer, the last ones have a rating below -1e8.
+        `(tokens, scores)`: int32 `(batch, num_beams, length or most)` in descending order of the
+        score, padded with 0, and float32 `(batch, num_beams)`. Scores below -1e8 mean that there
+        are fewer continuations than beams.
     """
     batch, width = _size(tokens, 0), _size(tokens, 1)
     most = length if most is None else most
     logits, cache = model.prefill(tokens, sizes, width + most)
     step = model.decode_step()
     vocab_size = _size(logits, -1)
-    # What may end makes room for what goes on.
+    # Enough candidates that `num_beams` remain after those that end.
     stop_ids = tf.convert_to_tensor(stop_ids, "int32")
     if kernels.in_xla():
         stops = stop_ids.shape[0]
@@ -179,7 +204,7 @@ def beam_search(
     wanted = num_beams * (1 + stops)
 
     def rows(beams):
-        """Row numbers of beams `(batch, num_beams)` where all beams are rows."""
+        """Row numbers, in the flattened batch of all beams, of beams `(batch, num_beams)`."""
         return tf.reshape(tf.range(batch)[:, None] * num_beams + beams, [-1])
 
     def rated(scores, n):
@@ -190,105 +215,122 @@ def beam_search(
         ratings, places = tf.math.top_k(ratings, num_beams)
         return ratings, *(tf.gather(other, places, batch_dims=1) for other in others)
 
-    def extend(logits, t, scores, found, ended_ratings, ended_found):
-        """The best candidates from logits `(batch * num_beams, vocab_size)`."""
+    def extend(logits, t, scores, sequences, ended_ratings, ended_sequences):
+        """Select the best candidates by logits `(batch * num_beams, vocab_size)`."""
         log_p = tf.nn.log_softmax(_allowed(tf.cast(logits, "float32"), model.num_reserved_ids))
         total = scores[:, :, None] + tf.reshape(log_p, (batch, num_beams, vocab_size))
         total = tf.reshape(total, (batch, num_beams * vocab_size))
         least = min if kernels.in_xla() else tf.minimum
         total, places = tf.math.top_k(total, least(wanted, num_beams * vocab_size))
         beams, token = places // vocab_size, places % vocab_size
-        candidates = tf.gather(found, beams, batch_dims=1)
+        candidates = tf.gather(sequences, beams, batch_dims=1)
         here = tf.range(most) == t
         candidates = tf.where(here, token[:, :, None], candidates)  # (batch, wanted, length)
         ends = _is_any(token, stop_ids)
-        ended_ratings, ended_found = best(
+        ended_ratings, ended_sequences = best(
             tf.concat([ended_ratings, tf.where(ends, rated(total, t + 1), _NEVER)], 1),
-            tf.concat([ended_found, candidates], 1),
+            tf.concat([ended_sequences, candidates], 1),
         )
-        scores, token, beams, found = best(tf.where(ends, _NEVER, total), token, beams, candidates)
-        return token, beams, scores, found, ended_ratings, ended_found
+        scores, token, beams, sequences = best(
+            tf.where(ends, _NEVER, total), token, beams, candidates
+        )
+        return token, beams, scores, sequences, ended_ratings, ended_sequences
 
-    # All beams begin as the same one, of which the first alone counts.
+    # All beams start out identical, so only the first one gets a valid score.
     logits, cache = (
         tf.nest.map_structure(lambda x: tf.repeat(x, num_beams, axis=0), part)
         for part in (logits, cache)
     )
     scores = tf.where(tf.range(num_beams) == 0, 0.0, tf.fill((batch, num_beams), _NEVER))
-    found = tf.zeros((batch, num_beams, most), "int32")
-    ended = tf.fill((batch, num_beams), _NEVER), found
-    first = extend(logits, 0, scores, found, *ended)
+    sequences = tf.zeros((batch, num_beams, most), "int32")
+    ended = tf.fill((batch, num_beams), _NEVER), sequences
+    first = extend(logits, 0, scores, sequences, *ended)
 
-    def one_step(t, cache, token, beams, scores, found, *ended):
+    def one_step(t, cache, token, beams, scores, sequences, *ended):
         cache = tf.nest.map_structure(lambda x: tf.gather(x, rows(beams)), cache)
         slot = width + t - 1
         positions = tf.repeat(sizes, num_beams) + t - 1
         logits, cache = step(tf.reshape(token, [-1]), slot, positions, cache)
-        return t + 1, cache, *extend(logits, t, scores, found, *ended)
+        return t + 1, cache, *extend(logits, t, scores, sequences, *ended)
 
-    def goes_on(t, cache, token, beams, scores, found, ended_ratings, _):
-        # Log-probabilities only add up to less, and the longest sequence divides them by the most.
+    def is_running(t, cache, token, beams, scores, sequences, ended_ratings, _):
+        # An upper bound on future scores: sums of log-probabilities only decrease, and the length
+        # penalty is largest for the longest sequence.
         hope = rated(scores[:, 0], tf.where(length_penalty > 0, length, t))
         return (t < length) & tf.reduce_any(hope > ended_ratings[:, -1])
 
     state = (tf.constant(1), cache, *first)
-    t, _, _, _, scores, found, ended_ratings, ended_found = tf.while_loop(
-        goes_on,
+    t, _, _, _, scores, sequences, ended_ratings, ended_sequences = tf.while_loop(
+        is_running,
         one_step,
         state,
-        # What is gathered is no longer known to have as many rows as before.
+        # `tf.gather` loses the static number of rows.
         shape_invariants=tf.nest.map_structure(
             lambda x: tf.TensorShape([None, *x.shape[1:]]) if x.shape.rank else x.shape, state
         ),
         parallel_iterations=1,
     )
-    # What was cut short by having been beaten is not to count.
+    # If the search stopped early, unfinished beams do not count.
     ratings = tf.where(t < length, _NEVER, rated(scores, length))
-    ratings, found = best(
-        tf.concat([ended_ratings, ratings], 1), tf.concat([ended_found, found], 1)
+    ratings, sequences = best(
+        tf.concat([ended_ratings, ratings], 1), tf.concat([ended_sequences, sequences], 1)
     )
-    return found, ratings
+    return sequences, ratings
 
 
-def draw(logits, uniform, temperature, top_k=None, top_p=None, forbidden=1):
-    """Draw one token per row; each row by a number of its own.
+def draw(
+    logits: tf.Tensor,
+    uniform: tf.Tensor,
+    temperature: tf.Tensor,
+    top_k: tf.Tensor | None = None,
+    top_p: tf.Tensor | None = None,
+    forbidden: int = 1,
+) -> tf.Tensor:
+    """Sample one token per row.
 
     Args:
         logits: `(batch, vocab_size)`.
-        uniform: Numbers from [0, 1), `(batch,)`.
+        uniform: A random number in [0, 1) for each row, float32 `(batch,)`.
         temperature: As for `continue_tokens`.
         top_k: As for `continue_tokens`.
         top_p: As for `continue_tokens`.
-        forbidden: The first so many ids are never drawn.
+        forbidden: Number of leading ids that are never sampled.
 
     Returns:
         int32 `(batch,)`.
+
+    Example:
+
+    >>> logits = tf.constant([[9.0, 1.0, 2.0]])  # id 0 is padding
+    >>> draw(logits, tf.constant([0.5]), tf.constant([0.0])).numpy()
+    array([2], dtype=int32)
     """
     logits = _allowed(tf.cast(logits, "float32"), forbidden)
-    # Dividing by zero is never looked at, but must not make NaN either; nor must infinity.
+    # Clipped to avoid NaN at zero, where the result is not used, and at infinity.
     p = tf.nn.softmax(logits / tf.clip_by_value(temperature, 1e-6, 1e30)[:, None])
     if top_k is not None or top_p is not None:
         p = tf.where(_likeliest(p, top_k, top_p), p, 0.0)
-    # The first token up to which the probabilities add up to more.
-    up_to = tf.cumsum(p, axis=-1)
-    drawn = tf.argmax(up_to > uniform[:, None] * up_to[:, -1:], -1, output_type=tf.int32)
+    # Inverse transform sampling: the first token whose cumulative probability exceeds the number.
+    cumulative = tf.cumsum(p, axis=-1)
+    exceeds = cumulative > uniform[:, None] * cumulative[:, -1:]
+    drawn = tf.argmax(exceeds, -1, output_type=tf.int32)
     return tf.where(temperature > 0, drawn, tf.argmax(logits, -1, output_type=tf.int32))
 
 
 def _likeliest(p, top_k, top_p):
-    """Which tokens are drawn from, bool `(batch, vocab_size)`; of equal ones the first."""
-    falling = tf.sort(p, -1, "DESCENDING")
+    """The tokens to sample from, bool `(batch, vocab_size)`; ties go to the lowest ids."""
+    descending = tf.sort(p, -1, "DESCENDING")
     count = tf.fill(tf.shape(p)[:1], tf.shape(p)[-1])
     if top_k is not None:
         count = tf.where(top_k > 0, tf.minimum(top_k, count), count)
     if top_p is not None:
-        # Of those that are among the first `top_k`.
-        among = tf.where(tf.range(tf.shape(p)[-1]) < count[:, None], falling, 0.0)
+        # Relative to the sum of the first `top_k` probabilities.
+        among = tf.where(tf.range(tf.shape(p)[-1]) < count[:, None], descending, 0.0)
         before = tf.cumsum(among, axis=-1, exclusive=True)
         enough = top_p[:, None] * tf.reduce_sum(among, -1, keepdims=True)
         needed = tf.reduce_sum(tf.cast(before < enough, "int32"), -1)
         count = tf.minimum(count, tf.maximum(needed, 1))
-    least = tf.gather(falling, count - 1, batch_dims=1)[:, None]
+    least = tf.gather(descending, count - 1, batch_dims=1)[:, None]
     more, equal = p > least, p == least
     room = count - tf.reduce_sum(tf.cast(more, "int32"), -1)
     return more | (equal & (tf.cumsum(tf.cast(equal, "int32"), -1) <= room[:, None]))
@@ -298,20 +340,25 @@ def _allowed(logits, forbidden):
     return tf.where(tf.range(tf.shape(logits)[-1]) >= forbidden, logits, -math.inf)
 
 
-def is_by_xla(jit_compile, length):
-    """Whether XLA compiles the writing.
+def is_by_xla(jit_compile: bool | str, length: int) -> bool:
+    """Whether XLA compiles the decoding loop.
 
     Args:
-        jit_compile: `True`, `False`, or `"auto"`: on a GPU, where to begin a kernel costs as much
-            as its work, and a text is tens of thousands of them. A short one is done before it is
-            compiled. Nor is it where `bigmodels.distribute.deterministic` was called.
-        length: How many tokens are written at most.
+        jit_compile: `True`, `False`, or `"auto"`: on a GPU, where the launch of a kernel costs as
+            much as its work, for texts that are long enough to make up for the compilation. Not
+            after `bigmodels.distribute.deterministic`.
+        length: Maximum number of tokens to generate.
 
     Returns:
-        A boolean.
+        Whether to use XLA.
 
     Raises:
-        ValueError: if it is something else.
+        ValueError: if `jit_compile` is something else.
+
+    Example:
+
+    >>> is_by_xla(True, 10), is_by_xla("auto", 10)
+    (True, False)
     """
     if jit_compile not in (True, False, "auto"):
         raise ValueError(f"jit_compile: {jit_compile!r}, expected True, False or 'auto'")
@@ -320,16 +367,21 @@ def is_by_xla(jit_compile, length):
     return jit_compile
 
 
-def by_xla_or_not(jit_compile, length, write):
-    """Write by XLA where `is_by_xla` says so; if `auto` said so and it cannot, without.
+def by_xla_or_not(jit_compile: bool | str, length: int, write: Callable[[bool], Any]) -> Any:
+    """Generate with XLA if `is_by_xla`; with `"auto"`, fall back if XLA cannot compile it.
 
     Args:
         jit_compile: As for `is_by_xla`.
         length: As for `is_by_xla`.
-        write: A function of whether it is to be by XLA.
+        write: The function that generates; its argument is whether to use XLA.
 
     Returns:
-        What `write` gives.
+        The result of `write`.
+
+    Example:
+
+    >>> by_xla_or_not(False, 10, lambda by_xla: f"XLA: {by_xla}")
+    'XLA: False'
     """
     by_xla = is_by_xla(jit_compile, length)
     try:
@@ -338,27 +390,32 @@ def by_xla_or_not(jit_compile, length, write):
         if not by_xla or jit_compile != "auto":
             raise
         warnings.warn(
-            "jit_compile: auto, but XLA cannot compile this writing, which runs without it: "
+            "jit_compile: auto, but XLA cannot compile this generation, which runs without it: "
             f"{why_not_compiled(error)}",
             stacklevel=3,
         )
         return write(False)
 
 
-def roomy(size):
-    """A size that few others are rounded up to, so that few programs are compiled.
+def roomy(size: int) -> int:
+    """Round a size up to a power of two, so that few sizes are compiled.
 
     Args:
         size: A positive `int`.
 
     Returns:
-        The next power of two, 32 at least.
+        The next power of two, at least 32.
+
+    Example:
+
+    >>> roomy(33)
+    64
     """
     return max(32, 1 << (size - 1).bit_length())
 
 
 def _size(value, axis):
-    """A tensor's size along an axis: in XLA an `int`, as shapes that follow from it are fixed."""
+    """A tensor's size along an axis; in XLA an `int`, for static shapes."""
     return value.shape[axis] if kernels.in_xla() else tf.shape(value)[axis]
 
 
@@ -367,15 +424,15 @@ def _is_any(tokens, ids):
 
 
 def _window(tokens, sizes, drawn, begun, total, width):
-    """The tokens of each row, prompt and drawn ones together, from one place to another.
+    """The tokens of each row from `begun` to `total`, counted over prompt and drawn ones.
 
     Returns:
-        int32 `(batch, width)`, padded with 0.
+        int32 `(batch, width)`, right-padded with 0.
     """
     everything = tf.concat([tokens, tf.transpose(drawn)], 1)
     places = begun[:, None] + tf.range(width)  # (batch, width)
     drawn_places = tf.shape(tokens)[1] + places - sizes[:, None]
     columns = tf.where(places < sizes[:, None], places, drawn_places)
     inside = places < total[:, None]
-    found = tf.gather(everything, tf.where(inside, columns, 0), batch_dims=1)
-    return tf.where(inside, found, 0)
+    window = tf.gather(everything, tf.where(inside, columns, 0), batch_dims=1)
+    return tf.where(inside, window, 0)

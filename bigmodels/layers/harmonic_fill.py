@@ -1,4 +1,4 @@
-"""Holes filled as a soap film would span them (Chan and Shen, 2001), without anything learnt."""
+"""Smooth filling of holes in images by Laplace's equation (Chan and Shen, 2001)."""
 
 import keras
 from keras import ops
@@ -6,24 +6,31 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="bigmodels")
 class HarmonicFill(keras.layers.Layer):
-    """Every pixel of a hole becomes the mean of its four neighbours: Laplace's equation.
+    """Fill holes so that each pixel is the mean of its four neighbours (Laplace's equation).
 
-    Solved coarsely first and then ever finer (a cascade of grids), so that few steps are enough
-    for holes of any size.
+    The equation is solved by Jacobi iterations on a coarse grid first and then on finer ones, so
+    that few iterations are enough for holes of any size. Computed in the dtype of the weights.
 
     Args:
-        steps: Relaxations on each grid.
-        **kwargs: As for every layer. Computed in the dtype of the weights.
+        steps: Number of Jacobi iterations on each grid.
+        **kwargs: Passed to `keras.layers.Layer`: `name`, `dtype`.
 
     Call arguments:
-        inputs: `(batch, height, width, channels + 1)`: images and last a mask, 1 in the hole and 0
-            elsewhere. What is in the hole is not looked at.
+        inputs: `(batch, height, width, channels + 1)`: images, and in the last channel a mask, 1 in
+            the hole and 0 elsewhere. Pixels in the hole are ignored.
 
     Returns:
-        The images, filled, without the mask; of an image that is all hole, zeros.
+        Filled images `(batch, height, width, channels)`; zeros where the hole is the whole image.
+
+    Example:
+
+    >>> row = np.array([0.0, 1.0, 0.0, 3.0, 4.0], "float32")  # the 0 in the middle is a hole
+    >>> mask = np.array([0.0, 0.0, 1.0, 0.0, 0.0], "float32")
+    >>> HarmonicFill()(np.stack([row, mask], -1)[None, None]).numpy().ravel().round(3)
+    array([0., 1., 2., 3., 4.], dtype=float32)
     """
 
-    def __init__(self, steps=8, **kwargs):
+    def __init__(self, steps: int = 8, **kwargs):
         super().__init__(autocast=False, **kwargs)
         self.steps = steps
 
@@ -34,7 +41,8 @@ class HarmonicFill(keras.layers.Layer):
         inputs = ops.cast(inputs, self.variable_dtype)
         seen = 1 - inputs[..., -1:]
         visible = inputs[..., :-1] * seen
-        # Pixels times how much of them is seen, and that share; each grid half as fine as the last.
+        # Sums of known pixels and the fraction of known pixels; each grid is half as fine as the
+        # one before.
         grids = [(visible, seen)]
         while max(visible.shape[1:3]) > 1:
             visible, seen = (ops.average_pool(x, 2, 2, "same") for x in (visible, seen))
@@ -43,9 +51,9 @@ class HarmonicFill(keras.layers.Layer):
         for visible, seen in grids[-2::-1]:
             height, width = (2 * size for size in filled.shape[1:3])
             filled = ops.image.resize(filled, (height, width), interpolation="bilinear")
-            # Of an odd size the half was rounded up.
+            # Half of an odd size was rounded up.
             filled = filled[:, : visible.shape[1], : visible.shape[2]]
-            neighbours = _sum_of_neighbours(ops.ones_like(seen[:1]))  # Fewer at the border.
+            neighbours = _sum_of_neighbours(ops.ones_like(seen[:1]))  # Fewer than 4 at the border.
             for _ in range(self.steps):
                 mean = _sum_of_neighbours(filled) / neighbours
                 filled = visible + (1 - seen) * mean

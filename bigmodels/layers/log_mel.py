@@ -1,4 +1,6 @@
-"""What an ear hears of a sound: the logarithm of its power in the bands of the mel scale."""
+"""Log-mel spectrogram features of audio."""
+
+from typing import Any
 
 import keras
 import numpy as np
@@ -7,23 +9,28 @@ from keras import layers, ops
 
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 4000, 96_000
 _WINDOW_SECONDS, _HOP_SECONDS = 0.025, 0.010
-# Below is hum, and the filters there would be narrower than what a window tells apart.
+# Below is mains hum, and filters would be narrower than the frequency resolution of a window.
 _LOWEST_HERTZ = 60.0
-# Added to the power of recordings that are all as loud: 80 dB below them.
+# Added to the power of the recordings, which are normalised: 80 dB below them.
 _FLOOR = 1e-6
 
 
-def hop_length(sample_rate):
-    """Samples from one frame to the next.
+def hop_length(sample_rate: int) -> int:
+    """Number of samples between the starts of two frames (10 ms).
 
     Args:
-        sample_rate: Samples a second.
+        sample_rate: Sample rate in Hz.
 
     Returns:
-        An integer.
+        The number of samples.
 
     Raises:
-        ValueError: if there is no such rate here.
+        ValueError: if the sample rate is out of range.
+
+    Example:
+
+    >>> hop_length(16_000)
+    160
     """
     if not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
         raise ValueError(
@@ -32,22 +39,39 @@ def hop_length(sample_rate):
     return round(_HOP_SECONDS * sample_rate)
 
 
-def ceil_div(time, length):
-    """`time / length` rounded up; both positive integers, or tensors.
+def ceil_div(time: Any, length: Any) -> Any:
+    """Divide two positive integers, or tensors of them, and round up.
 
-    ONNX divides negative numbers otherwise, so this is not `-(-time // length)`.
+    Not `-(-time // length)`, as ONNX rounds the division of negative numbers differently.
+
+    Args:
+        time: The dividend.
+        length: The divisor.
+
+    Returns:
+        The rounded quotient.
+
+    Example:
+
+    >>> ceil_div(7, 2)
+    4
     """
     return (time + length - 1) // length
 
 
-def lengths_of(samples):
-    """Up to which sample each recording is no padding.
+def lengths_of(samples: Any) -> tf.Tensor:
+    """Length of each recording without the padding.
 
     Args:
-        samples: `(batch, time)`, with zeros behind the shorter recordings.
+        samples: `(batch, time)`, shorter recordings padded with zeros.
 
     Returns:
         int32 `(batch,)`.
+
+    Example:
+
+    >>> lengths_of(np.array([[0.1, 0.0, 0.2, 0.0], [0.1, 0.0, 0.0, 0.0]])).numpy()
+    array([3, 1], dtype=int32)
     """
     places = tf.range(1, tf.shape(samples)[1] + 1)
     return tf.reduce_max(tf.where(samples != 0, places, 0), axis=1)
@@ -55,29 +79,34 @@ def lengths_of(samples):
 
 @keras.saving.register_keras_serializable(package="bigmodels")
 class LogMel(layers.Layer):
-    """Log-mel features: windows of 25 ms every 10 ms, each as its power in bands.
+    """Log-mel spectrogram: the log of the power in mel bands, in windows of 25 ms every 10 ms.
 
-    Each recording is brought to a root mean square of 1 first, so that it does not matter how loud
-    it is. The Fourier transform is a convolution with constants, so that XLA, ONNX and LiteRT can
-    hold it as they hold any other. All of it is computed in float32 at least, also under a mixed
-    policy: the powers of loud and soft span more than half precision does.
+    Each recording is first scaled to a root mean square of 1, so that its loudness does not matter.
+    The Fourier transform is a convolution with constants, which XLA, ONNX and LiteRT support. All
+    is computed in float32 or more, also under a mixed policy, as the range of the powers exceeds
+    that of half precision.
 
     Args:
-        sample_rate: Samples a second.
-        mel_bins: Number of bands.
-        **kwargs: As for every `keras.layers.Layer`.
+        sample_rate: Sample rate in Hz.
+        mel_bins: Number of mel bands.
+        **kwargs: Passed to `keras.layers.Layer`: `name`, `dtype`.
 
     Call arguments:
-        inputs: Samples, `(batch, time)`; zeros at a recording's end are no part of it.
+        inputs: Samples `(batch, time)`; zeros at a recording's end are padding.
 
     Returns:
-        `(batch, frames, mel_bins)`, a frame for every 10 ms that have begun.
+        Features `(batch, frames, mel_bins)`, one frame per 10 ms, rounded up.
 
     Raises:
         ValueError: if an argument is out of range.
+
+    Example:
+
+    >>> LogMel(sample_rate=8000)(np.zeros((1, 8000), "float32")).shape
+    TensorShape([1, 100, 40])
     """
 
-    def __init__(self, sample_rate, mel_bins=40, **kwargs):
+    def __init__(self, sample_rate: int, mel_bins: int = 40, **kwargs):
         super().__init__(**kwargs)
         self.autocast = False  # Half precision would add noise to the samples.
         self.hop = hop_length(sample_rate)
@@ -107,7 +136,7 @@ class LogMel(layers.Layer):
         return ops.log(ops.matmul(power, ops.cast(bands, dtype)) + _FLOOR)
 
     def _constants(self):
-        """Windowed cosines and sines `(window, 1, 2 * bins)`, and the bands `(bins, mel_bins)`."""
+        """Windowed cosines and sines `(window, 1, 2 * bins)`, mel filters `(bins, mel_bins)`."""
         bins = self._points // 2 + 1
         angles = np.outer(np.arange(self.window), np.arange(bins)) * (2 * np.pi / self._points)
         waves = np.concatenate([np.cos(angles), -np.sin(angles)], 1) * self._hann()[:, None]

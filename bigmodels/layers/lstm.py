@@ -1,4 +1,6 @@
-"""An LSTM that trains faster, on a CPU and by XLA (article 3.2; equation E4)."""
+"""An LSTM that trains faster, on a CPU and with XLA (article 3.2; equation E4)."""
+
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -9,40 +11,45 @@ from bigmodels.distribute.upstream import xla_product
 FUSED = "fused CPU loop"
 CUDNN = "cuDNN"
 BY_XLA = "loop for XLA"
-SMALLEST_DIVIDED = 16  # A smaller batch stays whole.
-_NO_SECOND = "bigmodels.layers.LSTM has no second derivative here: keras.layers.LSTM has"
+SMALLEST_DIVIDED = 16  # Smaller batches are not split in halves.
+_NO_SECOND = "bigmodels.layers.LSTM has no second derivative; use keras.layers.LSTM"
 
 
 @keras.saving.register_keras_serializable(package="bigmodels")
 class LSTM(keras.layers.LSTM):
-    """`keras.layers.LSTM` with a hand-written gradient.
+    """`keras.layers.LSTM` with a hand-written, faster gradient (article 3.2; equation E4).
 
     Arguments, weights, states, masks, results and gradients are those of `keras.layers.LSTM`, and
-    the weights of one can be loaded into the other. Only the loop over time is another, and only
-    where `describe_kernel` says so: `lstm` below in training on a CPU, `lstm_by_xla` in what XLA
-    compiles, as `fit` does on a GPU. Everything else goes to Keras, which takes cuDNN on a GPU.
+    the two can load each other's weights. Only the loop over time differs: training on a CPU uses
+    `lstm` below, XLA-compiled functions (such as `fit` on a GPU) use `lstm_by_xla`, everything else
+    falls back to Keras, which uses cuDNN on a GPU. `describe_kernel` tells which one applies.
 
-    A gradient of these loops' gradient does not exist: asking for one is a `LookupError`.
+    These loops have no second derivative: asking for one raises a `LookupError`.
 
     Args:
         *args: As for `keras.layers.LSTM`.
         **kwargs: As for `keras.layers.LSTM`.
+
+    Example:
+
+    >>> lstm_layer = LSTM(4, return_sequences=True)
+    >>> lstm_layer(np.zeros((2, 5, 3), "float32")).shape
+    TensorShape([2, 5, 4])
     """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.supports_jit = True  # Keras' does not on a GPU, where it would take cuDNN.
+        self.supports_jit = True  # Keras' layer does not on a GPU, where it uses cuDNN.
 
-    def describe_kernel(self, training=True, jit_compile=False):
-        """Which implementation a call made here and now would take.
+    def describe_kernel(self, training: bool = True, jit_compile: bool = False) -> str:
+        """Describe which implementation a call would use here.
 
         Args:
             training: Whether the call is part of training.
-            jit_compile: Whether it is compiled by XLA.
+            jit_compile: Whether the call is compiled by XLA.
 
         Returns:
-            "fused CPU loop", "loop for XLA", "cuDNN", or "Keras' loop: " and why it is none of
-            these.
+            "fused CPU loop", "loop for XLA", "cuDNN", or "Keras' loop: " and the reason.
         """
         by_xla = jit_compile or kernels.in_xla()
         obstacle = self._obstacle(training, by_xla)
@@ -56,7 +63,7 @@ class LSTM(keras.layers.LSTM):
         return f"Keras' loop: {obstacle}"
 
     def _unusual(self):
-        """What in the layer's configuration neither cuDNN nor the fused loop can take, or None."""
+        """The configuration that neither cuDNN nor the loops below support, or None."""
         if self.activation is not keras.activations.tanh:
             return f"activation={_name(self.activation)}"
         if self.recurrent_activation is not keras.activations.sigmoid:
@@ -66,10 +73,10 @@ class LSTM(keras.layers.LSTM):
         return "unroll=True" if self.unroll else None
 
     def _obstacle(self, training, by_xla):
-        """Why neither loop of ours is taken, or None if one is."""
+        """Why neither of the loops below can be used, or None."""
         if unusual := self._unusual():
             return unusual
-        if self.cell.implementation != 2:  # Has a dropout mask for each gate.
+        if self.cell.implementation != 2:  # Uses a separate dropout mask for each gate.
             return f"implementation={self.cell.implementation}"
         if by_xla:
             return "computes in float64" if self.compute_dtype == "float64" else None
@@ -77,9 +84,9 @@ class LSTM(keras.layers.LSTM):
             return "a GPU is there"
         if self.use_cudnn is True:
             return "use_cudnn=True"
-        if self.compute_dtype != "float32":  # All that the fused cell gradient does well.
+        if self.compute_dtype != "float32":  # The fused cell gradient works well only in float32.
             return f"computes in {self.compute_dtype}"
-        if not training:  # Nothing would be gained: what is fused is the gradient.
+        if not training:  # Only the gradient is fused.
             return "not training"
         return None
 
@@ -87,15 +94,15 @@ class LSTM(keras.layers.LSTM):
         by_xla = kernels.in_xla()
         obstacle = self._obstacle(training, by_xla)
         if by_xla and (obstacle or sequences.shape[1] is None):
-            # cuDNN is no part of what XLA compiles.
+            # XLA cannot compile cuDNN's operation.
             return keras.layers.RNN.inner_loop(self, sequences, initial_state, mask, training)
         if obstacle:
             return super().inner_loop(sequences, initial_state, mask, training)
         if isinstance(mask, (list, tuple)):
             mask = mask[0]
-        # Keras' products turn integers into floats.
+        # Like Keras, accept integers.
         sequences, *initial_state = (
-            tf.cast(each, self.compute_dtype) for each in (sequences, *initial_state)
+            tf.cast(value, self.compute_dtype) for value in (sequences, *initial_state)
         )
         if 0 < self.dropout < 1:  # One mask for all steps, as in Keras: (batch, 1, features).
             sequences = sequences * self.cell.get_dropout_mask(sequences[:, 0])[:, None]
@@ -122,8 +129,8 @@ class LSTM(keras.layers.LSTM):
             mask,
         )
         if mask is not None:
-            # A masked step repeats the output before it, which is zero where there is none, even
-            # if the initial state is not.
+            # As in Keras, a masked step repeats the previous output; before the first one this is
+            # zero, even if the initial state is not.
             if not self.zero_output_for_mask:
                 mask = tf.cumsum(tf.cast(mask, tf.int32)) > 0
             outputs = tf.where(mask, outputs, tf.zeros([], outputs.dtype))
@@ -131,30 +138,46 @@ class LSTM(keras.layers.LSTM):
         return last, tf.transpose(outputs, (1, 0, 2)), [h, c]  # (batch, length, units)
 
 
-def lstm(x, h, c, kernel, recurrent_kernel, bias, mask=None):
-    """All steps of an LSTM, whose gradient is written by hand.
+def lstm(
+    x: tf.Tensor,
+    h: tf.Tensor,
+    c: tf.Tensor,
+    kernel: tf.Tensor,
+    recurrent_kernel: tf.Tensor,
+    bias: tf.Tensor,
+    mask: Any = None,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Run all steps of an LSTM, with a hand-written gradient.
 
-    What makes it faster than the gradient that TensorFlow derives: inputs are projected in one
-    product over all steps, the gradients of all weights are one product after the loop, and the
-    element-wise work of a backward step is one C++ kernel (`LSTMBlockCellGrad`, whose order of
-    the gates, i c f o, the weights are brought into once). Some two thirds of a training step are
-    then the time that its matrix products take alone: `tools/benchmarks/lstm.py` measures it.
+    It is faster than TensorFlow's automatic gradient because the inputs of all steps are projected
+    in one product, the gradients of all weights are one product after the loop, and the
+    element-wise part of a backward step is one C++ kernel (`LSTMBlockCellGrad`, whose gate order
+    is i c f o). Matrix products then take about two thirds of a training step:
+    `tools/benchmarks/lstm.py` measures this.
 
-    A step waits for the one before it, and its products are small, so that one loop leaves a second
-    core idle for much of the time: half of the batch goes through a loop of its own beside it.
+    The steps are sequential and their products small, so one loop does not keep two cores busy.
+    Therefore each half of the batch has its own loop, and the two run in parallel.
 
     Args:
-        x: Inputs `(length, batch, features)`, like all others in float32.
-        h: First output `(batch, units)`.
-        c: First cell state `(batch, units)`.
+        x: Inputs `(length, batch, features)`; all tensors are float32.
+        h: Initial output `(batch, units)`.
+        c: Initial cell state `(batch, units)`.
         kernel: `(features, 4 * units)`, gates in Keras' order i f c o.
         recurrent_kernel: `(units, 4 * units)`.
         bias: `(4 * units,)`.
-        mask: `None`, or `(length, batch, 1)`; where it is false, a step leaves the state as it is.
+        mask: `None`, or bool `(length, batch, 1)`; where false, a step does not change the state.
 
     Returns:
-        The state `h` after every step `(length, batch, units)`, and the last `h` and `c`. Only
-        first derivatives exist: asking for a second one is a `LookupError`.
+        The output `h` of every step `(length, batch, units)`, and the last `h` and `c`. There is no
+        second derivative: asking for one raises a `LookupError`.
+
+    Example:
+
+    >>> zeros = tf.zeros((2, 4))
+    >>> weights = tf.zeros((3, 16)), tf.zeros((4, 16)), tf.zeros(16)
+    >>> outputs, h, c = lstm(tf.zeros((5, 2, 3)), zeros, zeros, *weights)
+    >>> outputs.shape
+    TensorShape([5, 2, 4])
     """
     weights = (kernel, recurrent_kernel, bias)
     if x.shape[1] is not None and x.shape[1] < SMALLEST_DIVIDED:
@@ -163,7 +186,7 @@ def lstm(x, h, c, kernel, recurrent_kernel, bias, mask=None):
     masks = (None, None) if mask is None else (mask[:, :half], mask[:, half:])
     first = _lstm(x[:, :half], h[:half], c[:half], *weights, masks[0])
     second = _lstm(x[:, half:], h[half:], c[half:], *weights, masks[1])
-    axes = (1, 0, 0)  # Of the batch in the outputs, h and c.
+    axes = (1, 0, 0)  # The batch axis of the outputs, h and c.
     return tuple(tf.concat(parts, axis) for *parts, axis in zip(first, second, axes, strict=True))
 
 
@@ -189,33 +212,33 @@ def _lstm(x, h, c, kernel, recurrent_kernel, bias, mask):
         projected = tf.nn.bias_add(tf.matmul(flat, kernel), bias[0])
         projected = tf.reshape(projected, (length, batch, wide))
 
-        def forward(step, h, c, states, *kept):
+        def forward(step, h, c, states, *saved):
             z = projected[step] + tf.matmul(h, recurrent_kernel)
             i, g, f, o = tf.split(z, 4, axis=1)
             i, g, f, o = tf.sigmoid(i), tf.tanh(g), tf.sigmoid(f), tf.sigmoid(o)
             c_new = f * c + i * g
             tanh_c = tf.tanh(c_new)
             h_new = o * tanh_c
-            kept = [
+            saved = [
                 array.write(step, value)
-                for array, value in zip(kept, (i, g, f, o, tanh_c, c), strict=True)
+                for array, value in zip(saved, (i, g, f, o, tanh_c, c), strict=True)
             ]
             if mask is not None:
                 h_new, c_new = tf.where(mask[step], h_new, h), tf.where(mask[step], c_new, c)
-            return step + 1, h_new, c_new, states.write(step + 1, h_new), *kept
+            return step + 1, h_new, c_new, states.write(step + 1, h_new), *saved
 
         states = _array(length + 1).write(0, h)
-        kept = [_array(length) for _ in range(6)]
-        h, c, states, *kept = loop(forward, h, c, states, *kept)
+        saved = [_array(length) for _ in range(6)]
+        h, c, states, *saved = loop(forward, h, c, states, *saved)
         states = states.stack()  # (length + 1, batch, units)
 
         def gradient(d_states, d_h, d_c):
-            # Of a loop over the outputs, as in a Jacobian, the shapes are not known.
+            # In a loop over the outputs, as for a Jacobian, the shapes are unknown.
             d_h, d_c = tf.ensure_shape(d_h, h.shape), tf.ensure_shape(d_c, h.shape)
-            steps = kept
+            steps = saved
             if eager and not tf.executing_eagerly():
-                # A Jacobian of what ran eagerly is a graph, where such an array cannot be read.
-                steps = [_array(length).unstack(array.stack()) for array in kept]
+                # The Jacobian of an eager call is a graph, which cannot read eager arrays.
+                steps = [_array(length).unstack(array.stack()) for array in saved]
             transposed = tf.transpose(recurrent_kernel)  # (4 * units, units), once for all steps
             no_input, no_peephole = tf.zeros((batch, 0)), tf.zeros(units)
 
@@ -223,12 +246,12 @@ def _lstm(x, h, c, kernel, recurrent_kernel, bias, mask):
                 at = length - 1 - step
                 i, g, f, o, tanh_c, c = (array.read(at) for array in steps)
                 d_h = d_h + d_states[at]
-                if mask is not None:  # What a masked step hands on as it is.
+                if mask is not None:  # A masked step passes the gradients on unchanged.
                     real = tf.cast(mask[at], tf.float32)
                     past_h, past_c = d_h * (1 - real), d_c * (1 - real)
                     d_h, d_c = d_h * real, d_c * real
-                # Uses the products of the gates only: what it takes for checks of shapes alone
-                # (x, w, b, h_prev), and for peepholes, which are off, may hold anything.
+                # The values of x, w, b and h_prev (used for shape checks only) and of the
+                # peephole weights (turned off) do not matter.
                 d_c, d_step, *_ = tf.raw_ops.LSTMBlockCellGrad(
                     x=no_input,
                     cs_prev=c,
@@ -257,7 +280,7 @@ def _lstm(x, h, c, kernel, recurrent_kernel, bias, mask):
 
             d_h, d_c, d_z = loop(backward, d_h, d_c, _array(length))
             d_z = tf.reshape(d_z.stack(), (-1, wide))  # (length * batch, 4 * units)
-            # The recurrent kernel's input, the kernel's and the bias's: one product for all.
+            # One product gives the gradients of recurrent kernel, kernel and bias.
             inputs = tf.concat([states[:-1], x, tf.ones((length, batch, 1))], 2)
             inputs = tf.reshape(inputs, (-1, units + features + 1))
             d_weights = _swap_gates(tf.matmul(inputs, d_z, transpose_a=True))
@@ -273,27 +296,35 @@ def _lstm(x, h, c, kernel, recurrent_kernel, bias, mask):
     return run(x, h, c, kernel, recurrent_kernel, bias)
 
 
-def lstm_by_xla(x, h, c, kernel, recurrent_kernel, bias, mask=None):
-    """All steps of an LSTM for XLA, whose gradient is written by hand.
+def lstm_by_xla(
+    x: tf.Tensor,
+    h: tf.Tensor,
+    c: tf.Tensor,
+    kernel: tf.Tensor,
+    recurrent_kernel: tf.Tensor,
+    bias: tf.Tensor,
+    mask: Any = None,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Run all steps of an LSTM in XLA, with a hand-written gradient.
 
-    What takes time on a GPU is not the arithmetic of a step but the beginning of each kernel. XLA
-    makes two of a step, a product and all that is element-wise, and of the steps in one round of
-    the loop a single CUDA graph, which the driver begins at once. As in `lstm` the gradients of
-    all weights are one product after the loop; the gates are not kept but computed again, by one
-    product over all steps. In half precision products are rounded, sums and cell states are not.
+    On a GPU the launch of kernels dominates the time of a step, not its arithmetic. XLA compiles a
+    step to two kernels, a product and a fused element-wise one, and the steps of one iteration of
+    the loop to a single CUDA graph with one launch. As in `lstm`, the gradients of all weights are
+    one product after the loop. The gates are recomputed in the backward pass, by one product over
+    all steps. In half precision, products are rounded, but sums and cell states are float32.
 
     Args:
-        x: Inputs `(length, batch, features)`, float32, bfloat16 or float16, as all others; its
-            length is known.
-        h: As for `lstm`; likewise all that follow.
-        c: Last cell state.
-        kernel: Of the inputs.
-        recurrent_kernel: Of the states.
-        bias: Of the gates.
-        mask: Which steps are real, or `None`.
+        x: Inputs `(length, batch, features)` with a static length; all tensors are of one dtype,
+            float32, bfloat16 or float16.
+        h: As for `lstm`.
+        c: As for `lstm`.
+        kernel: As for `lstm`.
+        recurrent_kernel: As for `lstm`.
+        bias: As for `lstm`.
+        mask: As for `lstm`.
 
     Returns:
-        As `lstm`.
+        As for `lstm`.
     """
     length, dtype = x.shape[0], x.dtype
     units = recurrent_kernel.shape[0]
@@ -317,8 +348,8 @@ def lstm_by_xla(x, h, c, kernel, recurrent_kernel, bias, mask=None):
     def wide(value):
         return tf.cast(value, tf.float32)
 
-    def rooms(first):
-        """Room for the states after each step, behind the first."""
+    def allocate(first):
+        """The initial state, followed by zeros for the state after each step."""
         return tf.concat([first[None], tf.zeros((length, batch, units), first.dtype)], 0)
 
     @tf.custom_gradient
@@ -330,7 +361,7 @@ def lstm_by_xla(x, h, c, kernel, recurrent_kernel, bias, mask=None):
         def forward(first, count, h, c, states, cells):
             new_states, new_cells = [], []
             for t in range(count):
-                # Gate by gate: the sum of all would go into the product, behind a copy.
+                # Split before adding: XLA would fuse one sum into the product, with a copy.
                 added = tf.split(wide(projected[first + t]), 4, axis=1)
                 gates = tf.split(xla_product(h, recurrent_kernel), 4, axis=1)
                 i, f, g, o = (a + b for a, b in zip(gates, added, strict=True))
@@ -346,7 +377,7 @@ def lstm_by_xla(x, h, c, kernel, recurrent_kernel, bias, mask=None):
             return h, c, states, written(cells, new_cells, first + 1)
 
         c = wide(c)
-        last_h, last_c, states, cells = loop(forward, h, c, rooms(h), rooms(c))
+        last_h, last_c, states, cells = loop(forward, h, c, allocate(h), allocate(c))
 
         def gradient(d_states, d_h, d_c):
             before = tf.reshape(states[:-1], (-1, units))
@@ -354,11 +385,11 @@ def lstm_by_xla(x, h, c, kernel, recurrent_kernel, bias, mask=None):
             again = tf.cast(tf.reshape(again, tf.shape(projected)) + wide(projected), dtype)
 
             def backward(first, count, d_h, d_c, d_z):
-                found = []
+                d_gates = []
                 for step in range(count):
                     t = length - 1 - (first + step)
                     d_h += wide(d_states[t])
-                    if mask is not None:  # What a masked step hands on as it is.
+                    if mask is not None:  # A masked step passes the gradients on unchanged.
                         real = wide(mask[t])
                         past_h, past_c = d_h * (1 - real), d_c * (1 - real)
                         d_h, d_c = d_h * real, d_c * real
@@ -366,18 +397,18 @@ def lstm_by_xla(x, h, c, kernel, recurrent_kernel, bias, mask=None):
                     i, f, g, o = tf.sigmoid(i), tf.sigmoid(f), tf.tanh(g), tf.sigmoid(o)
                     tanh_c = tf.tanh(cells[t + 1])
                     d_c += d_h * o * (1 - tanh_c * tanh_c)
-                    of_gates = [
+                    by_gate = [
                         d_c * g * i * (1 - i),
                         d_c * cells[t] * f * (1 - f),
                         d_c * i * (1 - g * g),
                         d_h * tanh_c * o * (1 - o),
                     ]
-                    found.append(tf.cast(tf.concat(of_gates, 1), dtype))
+                    d_gates.append(tf.cast(tf.concat(by_gate, 1), dtype))
                     d_c *= f
-                    d_h = xla_product(found[-1], recurrent_kernel, over=(1, 1))
+                    d_h = xla_product(d_gates[-1], recurrent_kernel, over=(1, 1))
                     if mask is not None:
                         d_h, d_c = d_h + past_h, d_c + past_c
-                return d_h, d_c, written(d_z, found[::-1], length - (first + count))
+                return d_h, d_c, written(d_z, d_gates[::-1], length - (first + count))
 
             room = tf.zeros((length, batch, 4 * units), dtype)
             d_h, d_c, d_z = loop(backward, wide(d_h), wide(d_c), room)
@@ -402,14 +433,14 @@ def lstm_by_xla(x, h, c, kernel, recurrent_kernel, bias, mask=None):
 
 
 def _steps_in_a_round(length):
-    """How many steps XLA's loop makes in a round: on a GPU so many that graphs of them pay."""
+    """Number of steps per iteration of XLA's loop: on a GPU enough for CUDA graphs to pay off."""
     if not kernels.has_gpu():
         return 1
     return next((n for n in range(10, 4, -1) if length % n == 0), 10)
 
 
 def _swap_gates(weights):
-    """Keras' order of the gates, i f c o, to i c f o, or back."""
+    """Reorder the gates from Keras' i f c o to i c f o, or back."""
     i, f, c, o = tf.split(weights, 4, axis=1)
     return tf.concat([i, c, f, o], 1)
 

@@ -1,4 +1,6 @@
-"""Position encoding (article 3.3.2, equation E6 of the errata)."""
+"""Sinusoidal position encoding (article 3.3.2, equation E6 of the errata)."""
+
+from typing import Any
 
 import keras
 import numpy as np
@@ -8,32 +10,38 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="bigmodels")
 class PositionalEncoding(keras.layers.Layer):
-    """Fixed sines and cosines that tell a Transformer where each token stands.
+    """Sinusoidal position encoding, to be added to the embeddings of a Transformer.
 
     `PE(pos, 2i) = sin(pos / 10000^(2i/d))` and `PE(pos, 2i+1) = cos(pos / 10000^(2i/d))`, after
-    "Attention Is All You Need" (Vaswani et al., 2017), section 3.5. The article prints a product
-    of powers of sine and cosine instead, and multiplies it with the input; the encoding is added.
+    "Attention Is All You Need" (Vaswani et al., 2017), section 3.5. The article (section 3.3.2)
+    instead prints a product of powers of sine and cosine, multiplied with the input.
 
-    The table is computed once in float64 and rounded to the compute dtype at the end: computing
-    the angles in half precision would merge neighbouring positions.
+    The table is computed in float64 and then cast to the compute dtype: in half precision the
+    angles of neighbouring positions would coincide.
 
     Args:
         max_length: Number of positions; a longer input is an error.
         embedding_dim: Width of the encoding, even or odd.
-        **kwargs: As for every `keras.layers.Layer`.
+        **kwargs: Passed to `keras.layers.Layer`: `name`, `dtype`.
 
     Call arguments:
-        inputs: Embeddings, `(batch, length, embedding_dim)`; only their shape is used.
+        inputs: Embeddings `(batch, length, embedding_dim)`; only their shape is used.
 
     Returns:
-        `(1, length, embedding_dim)` in the compute dtype, to be added to the embeddings.
+        `(1, length, embedding_dim)` in the compute dtype.
 
     Raises:
         ValueError: if an argument is not positive, or an input of known length is too long.
         tf.errors.InvalidArgumentError: if the length is known only at run time and is too long.
+
+    Example:
+
+    >>> PositionalEncoding(max_length=10, embedding_dim=4)(np.zeros((1, 2, 4))).numpy()[0].round(2)
+    array([[0.  , 1.  , 0.  , 1.  ],
+           [0.84, 0.54, 0.01, 1.  ]], dtype=float32)
     """
 
-    def __init__(self, max_length, embedding_dim, **kwargs):
+    def __init__(self, max_length: int, embedding_dim: int, **kwargs):
         super().__init__(**kwargs)
         for name, value in (("max_length", max_length), ("embedding_dim", embedding_dim)):
             if value < 1:
@@ -61,8 +69,8 @@ class PositionalEncoding(keras.layers.Layer):
         table = ops.convert_to_tensor(self._table, self.compute_dtype)
         return table[np.newaxis, :length]  # (1, length, embedding_dim)
 
-    def at(self, positions):
-        """The encoding of single positions.
+    def at(self, positions: Any) -> tf.Tensor:
+        """Look up the encoding of single positions.
 
         Args:
             positions: Integers below `max_length`, of any shape.

@@ -1,4 +1,4 @@
-"""Stretches of time and bands of frequency blotted out while training (Park et al., 2019)."""
+"""SpecAugment: time and frequency masking of spectrograms (Park et al., 2019)."""
 
 import keras
 from keras import layers, ops
@@ -8,41 +8,49 @@ from bigmodels.distribute import SharedSeedGenerator, of_batch
 
 @keras.saving.register_keras_serializable(package="bigmodels")
 class SpecAugment(layers.Layer):
-    """SpecAugment without time warping: each recording loses other stretches and bands.
+    """SpecAugment without time warping (Park et al., 2019); active only in training.
 
-    A stretch is as long as a uniform draw from none to the largest share, and lies anywhere within
-    the recording. What is lost becomes 0, the mean of normalised features. Only while training.
+    Each recording gets its own masks. The width of a mask is drawn uniformly from zero to its
+    maximum, its place uniformly within the recording. Masked values become 0, the mean of
+    normalised features.
 
-    Several replicas draw for the whole batch and take their rows, so that they train as one device
-    does.
+    With several replicas, masks are drawn for the global batch, so that training is the same as on
+    one device.
 
     Args:
-        time_masks: Stretches of time a recording; 0 turns them off.
-        frequency_masks: Bands a recording; 0 turns them off.
-        time_share: The longest stretch, as a share of the recording.
-        frequency_share: The widest band, as a share of all.
-        seed: Integer behind the draws, or `None` for a fresh one.
-        **kwargs: As for every `keras.layers.Layer`.
+        time_masks: Number of time masks per recording; 0 turns them off.
+        frequency_masks: Number of frequency masks per recording; 0 turns them off.
+        time_share: Maximum width of a time mask, as a fraction of the recording.
+        frequency_share: Maximum width of a frequency mask, as a fraction of the bands.
+        seed: Integer seed; `None` for a random one.
+        **kwargs: Passed to `keras.layers.Layer`: `name`, `dtype`.
 
     Call arguments:
-        inputs: Normalised features, `(batch, frames, bands)`.
-        frames: How many of each recording are not padding, `(batch,)`; all when `None`.
-        training: Whether anything is lost.
+        inputs: Normalised features `(batch, frames, bands)`.
+        frames: Number of frames of each recording without padding, `(batch,)`; `None` for all.
+        training: Whether to apply the masks.
 
     Returns:
-        The same shape.
+        Masked features `(batch, frames, bands)`.
 
     Raises:
         ValueError: if an argument is out of range.
+
+    Example:
+
+    >>> features = np.ones((1, 100, 40), "float32")
+    >>> masked = SpecAugment(time_masks=1, frequency_masks=0, seed=0)(features, training=True)
+    >>> sorted(set(np.ravel(masked).tolist()))
+    [0.0, 1.0]
     """
 
     def __init__(
         self,
-        time_masks=2,
-        frequency_masks=2,
-        time_share=0.15,
-        frequency_share=0.2,
-        seed=None,
+        time_masks: int = 2,
+        frequency_masks: int = 2,
+        time_share: float = 0.15,
+        frequency_share: float = 0.2,
+        seed: int | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -52,7 +60,7 @@ class SpecAugment(layers.Layer):
         shares = {"time_share": time_share, "frequency_share": frequency_share}
         for name, value in shares.items():
             if not 0 <= value <= 1:
-                raise ValueError(f"{name}: {value!r}, expected a share from 0 to 1")
+                raise ValueError(f"{name}: {value!r}, expected a number from 0 to 1")
         self.time_masks = time_masks
         self.frequency_masks = frequency_masks
         self.time_share = time_share
@@ -73,10 +81,10 @@ class SpecAugment(layers.Layer):
         )
         if frames is None:
             frames = ops.full((rows,), length)
-        lost = _covered(draws[:, : self.time_masks], frames[:, None], self.time_share, length)
-        bands_lost = _covered(draws[:, self.time_masks :], bands, self.frequency_share, bands)
-        lost = ops.logical_or(lost[:, :, None], bands_lost[:, None, :])  # (batch, frames, bands)
-        return ops.where(lost, ops.zeros_like(inputs), inputs)
+        in_time = _masked(draws[:, : self.time_masks], frames[:, None], self.time_share, length)
+        in_bands = _masked(draws[:, self.time_masks :], bands, self.frequency_share, bands)
+        masked = ops.logical_or(in_time[:, :, None], in_bands[:, None, :])
+        return ops.where(masked, ops.zeros_like(inputs), inputs)  # (batch, frames, bands)
 
     def compute_output_shape(self, input_shape, frames_shape=None):
         return input_shape
@@ -93,23 +101,23 @@ class SpecAugment(layers.Layer):
         return config
 
 
-def _covered(draws, size, share, length):
-    """Which of `length` places the stretches cover.
+def _masked(draws, size, share, length):
+    """Which of `length` positions the masks cover.
 
     Args:
-        draws: Uniform in [0, 1), `(batch, stretches, 2)`: how wide, and where.
-        size: Places there are, or `(batch, 1)` for each row.
-        share: The widest stretch, as a share of them.
-        length: Places to say it of.
+        draws: Uniform in [0, 1), `(batch, masks, 2)`: for the width and the place of each mask.
+        size: Number of positions without padding, a scalar or `(batch, 1)`.
+        share: Maximum width of a mask, as a fraction of `size`.
+        length: Number of positions with padding.
 
     Returns:
-        Booleans `(batch, length)`.
+        bool `(batch, length)`.
     """
     size = ops.cast(size, draws.dtype)
     width = ops.floor(draws[..., 0] * (share * size + 1))
-    begin = ops.floor(draws[..., 1] * (size - width + 1))  # (batch, stretches)
+    begin = ops.floor(draws[..., 1] * (size - width + 1))  # (batch, masks)
     places = ops.arange(length, dtype=draws.dtype)
     inside = ops.logical_and(
         places >= begin[..., None], places < (begin + width)[..., None]
-    )  # (batch, stretches, length)
+    )  # (batch, masks, length)
     return ops.any(inside, axis=1)

@@ -1,39 +1,56 @@
 """Spectral normalisation (Miyato et al., 2018)."""
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 
 @keras.saving.register_keras_serializable(package="bigmodels")
 class SpectralNormalization(keras.layers.Wrapper):
-    """A layer whose kernel is divided by its largest singular value, so that it stretches nothing.
+    """Wrap a layer so that its kernel is divided by its largest singular value.
 
-    `keras.layers.SpectralNormalization` writes the divided kernel over the weights in each call:
-    no gradient goes through the division, and the real and the made images of one step are judged
-    by different weights. Here, as in the paper, the weights are the optimizer's alone and the
-    gradient knows of the division; replicas stay alike, as what is kept follows from the weights.
+    `keras.layers.SpectralNormalization` overwrites the weights with the divided kernel in each
+    call: the gradient does not include the division, and the real and generated images of one step
+    see different weights. Here, as in the paper (Miyato et al., 2018), only the optimizer changes
+    the weights, and the gradient includes the division. Replicas stay in sync, as the saved vector
+    depends only on the weights.
 
-    The singular value is found by the power method: one round in each call in training, from where
-    the last one has ended. The kernel of a convolution counts as a matrix of
-    `(height * width * channels, filters)`, as there.
+    The singular value is estimated by power iteration: one iteration per call in training, starting
+    from the saved vector. The kernel of a convolution is reshaped to a matrix `(height * width *
+    channels, filters)`, as in the paper.
 
     Args:
-        layer: One that is linear but for its bias, and has a `kernel` whose last axis is its
-            outputs': `Dense`, `Conv2D`. The bias stays as it is.
-        **kwargs: As for every layer.
+        layer: A linear layer with a `kernel` whose last axis is the output axis, such as `Dense` or
+            `Conv2D`. Its bias is not changed.
+        **kwargs: Passed to `keras.layers.Wrapper`: `name`, `dtype`.
+
+    Call arguments:
+        inputs: As for the wrapped layer.
+        training: Whether to update the estimate.
+
+    Returns:
+        As for the wrapped layer.
 
     Raises:
         ValueError: if the layer has an activation.
+
+    Example:
+
+    >>> layer = SpectralNormalization(keras.layers.Dense(3))
+    >>> layer(np.zeros((2, 4), "float32"), training=True).shape
+    TensorShape([2, 3])
     """
 
-    def __init__(self, layer, **kwargs):
+    def __init__(self, layer: keras.layers.Layer, **kwargs):
         super().__init__(layer, **kwargs)
         if getattr(layer, "activation", None) not in (None, keras.activations.linear):
-            raise ValueError(f"layer: {layer.name!r} has an activation, which comes after dividing")
+            raise ValueError(
+                f"layer: {layer.name!r} has an activation, expected none: apply it afterwards"
+            )
 
     def build(self, input_shape):
         super().build(input_shape)
-        # The singular vector on the side of the outputs.
+        # The right singular vector, on the output side.
         self.vector = self.add_weight(
             shape=(self.layer.kernel.shape[-1],),
             initializer="random_normal",
@@ -42,11 +59,11 @@ class SpectralNormalization(keras.layers.Wrapper):
             name="vector",
         )
 
-    def singular_value(self, training=False):
-        """The largest singular value of the kernel, as far as the power method has come.
+    def singular_value(self, training: bool = False) -> tf.Tensor:
+        """Estimate the largest singular value of the kernel by one power iteration.
 
         Args:
-            training: Whether what is found is kept for the next time.
+            training: Whether to save the singular vector for the next call.
 
         Returns:
             A scalar in the dtype of the weights.
@@ -59,7 +76,7 @@ class SpectralNormalization(keras.layers.Wrapper):
         if training:
             self.vector.assign(right)
         value = ops.sum(left * ops.matmul(kernel, right))
-        return ops.maximum(value, keras.config.epsilon())  # A kernel of zeros has none.
+        return ops.maximum(value, keras.config.epsilon())  # Zero for a kernel of zeros.
 
     def call(self, inputs, training=None):
         outputs = self.layer(inputs)

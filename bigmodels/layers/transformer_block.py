@@ -1,4 +1,7 @@
-"""The Transformer's repeated block (article 3.3 and 4.3; errata T4 to T7)."""
+"""The Transformer block (article 3.3 and 4.3; errata T4 to T7)."""
+
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -10,46 +13,52 @@ from bigmodels.layers.layer_normalization import LayerNormalization
 
 @keras.saving.register_keras_serializable(package="bigmodels")
 class TransformerBlock(layers.Layer):
-    """Self-attention and a feed-forward pair, each with layer normalisation and a residual.
+    """Transformer block: self-attention and a feed-forward network, with pre-layer normalisation.
 
-    The article's sample has neither residual nor normalisation and leaves the sequence
-    `feed_forward_dim` wide. This is the standard block in its pre-normalised form
-    (Xiong et al., 2020), which trains without a delicate warm-up.
+    The article's sample has neither residuals nor normalisation and leaves the sequence
+    `feed_forward_dim` wide. This is the standard block (Vaswani et al., 2017) with the
+    normalisation before each sublayer (Xiong et al., 2020), which is less sensitive to the
+    learning-rate warm-up.
 
     Args:
-        embedding_dim: Width of the sequence, in and out; divisible by `num_heads`.
+        embedding_dim: Width of input and output; divisible by `num_heads`.
         num_heads: Number of attention heads.
-        feed_forward_dim: Width between the two feed-forward layers.
-        dropout_rate: Share of units dropped after each half and of attention weights.
-        causal: Whether a position may only look at itself and earlier ones.
-        cross_attention: Whether each position also looks at another sequence, as those of a decoder
-            do at what was encoded (Vaswani et al., 2017, section 3.2.3): normalised and added
-            between the two halves.
-        **kwargs: As for every `keras.layers.Layer`.
+        feed_forward_dim: Inner width of the feed-forward network.
+        dropout_rate: Fraction of units dropped after each sublayer, and of attention weights.
+        causal: Whether a position attends only to itself and earlier ones.
+        cross_attention: Whether to add a cross-attention sublayer between self-attention and
+            feed-forward network, as in a decoder (Vaswani et al., 2017, section 3.2.3).
+        **kwargs: Passed to `keras.layers.Layer`: `name`, `dtype`.
 
     Call arguments:
         inputs: `(batch, length, embedding_dim)`.
-        padding_mask: `(batch, length)`, true for real tokens; hidden from all others.
-        context: The other sequence, `(batch, context_length, embedding_dim)`, with
-            `cross_attention`.
-        context_mask: `(batch, context_length)`, true for its real tokens.
-        training: Whether dropout is on.
+        padding_mask: `(batch, length)`, true for real tokens; no position attends to the others.
+        context: For `cross_attention`, the encoder's output `(batch, context_length,
+            embedding_dim)`.
+        context_mask: Padding mask of the context, `(batch, context_length)`.
+        training: Whether to run in training mode (dropout).
 
     Returns:
         `(batch, length, embedding_dim)`.
 
     Raises:
         ValueError: if `embedding_dim` is not divisible by `num_heads`.
+
+    Example:
+
+    >>> block = TransformerBlock(embedding_dim=8, num_heads=2, feed_forward_dim=16)
+    >>> block(np.zeros((2, 3, 8), "float32")).shape
+    TensorShape([2, 3, 8])
     """
 
     def __init__(
         self,
-        embedding_dim,
-        num_heads,
-        feed_forward_dim,
-        dropout_rate=0.0,
-        causal=True,
-        cross_attention=False,
+        embedding_dim: int,
+        num_heads: int,
+        feed_forward_dim: int,
+        dropout_rate: float = 0.0,
+        causal: bool = True,
+        cross_attention: bool = False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -91,7 +100,7 @@ class TransformerBlock(layers.Layer):
 
     def call(self, inputs, padding_mask=None, context=None, context_mask=None, training=None):
         if padding_mask is not None:
-            padding_mask = padding_mask[:, None, :]  # (batch, 1, length): over the keys
+            padding_mask = padding_mask[:, None, :]  # (batch, 1, length): masks the keys
         x = self.attention_norm(inputs)
         x = self.attention(
             query=x,
@@ -106,28 +115,35 @@ class TransformerBlock(layers.Layer):
             y = self.look_up(x, context, context_mask, training=training)
             x += self.dropout(y, training=training)
         y = self.feed_forward_norm(x)
-        # As one matrix, (batch * length, embedding_dim), TensorFlow adds bias and activation
-        # within the product.
+        # On a matrix (batch * length, embedding_dim), TensorFlow fuses product, bias and
+        # activation.
         y = ops.reshape(y, (-1, self.embedding_dim))
         y = ops.reshape(self.projection(self.feed_forward(y)), ops.shape(x))
         return x + self.dropout(y, training=training)
 
-    def look_up(self, x, context, context_mask, training=None, return_attention_scores=False):
-        """What each position finds in the other sequence.
+    def look_up(
+        self,
+        x: Any,
+        context: Any,
+        context_mask: Any,
+        training: bool | None = None,
+        return_attention_scores: bool = False,
+    ) -> Any:
+        """Apply the cross-attention, with its normalisation.
 
         Args:
             x: `(batch, length, embedding_dim)`.
             context: As for `call`.
             context_mask: As for `call`.
             training: As for `call`.
-            return_attention_scores: Whether to give the weights with it.
+            return_attention_scores: Whether to return the attention weights too.
 
         Returns:
-            The shape of `x`; and with `return_attention_scores` also `(batch, heads, length,
-            context_length)`.
+            `(batch, length, embedding_dim)`; with `return_attention_scores`, a pair of it and the
+            weights `(batch, heads, length, context_length)`.
         """
         if context_mask is not None:
-            context_mask = context_mask[:, None, :]  # (batch, 1, context_length): over the keys
+            context_mask = context_mask[:, None, :]  # (batch, 1, context_length): masks the keys
         return self.context_attention(
             query=self.context_norm(x),
             value=context,
@@ -136,18 +152,25 @@ class TransformerBlock(layers.Layer):
             return_attention_scores=return_attention_scores,
         )
 
-    def prefill(self, inputs, padding_mask, capacity, context=None, context_mask=None):
-        """What `call` gives, with a cache to go on from token by token.
+    def prefill(
+        self,
+        inputs: Any,
+        padding_mask: Any,
+        capacity: Any,
+        context: Any = None,
+        context_mask: Any = None,
+    ) -> tuple[tf.Tensor, Any]:
+        """Process a prompt and fill the cache for `decode_step`.
 
         Args:
             inputs: `(batch, length, embedding_dim)`.
             padding_mask: As for `call`.
-            capacity: As for `CachedAttention.prefill`.
+            capacity: Number of tokens the cache has room for.
             context: As for `call`.
             context_mask: As for `call`.
 
         Returns:
-            `(output, cache)`.
+            `(output, cache)`; the output is that of `call`.
         """
         cache = self.attention.prefill(self.attention_norm(inputs), capacity)
         if self.cross_attention:
@@ -161,11 +184,13 @@ class TransformerBlock(layers.Layer):
         )
         return output, cache
 
-    def decode_step(self):
-        """A function that reads one more token, see `CachedAttention.decode_step`.
+    def decode_step(self) -> Callable:
+        """Make a function that processes one more token, see `CachedAttention.decode_step`.
 
-        With `cross_attention` its last argument is what is seen of the other sequence, `(batch, 1,
-        context_length)`.
+        Returns:
+            A function `step(x, places, seen, cache, seen_context=None) -> (output, cache)`.
+            `seen_context` is the context's padding mask for `cross_attention`, `(batch, 1,
+            context_length)`.
         """
         attend = self.attention.decode_step(self.attention_norm)
         if self.cross_attention:

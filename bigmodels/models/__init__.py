@@ -1,6 +1,6 @@
-"""The article's four families, one file each, and what its applications need beside them."""
+"""The article's four model families, one file each, and further models for its applications."""
 
-import bigmodels.losses  # noqa: F401  (registers the loss that a trained model's file names)
+import bigmodels.losses  # noqa: F401  (registers the losses that saved models refer to)
 from bigmodels.models.backbone_classifier import BackboneClassifier as BackboneClassifier
 from bigmodels.models.cnn import CNN as CNN
 from bigmodels.models.dcgan import ConvDiscriminator as ConvDiscriminator
@@ -18,5 +18,5 @@ from bigmodels.models.rnn import RNN as RNN
 from bigmodels.models.seq2seq_transformer import Seq2SeqTransformer as Seq2SeqTransformer
 from bigmodels.models.transformer import Transformer as Transformer
 
-# Whatever is imported above: a new model is one line.
+# All classes imported above, so that a new model takes one line.
 __all__ = [name for name, value in list(globals().items()) if isinstance(value, type)]

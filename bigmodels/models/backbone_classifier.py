@@ -1,17 +1,20 @@
-"""A pretrained network of `keras.applications` with a new last layer (article 2.2, step 2).
+"""Transfer learning: a network of `keras.applications` with a new last layer (article 2.2, step 2).
 
-The article lets parameters begin with those of a pretrained model and prints no code for it. Where
-there are few images, a network that was trained on many others sees better. First the new layer
-alone is trained, the backbone as it is; then, if need be, all of it at a small learning rate.
+The article suggests initialising parameters with those of a pretrained model and prints no code
+for it. On small datasets a pretrained backbone is usually more accurate than training from scratch.
+Train the new layer first, with the backbone frozen; then, optionally, fine-tune the whole model
+with a small learning rate.
 
     images (batch, height, width, channels), floats -> logits (batch, num_classes)
 """
 
 import contextlib
 import inspect
+import os
 import pathlib
 import sys
 import warnings
+from collections.abc import Sequence
 
 import keras
 from keras import layers, ops
@@ -24,21 +27,32 @@ APPLICATIONS = tuple(name for name in sorted(dir(keras.applications)) if name[0]
 
 @keras.saving.register_keras_serializable(package="bigmodels")
 class Preprocessing(layers.Layer):
-    """Images in [0, 1], grey or coloured, as an application of Keras was trained to see them.
+    """Preprocess greyscale or RGB images in [0, 1] as an application of Keras expects them.
 
     Args:
-        application: Its name in `keras.applications`.
-        **kwargs: As for every layer.
+        application: Name of the function in `keras.applications`.
+        **kwargs: Passed to `keras.layers.Layer`: `name`, `dtype`.
+
+    Call arguments:
+        images: `(batch, height, width, 1 or 3)`, floats in [0, 1].
+
+    Returns:
+        `(batch, height, width, 3)`.
+
+    Example:
+
+    >>> Preprocessing("MobileNetV2")(np.ones((1, 4, 4, 1), "float32"))[0, 0, 0].numpy()
+    array([1., 1., 1.], dtype=float32)
     """
 
-    def __init__(self, application, **kwargs):
+    def __init__(self, application: str, **kwargs):
         super().__init__(**kwargs)
         self.application = application
 
     def call(self, images):
         if images.shape[-1] == 1:
             images = ops.repeat(images, 3, -1)
-        # Next to each application is what its authors did with pixels of 0 to 255.
+        # Each application's module has a `preprocess_input` for pixels from 0 to 255.
         module = sys.modules[getattr(keras.applications, self.application).__module__]
         return module.preprocess_input(images * 255)
 
@@ -51,43 +65,53 @@ class Preprocessing(layers.Layer):
 
 @keras.saving.register_keras_serializable(package="bigmodels")
 class BackboneClassifier(ImageClassifier):
-    """A network of `keras.applications` without its top, dropout, and a dense layer.
+    """Image classifier on a backbone from `keras.applications`, for transfer learning.
+
+    The model is preprocessing, the application without its top, global average pooling, dropout and
+    a dense layer. The backbone starts with random weights; see `load_backbone`.
 
     Args:
         num_classes: Number of classes, the width of `dense`.
-        image_shape: Shape of the images, `(height, width, channels)`, of 1 or 3 channels.
-        application: A function of `keras.applications`, for example `"EfficientNetV2B0"`.
-        alpha: Width multiplier of the MobileNets; the others have none.
-        train_backbone: Whether the backbone's weights are trained too.
-        batch_statistics: Whether the backbone's batch normalisation follows the batches while
-            training (and its dropout is on), as from nothing it must; off, it keeps what it was
-            pretrained with, as Keras' guide to fine-tuning has it.
-        dropout_rate: Share of units dropped before the last layer.
-        class_names: Names of the classes, if the model is to carry them.
-        **kwargs: As for every `keras.Model`: `name`, `dtype`.
+        image_shape: `(height, width, channels)` of the images, with 1 or 3 channels.
+        application: Name of a function in `keras.applications`, for example `"EfficientNetV2B0"`.
+        alpha: Width multiplier, only for the MobileNets that have one.
+        train_backbone: Whether the backbone is trainable.
+        batch_statistics: Whether the backbone runs in training mode during training (batch
+            statistics, dropout), which training from scratch needs. `False` runs it in inference
+            mode, as Keras' guide to fine-tuning recommends.
+        dropout_rate: Fraction of units dropped before the last layer.
+        class_names: Names of the classes, stored with the model, or `None`.
+        **kwargs: Passed to `keras.Model`: `name`, `dtype`.
 
     Call arguments:
-        inputs: Images, floats in [0, 1], `(batch, height, width, channels)`; what the application
-            itself expects is computed from them.
-        training: Whether dropout is on.
+        inputs: Images `(batch, height, width, channels)`, floats in [0, 1]; the model applies the
+            application's own preprocessing.
+        training: Whether to run in training mode (dropout).
 
     Returns:
-        Logits, `(batch, num_classes)`; probabilities are `predict_proba(images)` or a softmax.
+        Logits `(batch, num_classes)`; use `predict_proba` or a softmax for probabilities.
 
     Raises:
-        ValueError: if an argument is out of range or the application refuses the image shape.
+        ValueError: if an argument is out of range or the application does not support the image
+            shape.
+
+    Example:
+
+    >>> model = BackboneClassifier(3, (32, 32, 1), application="MobileNet", alpha=0.25)
+    >>> model.compute_output_shape((None, 32, 32, 1))
+    (None, 3)
     """
 
     def __init__(
         self,
-        num_classes,
-        image_shape,
-        application="MobileNetV2",
-        alpha=1.0,
-        train_backbone=False,
-        batch_statistics=False,
-        dropout_rate=0.2,
-        class_names=None,
+        num_classes: int,
+        image_shape: Sequence[int],
+        application: str = "MobileNetV2",
+        alpha: float = 1.0,
+        train_backbone: bool = False,
+        batch_statistics: bool = False,
+        dropout_rate: float = 0.2,
+        class_names: Sequence[str] | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -125,34 +149,35 @@ class BackboneClassifier(ImageClassifier):
         features = self.backbone(images, training=bool(training) and self.batch_statistics)
         return self.dense(self.dropout(features, training=training))
 
-    def load_backbone(self, weights):
-        """Take the backbone's weights from a file, or Keras' own.
+    def load_backbone(self, weights: str | os.PathLike) -> None:
+        """Load pretrained weights into the backbone.
 
         Args:
-            weights: A file of the application without its top, as Keras offers them (`...notop.h5`)
-                or `save_weights` writes them (`.weights.h5`); or `"imagenet"`, for those that Keras
-                has in its cache (`~/.keras/models`) or fetches.
+            weights: A weights file of the application without its top, from Keras (`...notop.h5`)
+                or `save_weights` (`.weights.h5`); or `"imagenet"`, which Keras takes from its cache
+                (`~/.keras/models`) or downloads.
 
         Raises:
-            ValueError: if there is no such file, or it holds other weights.
+            ValueError: if the file does not exist or its weights do not fit.
         """
-        where = f"weights: {str(weights)!r} are none for {self.application}"
+        prefix = f"weights: {str(weights)!r}, expected weights of {self.application}"
         if str(weights) != "imagenet" and not pathlib.Path(weights).is_file():
-            raise ValueError(f"{where}: there is no such file")
-        own = {"alpha": self.alpha} if _has_alpha(self.application) else {}
+            raise ValueError(f"{prefix}: the file does not exist")
+        options = {"alpha": self.alpha} if _has_alpha(self.application) else {}
         try:
-            # Keras warns of sizes that matter with a top only, and prints of a download to stdout.
+            # Keras warns about image sizes, which only matter with a top, and prints the progress
+            # of a download to stdout.
             with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
                 warnings.simplefilter("ignore")
                 pretrained = getattr(keras.applications, self.application)(
                     include_top=False,
                     weights=str(weights),
                     input_shape=(*self.image_shape[:2], 3),
-                    **own,
+                    **options,
                 )
-        except Exception as error:  # Of HDF5, of a download, or of Keras that compares shapes.
+        except Exception as error:  # From HDF5, the download or Keras' comparison of shapes.
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise ValueError(f"{where}: {reason}") from None
+            raise ValueError(f"{prefix}: {reason}") from None
         self.backbone.set_weights(pretrained.get_weights())
 
     def get_config(self):
@@ -175,13 +200,13 @@ def _has_alpha(application):
 
 
 def _backbone(application, alpha, image_shape, dtype):
-    """The application, freshly initialised, from three channels to one vector an image."""
+    """The application with random weights, from RGB images to one feature vector per image."""
     if application not in APPLICATIONS:
         raise ValueError(f"application: {application!r} is not one of {', '.join(APPLICATIONS)}")
     if not _has_alpha(application) and alpha != 1:
-        raise ValueError(f"alpha: {alpha!r}, but {application} has one width only")
-    own = {"alpha": alpha} if _has_alpha(application) else {}
-    with kernels.dtype_policy(dtype):  # The applications take none of their own.
+        raise ValueError(f"alpha: {alpha!r}, expected 1: {application} has no width multiplier")
+    options = {"alpha": alpha} if _has_alpha(application) else {}
+    with kernels.dtype_policy(dtype):  # The applications have no argument `dtype`.
         try:
             return getattr(keras.applications, application)(
                 include_top=False,
@@ -189,10 +214,10 @@ def _backbone(application, alpha, image_shape, dtype):
                 input_shape=(*image_shape[:2], 3),
                 pooling="avg",
                 name="backbone",
-                **own,
+                **options,
             )
         except ValueError as error:
             raise ValueError(
-                f"image_shape: {image_shape} is not for {application}: {error} Images are resized "
-                "by data.image_size."
+                f"image_shape: {image_shape} is not supported by {application}: {error} The "
+                "setting data.image_size resizes images."
             ) from None

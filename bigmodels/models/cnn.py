@@ -1,13 +1,15 @@
 """Convolutional network (article 4.1; equations E1 to E3).
 
-Kept from the article: the class name, a constructor that needs no argument, the layers `conv1`,
-`pool1`, `conv2`, `pool2`, `flatten`, `dense1`, `dense2` and their sizes.
-Changed: the output is logits, not a softmax, so that the loss is computed stably (C2); shapes are
-known after a real `build` (C1). Beyond the article, all off by default: further stages, padding,
-dropout, batch normalisation.
+Unchanged from the article: the class name, a constructor without required arguments, the layers
+`conv1`, `pool1`, `conv2`, `pool2`, `flatten`, `dense1`, `dense2` and their sizes.
+Changed: the output is logits instead of a softmax, for a numerically stable loss (C2); `build`
+creates the weights, so shapes are known before training (C1). Added, all off by default: more
+stages, padding, dropout, batch normalisation.
 
     images (batch, height, width, channels), floats -> logits (batch, num_classes)
 """
+
+from collections.abc import Sequence
 
 import keras
 from keras import layers
@@ -17,44 +19,53 @@ from bigmodels.models.base import ImageClassifier, check_classes
 
 @keras.saving.register_keras_serializable(package="bigmodels")
 class CNN(ImageClassifier):
-    """Convolution and pooling stages, then two dense layers.
+    """Convolutional image classifier: convolution and pooling stages, then two dense layers.
 
-    With its defaults on 28x28x1 images it is the article's network, 225,034 parameters.
+    The defaults are the article's network (section 4.1): 225,034 parameters for 28x28x1 images.
 
     Args:
         num_classes: Number of classes, the width of `dense2`.
-        filters: Filters of each convolution; one stage (`conv1`, `pool1`, ...) for each.
-        kernel_size: Side of the convolution kernels, in pixels.
+        filters: Filters of each convolution; there is one stage (`conv1`, `pool1`, ...) for each.
+        kernel_size: Height and width of the convolution kernels, in pixels.
         dense_units: Width of `dense1`.
-        dropout_rate: Share of units dropped before each dense layer.
-        batch_normalization: Whether each convolution is normalised over the batch before its ReLU.
-        class_names: Names of the classes, if the model is to carry them.
-        padding: `"valid"`, or `"same"`, which keeps the border.
-        **kwargs: As for every `keras.Model`: `name`, `dtype`.
+        dropout_rate: Fraction of units dropped before each dense layer.
+        batch_normalization: Whether to use batch normalisation between convolution and ReLU.
+        class_names: Names of the classes, stored with the model, or `None`.
+        padding: Padding of the convolutions, `"valid"` or `"same"`.
+        **kwargs: Passed to `keras.Model`: `name`, `dtype`.
 
     Call arguments:
-        inputs: Images, floats scaled once to about [0, 1], `(batch, height, width, channels)`.
-        training: Whether dropout and batch statistics are on.
+        inputs: Images `(batch, height, width, channels)`, floats scaled to about [0, 1].
+        training: Whether to run in training mode (dropout, batch statistics).
 
     Returns:
-        Logits, `(batch, num_classes)`; probabilities are `predict_proba(images)` or a softmax.
+        Logits `(batch, num_classes)`; use `predict_proba` or a softmax for probabilities.
 
     Raises:
         ValueError: if an argument is out of range or the images are too small for the stages.
+
+    Example:
+
+    >>> model = CNN(num_classes=3)
+    >>> images = np.zeros((2, 28, 28, 1), "float32")
+    >>> model(images).shape
+    TensorShape([2, 3])
+    >>> model.predict_proba(images, verbose=0).sum(axis=1).round(3)
+    array([1., 1.], dtype=float32)
     """
 
     default_input_shape = (None, 28, 28, 1)
 
     def __init__(
         self,
-        num_classes=10,
-        filters=(32, 64),
-        kernel_size=3,
-        dense_units=128,
-        dropout_rate=0.0,
-        batch_normalization=False,
-        class_names=None,
-        padding="valid",
+        num_classes: int = 10,
+        filters: Sequence[int] = (32, 64),
+        kernel_size: int = 3,
+        dense_units: int = 128,
+        dropout_rate: float = 0.0,
+        batch_normalization: bool = False,
+        class_names: Sequence[str] | None = None,
+        padding: str = "valid",
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -76,7 +87,7 @@ class CNN(ImageClassifier):
                 count,
                 kernel_size,
                 padding=padding,
-                # The normalisation brings a bias of its own.
+                # Batch normalisation has its own bias.
                 use_bias=not batch_normalization,
                 activation=None if batch_normalization else "relu",
                 dtype=dtype,

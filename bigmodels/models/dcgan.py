@@ -1,12 +1,12 @@
-"""A convolutional pair for the GAN, after DCGAN (Radford et al., 2016).
+"""Convolutional generator and discriminator for `GAN`, after DCGAN (Radford et al., 2016).
 
-Beyond the article, whose own networks are dense (`gan.py`); the same arguments where they mean the
-same, so that either pair goes into `GAN`.
+The article's own networks are dense, see `gan.py`. Arguments that both pairs have are named alike.
 
     noise (batch, latent_dim) -> images (batch, height, width, channels) in [-1, 1] -> logit
 """
 
 import math
+from collections.abc import Iterable, Sequence
 
 import keras
 from keras import layers
@@ -17,21 +17,39 @@ from bigmodels.models.base import LayerStack, check_image_shape
 
 @keras.saving.register_keras_serializable(package="bigmodels")
 class ConvGenerator(LayerStack):
-    """A convolutional generator after DCGAN (Radford et al., 2016).
+    """Convolutional generator after DCGAN (Radford et al., 2016).
 
     Args:
-        latent_dim: Width of the noise.
-        image_shape: Shape of the image made; height and width divisible by 4.
-        filters: Filters before the first and second enlargement.
-        **kwargs: As for every `keras.Model`.
+        latent_dim: Dimension of the noise vector.
+        image_shape: `(height, width, channels)` of the generated images; height and width must be
+            divisible by 4.
+        filters: Filters before the first and before the second transposed convolution.
+        **kwargs: Passed to `keras.Model`: `name`, `dtype`.
 
-    Call arguments and returns: as for `Generator`.
+    Call arguments:
+        inputs: Noise `(batch, latent_dim)`.
+        training: Whether batch normalisation uses the statistics of the batch.
+
+    Returns:
+        Images in [-1, 1], `(batch, height, width, channels)`.
 
     Raises:
-        ValueError: if `image_shape` does not fit.
+        ValueError: if `image_shape` is invalid.
+
+    Example:
+
+    >>> generator = ConvGenerator(latent_dim=4, image_shape=(8, 8, 1), filters=(8, 4))
+    >>> generator(np.zeros((2, 4), "float32")).shape
+    TensorShape([2, 8, 8, 1])
     """
 
-    def __init__(self, latent_dim=100, image_shape=(28, 28, 1), filters=(128, 64), **kwargs):
+    def __init__(
+        self,
+        latent_dim: int = 100,
+        image_shape: Sequence[int] = (28, 28, 1),
+        filters: Iterable[int] = (128, 64),
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.latent_dim = latent_dim
         self.image_shape = check_image_shape(image_shape)
@@ -80,28 +98,42 @@ class ConvGenerator(LayerStack):
 
 @keras.saving.register_keras_serializable(package="bigmodels")
 class ConvDiscriminator(LayerStack):
-    """A convolutional discriminator after DCGAN, by default with dropout for batch normalisation.
+    """Convolutional discriminator after DCGAN (Radford et al., 2016).
+
+    By default it has dropout instead of batch normalisation.
 
     Args:
-        image_shape: Shape of the images judged.
-        filters: Filters of the two convolutions, each halving height and width.
-        dropout_rate: Share of units dropped after each convolution.
-        normalization: `"none"`; `"batch"`, after the second convolution as in DCGAN; or
-            `"spectral"`, of every layer's weights (Miyato et al., 2018).
-        **kwargs: As for every `keras.Model`.
+        image_shape: `(height, width, channels)` of the images.
+        filters: Filters of the two convolutions, each of stride 2.
+        dropout_rate: Fraction of units dropped after each convolution.
+        normalization: `"none"`; `"batch"` for batch normalisation after the second convolution, as
+            in DCGAN; or `"spectral"` for spectral normalisation of all weights (Miyato et al.,
+            2018).
+        **kwargs: Passed to `keras.Model`: `name`, `dtype`.
 
-    Call arguments and returns: as for `Discriminator`.
+    Call arguments:
+        inputs: Images in [-1, 1], `(batch, height, width, channels)`.
+        training: Whether to run in training mode (dropout, batch statistics).
+
+    Returns:
+        Logits `(batch, 1)`: positive for "real"; `keras.ops.sigmoid` gives probabilities.
 
     Raises:
-        ValueError: if `image_shape` does not fit or `normalization` is unknown.
+        ValueError: if `image_shape` is invalid or `normalization` is unknown.
+
+    Example:
+
+    >>> discriminator = ConvDiscriminator(image_shape=(8, 8, 1), filters=(4, 8))
+    >>> discriminator(np.zeros((2, 8, 8, 1), "float32")).shape
+    TensorShape([2, 1])
     """
 
     def __init__(
         self,
-        image_shape=(28, 28, 1),
-        filters=(64, 128),
-        dropout_rate=0.3,
-        normalization="none",
+        image_shape: Sequence[int] = (28, 28, 1),
+        filters: Iterable[int] = (64, 128),
+        dropout_rate: float = 0.3,
+        normalization: str = "none",
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -115,28 +147,29 @@ class ConvDiscriminator(LayerStack):
         self.normalization = normalization
         self.default_input_shape = (None, *self.image_shape)
         dtype = self.dtype_policy
-        in_batch = normalization == "batch"
+        batch_norm = normalization == "batch"
 
-        def normal(layer):
+        def normalized(layer):
             if normalization != "spectral":
                 return layer
             return SpectralNormalization(layer, dtype=layer.dtype_policy, name=layer.name)
 
-        self.conv1 = normal(layers.Conv2D(self.filters[0], 4, 2, "same", dtype=dtype, name="conv1"))
+        conv1 = layers.Conv2D(self.filters[0], 4, 2, "same", dtype=dtype, name="conv1")
+        self.conv1 = normalized(conv1)
         self.leakyrelu1 = layers.LeakyReLU(0.2, dtype=dtype, name="leakyrelu1")
         self.dropout1 = layers.Dropout(dropout_rate, dtype=dtype, name="dropout1")
         conv2 = layers.Conv2D(
-            self.filters[1], 4, 2, "same", use_bias=not in_batch, dtype=dtype, name="conv2"
+            self.filters[1], 4, 2, "same", use_bias=not batch_norm, dtype=dtype, name="conv2"
         )
-        self.conv2 = normal(conv2)
-        if in_batch:
+        self.conv2 = normalized(conv2)
+        if batch_norm:
             norm = layers.BatchNormalization(momentum=0.9, dtype=dtype, name="batchnorm2")
             self.batchnorm2 = norm
         self.leakyrelu2 = layers.LeakyReLU(0.2, dtype=dtype, name="leakyrelu2")
         self.dropout2 = layers.Dropout(dropout_rate, dtype=dtype, name="dropout2")
         self.flatten = layers.Flatten(dtype=dtype, name="flatten")
         # The logit stays in full precision under a mixed policy.
-        self.dense1 = normal(layers.Dense(1, dtype=dtype.variable_dtype, name="dense1"))
+        self.dense1 = normalized(layers.Dense(1, dtype=dtype.variable_dtype, name="dense1"))
 
     def layers_in_order(self):
         norm = [self.batchnorm2] if self.normalization == "batch" else []

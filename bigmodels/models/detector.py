@@ -1,54 +1,64 @@
-"""A convolutional network that finds objects (article 2.3: detection).
+"""A convolutional network for object detection (article 2.3).
 
-The article names the application and prints no network for it. This is a small one after Zhou et
-al., "Objects as Points" (2019): stages of convolution and pooling like those of the article's CNN,
-what the deeper ones have seen added to the map of every fourth pixel, and there one head without
-anchors. An object is a peak in its class's map; the box is read off at the peak. Changed against
-the paper: a network of its own, no hourglass; see also `bigmodels.losses.CenterPoints`.
+The article names the application and prints no network for it. This is a small anchor-free detector
+after Zhou et al., "Objects as Points" (2019): stages of convolution and pooling like those of the
+article's CNN, a top-down path that adds the deeper stages to a feature map of stride 4, and one
+head on it. An object is a peak in its class's heatmap; its box is predicted at the peak. Changed
+against the paper: this backbone instead of an hourglass network; see also
+`bigmodels.losses.CenterPoints`.
 
     images (batch, height, width, channels) -> (batch, height / 4, width / 4, num_classes + 4)
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import layers, ops
 
 from bigmodels import checks
 from bigmodels.distribute import Model
 from bigmodels.models.base import check_classes, image_spec
 
-# Pixels from one cell of the map to the next; a stage halves what the one before it gives.
+# Pixels per cell of the feature map; it has the size of the third stage.
 STRIDE = 4
 _MAP_STAGE = 3
-# Before training, of a class in a cell: nearly all are empty (Lin et al., 2017).
+# Probability of a class in a cell before training, as most cells are empty (Lin et al., 2017).
 _RARE = 0.1
-# Logarithms of a box's sides in cells: from nothing to all that there is.
+# Smallest and largest logarithm of a box's width and height in cells.
 _LEAST, _LARGEST = -4.0, 8.0
 
 
 @keras.saving.register_keras_serializable(package="bigmodels")
 class ConvBlock(layers.Layer):
-    """Convolutions of 3 x 3, each normalised over the batch and rectified.
+    """3x3 convolutions, each followed by batch normalisation and ReLU.
 
     Args:
-        filters: Of each of them.
-        depth: How many.
-        **kwargs: As for every layer.
+        filters: Filters of each convolution.
+        depth: Number of convolutions.
+        **kwargs: Passed to `keras.layers.Layer`: `name`, `dtype`.
 
     Call arguments:
         inputs: `(batch, height, width, channels)`.
-        training: Whether the batch's own statistics are used.
+        training: Whether batch normalisation uses the statistics of the batch.
 
     Returns:
         `(batch, height, width, filters)`.
+
+    Example:
+
+    >>> ConvBlock(filters=4, depth=2)(np.zeros((1, 8, 8, 3), "float32")).shape
+    TensorShape([1, 8, 8, 4])
     """
 
-    def __init__(self, filters, depth=1, **kwargs):
+    def __init__(self, filters: int, depth: int = 1, **kwargs):
         super().__init__(**kwargs)
         self.filters, self.depth = filters, depth
         dtype = self.dtype_policy
         for i in range(1, depth + 1):  # self.conv1, self.norm1, ...
-            # The normalisation brings a bias of its own.
+            # Batch normalisation has its own bias.
             conv = layers.Conv2D(
                 filters,
                 3,
@@ -86,39 +96,47 @@ class ConvBlock(layers.Layer):
 
 @keras.saving.register_keras_serializable(package="bigmodels")
 class Detector(Model):
-    """Stages of convolutions, their sum at every fourth pixel, and one head without anchors.
+    """Anchor-free object detector after "Objects as Points" (Zhou et al., 2019).
 
     Args:
         num_classes: Number of classes.
-        filters: Filters of each stage, three or more. Before each but the first, height and width
-            are halved, so the third gives the map; further ones see more of the picture around a
-            place.
+        filters: Filters of each stage, at least three. Each stage after the first halves height and
+            width; further stages than the third enlarge the receptive field.
         head_filters: Filters of the convolution before the outputs.
-        dropout_rate: Share of the head's channels dropped.
-        class_names: Names of the classes, if the model is to carry them.
-        **kwargs: As for every `keras.Model`: `name`, `dtype`.
+        dropout_rate: Fraction of the head's channels dropped.
+        class_names: Names of the classes, stored with the model, or `None`.
+        **kwargs: Passed to `keras.Model`: `name`, `dtype`.
 
     Call arguments:
-        inputs: Images, floats scaled once to about [0, 1], `(batch, height, width, channels)`.
-        training: Whether dropout and batch statistics are on.
+        inputs: Images `(batch, height, width, channels)`, floats scaled to about [0, 1].
+        training: Whether to run in training mode (dropout, batch statistics).
 
     Returns:
-        For every cell of 4 x 4 pixels what `bigmodels.losses.CenterPoints` describes, `(batch,
-        height / 4, width / 4, num_classes + 4)`, rounded up; boxes are `detect(images)`.
+        Raw outputs for every cell of 4x4 pixels as `bigmodels.losses.CenterPoints` describes them,
+        `(batch, height / 4, width / 4, num_classes + 4)`, rounded up; use `detect` for boxes.
 
     Raises:
         ValueError: if an argument is out of range or the images are too small for the stages.
+
+    Example:
+
+    >>> model = Detector(num_classes=2, filters=(4, 4, 4), head_filters=4)
+    >>> images = np.zeros((1, 32, 32, 1), "float32")
+    >>> model(images).shape
+    TensorShape([1, 8, 8, 6])
+    >>> sorted(model.detect(images, verbose=0)[0])
+    ['boxes', 'classes', 'scores']
     """
 
     default_input_shape = (None, 64, 64, 1)
 
     def __init__(
         self,
-        num_classes=10,
-        filters=(16, 32, 64, 64),
-        head_filters=64,
-        dropout_rate=0.0,
-        class_names=None,
+        num_classes: int = 10,
+        filters: Sequence[int] = (16, 32, 64, 64),
+        head_filters: int = 64,
+        dropout_rate: float = 0.0,
+        class_names: Sequence[str] | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -131,7 +149,7 @@ class Detector(Model):
         self.class_names = check_classes(num_classes, class_names, least=1)
         dtype = self.dtype_policy
         for i, count in enumerate(self.filters, start=1):  # self.stage1, self.stage2, ...
-            # One convolution where there are most pixels.
+            # The first stage has only one convolution, as it has the most pixels.
             stage = ConvBlock(count, 1 if i == 1 else 2, dtype=dtype, name=f"stage{i}")
             setattr(self, f"stage{i}", stage)
             if i > _MAP_STAGE:
@@ -141,7 +159,7 @@ class Detector(Model):
         self.enlarge = layers.UpSampling2D(2, dtype=dtype, name="enlarge")
         self.head = ConvBlock(head_filters, dtype=dtype, name="head")
         self.dropout = layers.SpatialDropout2D(dropout_rate, dtype=dtype, name="dropout")
-        # What comes out stays in full precision under a mixed policy.
+        # Outputs stay in full precision under a mixed policy.
         full = dtype.variable_dtype
         bias = keras.initializers.Constant(float(np.log(_RARE / (1 - _RARE))))
         self.peaks = layers.Conv2D(num_classes, 1, bias_initializer=bias, dtype=full, name="peaks")
@@ -182,7 +200,7 @@ class Detector(Model):
         for i in range(len(self.filters), _MAP_STAGE, -1):
             stage = stages[i - 2]
             x = self.enlarge(getattr(self, f"narrow{i}")(x))
-            # Of an odd size the half was rounded up.
+            # Half of an odd size was rounded up.
             x = stage + x[:, : stage.shape[1], : stage.shape[2]]
         x = self.dropout(self.head(x, training=training), training=training)
         return ops.concatenate([self.peaks(x), self.boxes(x)], -1)
@@ -191,39 +209,42 @@ class Detector(Model):
         batch, height, width, _ = input_shape
         return batch, -(-height // STRIDE), -(-width // STRIDE), self.num_classes + 4
 
-    def candidates(self, outputs):
-        """What every cell has to say for itself, in a graph too.
+    def candidates(self, outputs: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        """Convert the model's outputs to class scores and a box for every cell.
+
+        Works in a graph too.
 
         Args:
-            outputs: What the model gives for a batch of images.
+            outputs: The model's outputs for a batch of images.
 
         Returns:
-            `(scores, boxes)`: probabilities `(batch, rows, columns, classes)`; left, top, right,
-            bottom in pixels of the image `(batch, rows, columns, 4)`.
+            `(scores, boxes)`: probabilities `(batch, rows, columns, num_classes)`, and left, top,
+            right, bottom in pixels of the image `(batch, rows, columns, 4)`.
         """
         height, width = self.get_build_config()["input_shape"][1:3]
         heat, offsets, sizes = ops.split(outputs, [self.num_classes, self.num_classes + 2], -1)
         rows, columns = outputs.shape[1:3]
         corners = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), -1)
-        middles = offsets + ops.cast(corners, outputs.dtype)
+        centers = offsets + ops.cast(corners, outputs.dtype)
         halves = ops.exp(ops.clip(sizes, _LEAST, _LARGEST)) / 2
-        boxes = STRIDE * ops.concatenate([middles - halves, middles + halves], -1)
-        sides = np.array([width, height, width, height], "float32")
-        return ops.sigmoid(heat), ops.clip(boxes, 0.0, sides)
+        boxes = STRIDE * ops.concatenate([centers - halves, centers + halves], -1)
+        limits = np.array([width, height, width, height], "float32")
+        return ops.sigmoid(heat), ops.clip(boxes, 0.0, limits)
 
-    def decode(self, outputs, max_detections=100):
-        """The likeliest objects of each image, in a graph too.
+    def decode(self, outputs: Any, max_detections: int = 100) -> dict[str, tf.Tensor]:
+        """Convert the model's outputs to the highest-scoring objects of each image.
 
-        Of neighbouring cells the one that is surest of a class speaks for it.
+        Non-maximum suppression: a score counts only if it is the highest of its class among the 3x3
+        cells around it. Works in a graph too.
 
         Args:
-            outputs: What the model gives for a batch of images.
-            max_detections: How many an image; fewer where there are not so many cells.
+            outputs: The model's outputs for a batch of images.
+            max_detections: Maximum number of objects per image.
 
         Returns:
-            A dict: `boxes` float32 `(batch, n, 4)`, left, top, right, bottom in pixels of the
-            image (Keras' "xyxy"); `scores` float32 `(batch, n)` from 1 to 0, the highest first;
-            `classes` int32 `(batch, n)`. What has the score 0 is nothing.
+            A dict: `boxes` float32 `(batch, n, 4)`, left, top, right, bottom in pixels of the image
+            (Keras' "xyxy"); `scores` float32 `(batch, n)` in descending order; `classes` int32
+            `(batch, n)`, class indices. Rows with a score of 0 are padding.
         """
         scores, boxes = self.candidates(outputs)
         highest = ops.max_pool(scores, 3, 1, "same")
@@ -237,31 +258,35 @@ class Detector(Model):
         classes = ops.cast(places % self.num_classes, "int32")
         return {"boxes": boxes, "scores": scores, "classes": classes}
 
-    def detect(self, images, threshold=0.3, max_detections=100, **kwargs):
-        """What is to be seen in images.
+    def detect(
+        self, images: Any, threshold: float = 0.3, max_detections: int = 100, **kwargs
+    ) -> list[dict[str, np.ndarray]]:
+        """Detect objects in images.
 
         Args:
-            images: Images, or a data set of them, as for `predict`.
-            threshold: Least score of what counts.
-            max_detections: As for `decode`.
-            **kwargs: As for `predict`.
+            images: Images `(batch, height, width, channels)`, or a dataset of them, as for
+                `predict`.
+            threshold: Minimum score of a detection.
+            max_detections: Maximum number of objects per image.
+            **kwargs: Passed to `predict`.
 
         Returns:
-            A list with a dict for each image, of arrays with a row for each object, the best-scored
-            first: `boxes` `(n, 4)` in pixels, left, top, right, bottom; `scores` `(n,)`; `classes`
-            `(n,)`, numbers.
+            One dict per image of arrays with one row per object, in descending order of the score:
+            `boxes` `(n, 4)`, left, top, right, bottom in pixels; `scores` `(n,)`; `classes` `(n,)`,
+            class indices.
 
         Raises:
-            ValueError: if `threshold` is not from 0 to below 1.
+            ValueError: if `threshold` is not in [0, 1).
         """
         if not 0 <= threshold < 1:
             raise ValueError(f"threshold: {threshold!r}, expected from 0 to below 1")
         outputs = ops.convert_to_tensor(self.predict(images, **kwargs))
-        found = self.decode(outputs, max_detections)
-        found = {name: ops.convert_to_numpy(value) for name, value in found.items()}
-        seen = (found["scores"] >= threshold) & (found["scores"] > 0)
+        objects = self.decode(outputs, max_detections)
+        objects = {name: ops.convert_to_numpy(value) for name, value in objects.items()}
+        detected = (objects["scores"] >= threshold) & (objects["scores"] > 0)
         return [
-            {name: value[i, mask] for name, value in found.items()} for i, mask in enumerate(seen)
+            {name: value[i, mask] for name, value in objects.items()}
+            for i, mask in enumerate(detected)
         ]
 
     def data_specs(self):
@@ -270,7 +295,7 @@ class Detector(Model):
             (None, 5),
             low=-1,
             high=1e6,
-            hint="A row is left, top, right, bottom in pixels and a class; -1 where there is none.",
+            hint="A row is left, top, right, bottom in pixels and the class; -1 for padding.",
         )
         return image_spec(self), objects
 

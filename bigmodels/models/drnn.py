@@ -1,17 +1,19 @@
 """Deep recurrent network for speech (article 1.1 and 2.3: "DRNN").
 
-The article names it and prints no code. This is the usual one: bidirectional LSTMs (equation E4) on
-each other, between log-mel features and connectionist temporal classification (CTC; Graves et al.,
+The article names it and prints no code. This is the usual architecture: log-mel features, stacked
+bidirectional LSTMs (equation E4), and connectionist temporal classification (CTC; Graves et al.,
 2006), whose loss is `keras.losses.CTC` or the faster `bigmodels.losses.CTC`.
 
     samples (batch, time), floats in [-1, 1] -> logits (batch, steps, vocab_size)
 
-A recording ends with its last sample that is not zero: what follows is padding, which changes
-nothing. Id 0 is CTC's blank. A step of padding says blank for certain, which adds nothing to the
-loss and no character to the transcript, so that nobody else has to know the lengths.
+A recording ends with its last non-zero sample; zeros after it are padding and do not change the
+result. Id 0 is CTC's blank. At padding steps the blank has probability 1, which adds nothing to the
+loss and no character to the transcript, so that loss and decoder do not need the lengths.
 """
 
 import functools
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -23,42 +25,48 @@ from bigmodels.layers import LSTM, LogMel, SpecAugment
 from bigmodels.layers.log_mel import ceil_div, lengths_of
 from bigmodels.tokenizers import Vocabulary
 
-# Of a step of padding; exp of it is 0.
+# The logit of all other characters at padding steps; its exp is 0.
 _NEVER = -1e9
 
 
 @keras.saving.register_keras_serializable(package="bigmodels")
 class DRNN(Model):
-    """Log-mel features, bidirectional LSTMs, and one dense layer over the characters.
+    """Speech recogniser: log-mel features, bidirectional LSTMs, one dense layer, trained with CTC.
 
     Args:
         vocab_size: Number of character ids; id 0 is CTC's blank.
-        rnn_units: Width of each LSTM, of which a layer has two.
-        num_layers: Bidirectional layers on each other.
-        dropout_rate: Share of units dropped before each layer, and before `dense`.
-        sample_rate: Samples a second of what comes in.
-        mel_bins: Bands of the features.
-        stack: Frames of 10 ms that make one step of the LSTMs.
-        time_masks: Stretches of each recording that training blots out; see
-            `bigmodels.layers.SpecAugment`, and so for the next three.
-        frequency_masks: As there.
-        time_share: As there.
-        frequency_share: As there.
-        mean: What each feature is on average in the training data, `mel_bins` numbers; 0 when
-            `None`.
-        deviation: Their standard deviations; 1 when `None`.
-        vocabulary: The characters behind ids 2, 3, ..., if the model is to write text.
-        **kwargs: As for every `keras.Model`.
+        rnn_units: Number of units of each LSTM; a layer has two, one per direction.
+        num_layers: Number of bidirectional layers.
+        dropout_rate: Fraction of units dropped before each layer and before `dense`.
+        sample_rate: Sample rate of the recordings, in Hz.
+        mel_bins: Number of mel bands.
+        stack: Number of 10 ms frames that are concatenated to one LSTM step.
+        time_masks: Number of time masks per recording in training; for this and the next three see
+            `bigmodels.layers.SpecAugment`.
+        frequency_masks: Number of frequency masks per recording in training.
+        time_share: Maximum width of a time mask, as a fraction of the recording.
+        frequency_share: Maximum width of a frequency mask, as a fraction of the bands.
+        mean: Mean of each feature over the training data, `mel_bins` numbers; 0 when `None`.
+        deviation: Standard deviation of each feature, `mel_bins` numbers; 1 when `None`.
+        vocabulary: The characters of ids 2, 3, ..., needed to return text.
+        **kwargs: Passed to `keras.Model`: `name`, `dtype`.
 
     Call arguments:
-        inputs: Samples, `(batch, time)`, with zeros behind the shorter recordings.
-        training: Whether dropout and SpecAugment are on.
+        inputs: Samples `(batch, time)` in [-1, 1], shorter recordings padded with zeros.
+        training: Whether to run in training mode (dropout, SpecAugment).
 
     Returns:
-        Logits `(batch, steps, vocab_size)`, a step for every `stack` frames that have ceil_div.
+        Logits `(batch, steps, vocab_size)`, one step per `stack` frames, rounded up.
 
     Raises:
         ValueError: if an argument is out of range.
+
+    Example:
+
+    >>> model = DRNN(vocab_size=5, rnn_units=4, num_layers=1, vocabulary="abc")
+    >>> samples = np.zeros((1, 800), "float32")  # 100 ms at 8 kHz
+    >>> model(samples).shape
+    TensorShape([1, 5, 5])
     """
 
     gives_logits = True
@@ -66,20 +74,20 @@ class DRNN(Model):
 
     def __init__(
         self,
-        vocab_size,
-        rnn_units=128,
-        num_layers=2,
-        dropout_rate=0.0,
-        sample_rate=8000,
-        mel_bins=40,
-        stack=2,
-        time_masks=0,
-        frequency_masks=0,
-        time_share=0.15,
-        frequency_share=0.2,
-        mean=None,
-        deviation=None,
-        vocabulary=None,
+        vocab_size: int,
+        rnn_units: int = 128,
+        num_layers: int = 2,
+        dropout_rate: float = 0.0,
+        sample_rate: int = 8000,
+        mel_bins: int = 40,
+        stack: int = 2,
+        time_masks: int = 0,
+        frequency_masks: int = 0,
+        time_share: float = 0.15,
+        frequency_share: float = 0.2,
+        mean: Sequence[float] | None = None,
+        deviation: Sequence[float] | None = None,
+        vocabulary: Iterable[str] | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -115,16 +123,15 @@ class DRNN(Model):
         )  # fmt: skip
         for i in range(1, num_layers + 1):  # self.dropout1, self.rnn1, ...
             setattr(self, f"dropout{i}", layers.Dropout(dropout_rate, dtype=dtype, name=f"drop{i}"))
-            one_way = LSTM(rnn_units, return_sequences=True, dtype=dtype, name="lstm")
-            both = layers.Bidirectional(one_way, dtype=dtype, name=f"rnn{i}")
-            setattr(self, f"rnn{i}", both)
+            lstm = LSTM(rnn_units, return_sequences=True, dtype=dtype, name="lstm")
+            setattr(self, f"rnn{i}", layers.Bidirectional(lstm, dtype=dtype, name=f"rnn{i}"))
         self.dropout = layers.Dropout(dropout_rate, dtype=dtype, name="dropout")
         # Logits stay in full precision under a mixed policy.
         self.dense = layers.Dense(vocab_size, dtype=dtype.variable_dtype, name="dense")
 
     @property
-    def step_length(self):
-        """Samples of one step."""
+    def step_length(self) -> int:
+        """Number of samples per LSTM step."""
         return self.log_mel.hop * self.stack
 
     def build(self, input_shape):
@@ -167,19 +174,18 @@ class DRNN(Model):
     def time_steps(self, input_shape):
         return ceil_div(input_shape[1], self.step_length)
 
-    def transcribe(self, samples, num_beams=None):
-        """What is said in some recordings.
+    def transcribe(self, samples: Any, num_beams: int | None = None) -> list[str]:
+        """Transcribe recordings.
 
         Args:
             samples: `(batch, time)`, or a list of recordings `(time,)`, in [-1, 1].
-            num_beams: Search for the likeliest transcript, following so many at once; when left
-                out, the likeliest character of each step is taken.
+            num_beams: Use CTC beam search with this many beams; `None` decodes greedily.
 
         Returns:
-            A list of strings.
+            One string per recording.
 
         Raises:
-            ValueError: if the model has no vocabulary, or an argument does not fit.
+            ValueError: if the model has no vocabulary, or an argument is invalid.
         """
         if num_beams is not None and not 1 <= num_beams <= 1000:
             raise ValueError(f"num_beams: {num_beams!r}, expected from 1 to 1000")
@@ -188,8 +194,15 @@ class DRNN(Model):
         texts = self.decode_strings(self.hear(samples), num_beams)
         return [text.decode("utf-8") for text in texts.numpy()]
 
-    def hear(self, samples):
-        """Logits of samples `(batch, time)`, as from a call, but traced once for all shapes."""
+    def hear(self, samples: Any) -> tf.Tensor:
+        """Compute logits as a call does, by a function that is traced once for all shapes.
+
+        Args:
+            samples: `(batch, time)` in [-1, 1].
+
+        Returns:
+            Logits `(batch, steps, vocab_size)`.
+        """
         return self._compiled(tf.cast(samples, "float32"))
 
     @functools.cached_property
@@ -197,31 +210,50 @@ class DRNN(Model):
         spec = tf.TensorSpec((None, None), "float32")
         return tf.function(lambda samples: self(samples, training=False), input_signature=[spec])
 
-    def transcribe_strings(self, samples, num_beams=None):
-        """As `transcribe`, for another graph: samples `(batch, time)` to strings `(batch,)`."""
+    def transcribe_strings(self, samples: Any, num_beams: int | None = None) -> tf.Tensor:
+        """`transcribe` as graph operations, for exported models.
+
+        Args:
+            samples: `(batch, time)` in [-1, 1].
+            num_beams: As for `transcribe`.
+
+        Returns:
+            UTF-8 strings `(batch,)`.
+        """
         return self.decode_strings(self(samples, training=False), num_beams)
 
-    def decode_strings(self, logits, num_beams=None):
-        """The transcripts behind logits, as `transcribe_strings` gives them."""
+    def decode_strings(self, logits: Any, num_beams: int | None = None) -> tf.Tensor:
+        """Decode logits to transcripts, as graph operations.
+
+        Args:
+            logits: `(batch, steps, vocab_size)`.
+            num_beams: As for `transcribe`.
+
+        Returns:
+            UTF-8 strings `(batch,)`.
+
+        Raises:
+            ValueError: if the model has no vocabulary.
+        """
         if self.vocabulary is None:
-            raise ValueError("vocabulary: this model was made without one; it knows only ids")
+            raise ValueError("vocabulary: None, expected the characters of the ids")
         batch, steps = tf.shape(logits)[0], tf.shape(logits)[1]
         search = {} if num_beams is None else {"beam_width": num_beams}
-        found, _ = ops.ctc_decode(
+        decoded, _ = ops.ctc_decode(
             logits,
             tf.fill([batch], steps),
             strategy="beam_search" if search else "greedy",
             mask_index=0,
             **search,
         )
-        ids = found[0]  # (batch, steps), -1 behind the last
+        ids = decoded[0]  # (batch, steps), padded with -1
         table = Vocabulary(self.vocabulary)
         characters = tf.constant(["", *(table.decode([i]) for i in range(len(table)))])
         return tf.strings.strip(tf.strings.reduce_join(tf.gather(characters, ids + 1), axis=-1))
 
     def data_specs(self):
         samples = checks.Spec(
-            "float", (None,), -1, 1, "Samples are floats (batch, time): of 16 bits, x / 32768."
+            "float", (None,), -1, 1, "Samples are floats (batch, time); of 16 bits, x / 32768."
         )
         ids = checks.Spec("int", (None,), 0, self.vocab_size - 1, "0 pads shorter transcripts.")
         return samples, ids

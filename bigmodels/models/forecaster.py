@@ -1,17 +1,20 @@
-"""Forecasts of series with the LSTM (article 3.2; equation E4), all steps at once.
+"""Time-series forecasting with an LSTM (article 3.2; equation E4), all steps at once.
 
-Beyond the article, which names series as a use of recurrent networks and shows none. Steps are read
-in segments, and all segments of the horizon are written at once, as in SegRNN (Lin et al., 2023);
-beside it lies a linear map of the window, as in NLinear (Zeng et al., 2023), around both reversible
-instance normalisation (Kim et al., 2022).
+The article names time series as a use of recurrent networks and prints no network for it. Here the
+LSTM reads the window in segments and predicts all segments of the horizon in parallel, as in SegRNN
+(Lin et al., 2023). Its output is added to a linear map of the window, as in NLinear (Zeng et al.,
+2023). Inputs and outputs go through reversible instance normalisation (Kim et al., 2022).
 
     windows (batch, length, variables) -> forecasts (batch, horizon, variables)
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import layers, ops
 
 from bigmodels import checks
@@ -21,71 +24,83 @@ from bigmodels.layers import LSTM, ReversibleNormalization
 
 @keras.saving.register_keras_serializable(package="bigmodels")
 class Forecaster(Model):
-    """A linear map of each variable's window, corrected by an LSTM that reads it in segments.
+    """Forecaster of multivariate time series: a linear map plus an LSTM over segments.
 
-    All variables share all weights but an embedding and the normalisation's scale and shift.
+    Each variable is forecast from its own window. The variables share all weights, except for an
+    embedding and the normalisation's scale and shift.
+
+    `fit` and `evaluate` also accept a `sample_weight` of `(batch, horizon, variables)`, a weight
+    for each value, for example 0 for missing values.
 
     Args:
         columns: Names of the variables.
-        length: Steps of a window.
-        horizon: Steps to forecast.
-        rnn_units: Width of the LSTM, an even number.
-        segment: Steps that the LSTM reads, and writes, at once.
-        dropout_rate: Share of units dropped before they are written out.
-        linear_path: Whether there is the linear map for the LSTM to correct.
-        means: Mean of each variable, for `forecast`; 0 when left out.
-        scales: Standard deviation of each variable, likewise; 1 when left out.
-        spacing: The step from row to row in words, if the model is to carry it.
-        coverage: The share of what comes that the bounds of `forecast` are to hold.
-        **kwargs: As for every `keras.Model`.
+        length: Number of time steps in a window.
+        horizon: Number of time steps to forecast.
+        rnn_units: Number of LSTM units, even.
+        segment: Number of time steps per step of the LSTM.
+        dropout_rate: Fraction of units dropped before the output layer.
+        linear_path: Whether to add the linear map.
+        means: Mean of each variable, used by `forecast`; 0 when `None`.
+        scales: Standard deviation of each variable, used by `forecast`; 1 when `None`.
+        spacing: The time from row to row in words, stored with the model, or `None`.
+        coverage: Nominal coverage of the prediction intervals of `forecast`.
+        **kwargs: Passed to `keras.Model`: `name`, `dtype`.
 
     Attributes:
-        widths: From a forecast to its bounds, in standard deviations of the window, `(horizon,
-            variables)`; zero until `calibrate`.
+        widths: Half-widths of the prediction intervals in standard deviations of the window,
+            `(horizon, variables)`; zero until `calibrate` is called.
 
     Call arguments:
-        inputs: Windows, standardised by `means` and `scales`, `(batch, length, variables)`.
-        training: Whether dropout is on.
+        inputs: Windows `(batch, length, variables)`, standardised with `means` and `scales`.
+        training: Whether to run in training mode (dropout).
 
     Returns:
-        Forecasts in the same units, `(batch, horizon, variables)`.
-
-    `fit` and `evaluate` take a `sample_weight` of `(batch, horizon, variables)` too, a weight for
-    each value: 0 for what was never measured.
+        Standardised forecasts `(batch, horizon, variables)`.
 
     Raises:
         ValueError: if an argument is out of range.
+
+    Example:
+
+    >>> model = Forecaster(columns=["load"], length=8, horizon=4, rnn_units=4, segment=2)
+    >>> window = np.arange(8.0).reshape(1, 8, 1)
+    >>> model(window).shape
+    TensorShape([1, 4, 1])
+    >>> model.forecast(window)["forecast"][0, 0]  # untrained: the window's mean
+    array([3.5])
     """
 
-    # Its `compute_loss` is Keras', but for the shape of what it is given.
-    steps_add_up = True
+    # `compute_loss` only changes shapes before it calls that of Keras.
+    supports_replicas = True
 
     def __init__(
         self,
-        columns,
-        length,
-        horizon,
-        rnn_units=128,
-        segment=24,
-        dropout_rate=0.0,
-        linear_path=True,
-        means=None,
-        scales=None,
-        spacing=None,
-        coverage=0.9,
+        columns: Sequence[str],
+        length: int,
+        horizon: int,
+        rnn_units: int = 128,
+        segment: int = 24,
+        dropout_rate: float = 0.0,
+        linear_path: bool = True,
+        means: Sequence[float] | None = None,
+        scales: Sequence[float] | None = None,
+        spacing: str | None = None,
+        coverage: float = 0.9,
         **kwargs,
     ):
         super().__init__(**kwargs)
         if not columns:
-            raise ValueError(f"columns: {columns!r}, expected the names of one variable or more")
+            raise ValueError(f"columns: {columns!r}, expected at least one name")
         if length < 2 or horizon < 1:
-            raise ValueError(f"length: {length!r}, horizon: {horizon!r}, expected 2 and 1 at least")
+            raise ValueError(
+                f"length: {length!r}, horizon: {horizon!r}, expected at least 2 and at least 1"
+            )
         if not 1 <= segment <= length:
             raise ValueError(f"segment: {segment!r}, expected 1 to length={length}")
         if rnn_units < 2 or rnn_units % 2:
             raise ValueError(f"rnn_units: {rnn_units!r}, expected an even number")
         if not 0 < coverage < 1:
-            raise ValueError(f"coverage: {coverage!r}, expected a share between 0 and 1")
+            raise ValueError(f"coverage: {coverage!r}, expected a number between 0 and 1")
         for name, values in (("means", means), ("scales", scales)):
             if values is not None and len(values) != len(columns):
                 raise ValueError(f"{name}: {len(values)} for {len(columns)} columns")
@@ -101,20 +116,20 @@ class Forecaster(Model):
         self.spacing = spacing
         self.coverage = coverage
         self.default_input_shape = (None, length, len(columns))
-        self.autocast = False  # A window is normalised before it may lose digits.
+        self.autocast = False  # Windows are normalised before they are cast to half precision.
         self.segments = math.ceil(horizon / segment)
         dtype = self.dtype_policy
         full = dtype.variable_dtype  # Forecasts stay in full precision under a mixed policy.
         self.normalization = ReversibleNormalization(dtype=full, name="normalization")
         if linear_path:
-            # From zero: what windows do not tell apart keeps no random weights.
+            # Zeros, so that no random weights remain in directions without training signal.
             self.linear = layers.Dense(horizon, None, True, "zeros", dtype=full, name="linear")
         self.embedding = layers.Dense(rnn_units, activation="relu", dtype=dtype, name="embedding")
         self.rnn = LSTM(rnn_units, return_state=True, dtype=dtype, name="rnn")
         self.dropout = layers.Dropout(dropout_rate, dtype=dtype, name="dropout")
-        # A correction begins with none.
-        start = "zeros" if linear_path else "glorot_uniform"
-        self.dense = layers.Dense(segment, None, True, start, dtype=full, name="dense")
+        # The LSTM's correction of the linear map starts at zero.
+        initializer = "zeros" if linear_path else "glorot_uniform"
+        self.dense = layers.Dense(segment, None, True, initializer, dtype=full, name="dense")
 
     def build(self, input_shape):
         if tuple(input_shape[1:]) != self.default_input_shape[1:]:
@@ -129,7 +144,7 @@ class Forecaster(Model):
         self.dropout.build((None, self.rnn_units))
         self.dense.build((None, self.rnn_units))
         half, count = self.rnn_units // 2, len(self.columns)
-        # What the LSTM is asked for: which segment, of which variable.
+        # The inputs that tell the LSTM which segment of which variable to predict.
         self.places = self.add_weight(shape=(self.segments, half), name="places")
         self.kinds = self.add_weight(shape=(count, half), name="kinds")
         self.widths = self.add_weight(
@@ -152,50 +167,49 @@ class Forecaster(Model):
         return self.normalization.reverse(y, statistics), statistics[1]
 
     def _corrections(self, x, training):
-        """What the LSTM writes, `(batch * variables, horizon)`."""
+        """The LSTM's output, `(batch * variables, horizon)`."""
         count = self.length // self.segment
-        # The oldest steps, where they fill no segment, are left out.
+        # The oldest steps are dropped if they do not fill a segment.
         x = ops.reshape(x[:, self.length - count * self.segment :], (-1, count, self.segment))
         _, h, c = self.rnn(self.embedding(x), training=training)
-        asked = [len(self.columns), self.segments, self.rnn_units // 2]
-        kinds = ops.broadcast_to(self.kinds[:, None], asked)
-        places = ops.broadcast_to(self.places[None], asked)
-        asked = ops.reshape(ops.concatenate([kinds, places], 2), (-1, self.rnn_units))
-        asked = ops.cast(asked, self.compute_dtype)  # (variables * segments, rnn_units)
+        shape = [len(self.columns), self.segments, self.rnn_units // 2]
+        kinds = ops.broadcast_to(self.kinds[:, None], shape)
+        places = ops.broadcast_to(self.places[None], shape)
+        queries = ops.reshape(ops.concatenate([kinds, places], 2), (-1, self.rnn_units))
+        queries = ops.cast(queries, self.compute_dtype)  # (variables * segments, rnn_units)
         batch = ops.shape(x)[0] // len(self.columns)
-        asked = ops.tile(asked, (batch, 1))[:, None]  # (batch * variables * segments, 1, ...)
-        state = [ops.repeat(each, self.segments, axis=0) for each in (h, c)]
-        output, _, _ = self.rnn(asked, initial_state=state, training=training)
+        queries = ops.tile(queries, (batch, 1))[:, None]  # (batch * variables * segments, 1, ...)
+        state = [ops.repeat(value, self.segments, axis=0) for value in (h, c)]
+        output, _, _ = self.rnn(queries, initial_state=state, training=training)
         y = self.dense(self.dropout(output, training=training))
         # (batch * variables * segments, segment) -> (batch * variables, horizon)
         return ops.reshape(y, (-1, self.segments * self.segment))[:, : self.horizon]
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        y, y_pred = _value_by_value(y, y_pred, sample_weight)
+        y, y_pred = _per_value(y, y_pred, sample_weight)
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        y, y_pred = _value_by_value(y, y_pred, sample_weight)
+        y, y_pred = _per_value(y, y_pred, sample_weight)
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def compute_output_shape(self, input_shape):
         return input_shape[0], self.horizon, len(self.columns)
 
-    def calibrate(self, batches):
-        """Set the bounds of `forecast` by what they would have had to be, on data not trained on.
+    def calibrate(self, batches: tf.data.Dataset) -> None:
+        """Set the widths of the prediction intervals from the errors on held-out data.
 
-        Split conformal prediction, for each step and variable, with errors in parts of the window's
-        standard deviation (Lei et al., 2018, section 5.2): if windows were exchangeable, bounds
-        would hold `coverage` of what comes. Windows of a series overlap and drift, so that what
-        they do hold has to be measured.
+        Uses split conformal prediction for each step and variable, with errors relative to the
+        window's standard deviation (Lei et al., 2018, section 5.2). Intervals would have the
+        nominal `coverage` if windows were exchangeable. Windows of a series overlap and drift, so
+        measure the actual coverage on test data.
 
         Args:
             batches: A `tf.data.Dataset` of `(inputs, targets)` or `(inputs, targets,
-                sample_weight)`, in the model's units, in order. Targets of weight 0 do not count;
-                each step of each variable needs one that does.
+                sample_weight)`, standardised, in fixed order. Targets of weight 0 are ignored.
 
         Raises:
-            ValueError: if there is none for some step and variable.
+            ValueError: if some step and variable has no target of positive weight.
         """
         forecasts = self.predict(batches.map(lambda x, *_: x), verbose=0)
         deviations, errors = [], []
@@ -209,45 +223,48 @@ class Forecaster(Model):
         if not counts.all():
             step, column = np.argwhere(counts == 0)[0]
             variable = self.columns[column]
-            raise ValueError(f"batches: no target of {variable!r} {step + 1} steps ahead counts")
+            raise ValueError(
+                f"batches: no target of {variable!r} {step + 1} steps ahead has a positive weight"
+            )
         ranks = np.minimum(np.ceil((counts + 1) * self.coverage).astype(int), counts)
         self.widths.assign(np.take_along_axis(errors, ranks[None] - 1, axis=0)[0])
 
-    def bounds(self, inputs):
-        """Forecasts with what bounds them.
+    def bounds(self, inputs: Any) -> dict[str, tf.Tensor]:
+        """Forecast standardised windows, with prediction intervals.
 
         Args:
-            inputs: As for a call.
+            inputs: Standardised windows `(batch, length, variables)`.
 
         Returns:
-            `{"forecast", "lower", "upper"}`, each `(batch, horizon, variables)`, in the same units.
+            A dict with keys `"forecast"`, `"lower"` and `"upper"`, each `(batch, horizon,
+            variables)`, standardised.
         """
         forecast, deviation = self._forecast_and_deviation(inputs)
         width = deviation * self.widths
         return {"forecast": forecast, "lower": forecast - width, "upper": forecast + width}
 
-    def forecast(self, windows):
-        """Forecasts of windows as they were measured.
+    def forecast(self, windows: np.ndarray | tf.Tensor) -> dict[str, Any]:
+        """Forecast windows in their original units, with prediction intervals.
 
         Args:
-            windows: A NumPy array or a float32 tensor, `(batch, length, variables)`. The mean of an
-                array is taken off in its own precision.
+            windows: A NumPy array or a float32 tensor, `(batch, length, variables)`. The mean is
+                subtracted from an array in the array's own precision.
 
         Returns:
-            `{"forecast", "lower", "upper"}` in the units of the windows, `(batch, horizon,
-            variables)`; arrays for an array, tensors for a tensor.
+            A dict with keys `"forecast"`, `"lower"` and `"upper"`, each `(batch, horizon,
+            variables)`, in the units of the windows; arrays for an array, tensors for a tensor.
         """
         means = np.zeros(len(self.columns)) if self.means is None else np.array(self.means)
         scales = np.ones(len(self.columns)) if self.scales is None else np.array(self.scales)
-        found = self.bounds(ops.cast((windows - means) / scales, "float32"))
+        bounds = self.bounds(ops.cast((windows - means) / scales, "float32"))
         if isinstance(windows, np.ndarray):
-            found = {name: ops.convert_to_numpy(y).astype("float64") for name, y in found.items()}
-        return {name: y * scales + means for name, y in found.items()}
+            bounds = {name: ops.convert_to_numpy(y).astype("float64") for name, y in bounds.items()}
+        return {name: y * scales + means for name, y in bounds.items()}
 
     def data_specs(self):
-        length, horizon = ((steps, len(self.columns)) for steps in (self.length, self.horizon))
-        hint = "Windows and what follows are (batch, steps, variables), standardised."
-        return checks.Spec("float", length, hint=hint), checks.Spec("float", horizon, hint=hint)
+        window, target = ((steps, len(self.columns)) for steps in (self.length, self.horizon))
+        hint = "Windows and targets are (batch, steps, variables), standardised."
+        return checks.Spec("float", window, hint=hint), checks.Spec("float", target, hint=hint)
 
     def get_config(self):
         config = super().get_config()
@@ -267,10 +284,10 @@ class Forecaster(Model):
         return config
 
 
-def _value_by_value(y, y_pred, sample_weight):
-    """Targets and forecasts with an axis for the mean that Keras' losses take over the last one.
+def _per_value(y, y_pred, sample_weight):
+    """Add a last axis to targets and forecasts if there is a weight for each value.
 
-    A weight for each value would come after that mean, where there is no variable any more.
+    Keras' losses average over the last axis before they apply the weights.
     """
     if sample_weight is None or len(sample_weight.shape) < 3:
         return y, y_pred

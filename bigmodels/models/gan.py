@@ -1,19 +1,23 @@
 """Generative adversarial network (article 3.4 and 4.4; equations E7 and E8).
 
-Kept from the article: the class names, the dense layers' names and widths (`dense1` to `dense12`
-of the generator, `dense1` to `dense7` of the discriminator), which have batch normalisation.
-Changed: one activation a block (G1, G2); the generator ends in as many values as the image has,
-`tanh`, reshaped (G1); the discriminator flattens its image and gives a logit (G2); the networks
-train against each other in `GAN` (G3); the noise has a stated width and images are in [-1, 1]
-(G4). A layer has a bias exactly where no batch normalisation follows. Beyond the article, all off
-by default: what keeps the training of a GAN steady.
+Unchanged from the article: the class names, the names and widths of the dense layers (`dense1` to
+`dense12` of the generator, `dense1` to `dense7` of the discriminator), and which of them have batch
+normalisation.
+Changed: one activation per block (G1, G2); the generator's output layer has one unit per pixel and
+channel, `tanh`, and is reshaped (G1); the discriminator flattens its input and returns a logit
+(G2); `GAN` trains the networks against each other (G3); the dimension of the noise is an argument
+and images are in [-1, 1] (G4). Layers have a bias exactly where no batch normalisation follows.
+Added, all off by default: techniques that stabilise the training of a GAN.
 
     noise (batch, latent_dim) -> images (batch, height, width, channels) in [-1, 1] -> logit
 """
 
 import math
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
@@ -22,34 +26,46 @@ from bigmodels.distribute import Model, SharedSeedGenerator, all_sum, of_batch, 
 from bigmodels.layers import SpectralNormalization
 from bigmodels.models.base import LayerStack, check_image_shape
 
-# The article's widths, in its order: a ladder down, up to 1024, down to a waist of 16, and out.
-# Its last two, Dense(784) and Dense(1), become the one output layer.
+# The widths of the article's hidden layers, in its order. Its last two layers, Dense(784) and
+# Dense(1), are replaced by one output layer.
 GENERATOR_UNITS = (4096, 2048, 1024, 512, 256, 1024, 128, 64, 32, 16, 100)
 DISCRIMINATOR_UNITS = (1024, 512, 256, 128, 64, 32)
 
 
 @keras.saving.register_keras_serializable(package="bigmodels")
 class Generator(LayerStack):
-    """The article's dense generator, corrected.
+    """The article's dense generator (section 4.4), corrected.
 
     Args:
-        latent_dim: Width of the noise.
-        image_shape: Shape of the image made, `(height, width, channels)`.
+        latent_dim: Dimension of the noise vector.
+        image_shape: `(height, width, channels)` of the generated images.
         units: Widths of the hidden layers.
-        **kwargs: As for every `keras.Model`.
+        **kwargs: Passed to `keras.Model`: `name`, `dtype`.
 
     Call arguments:
-        inputs: Noise, `(batch, latent_dim)`.
-        training: Whether batch normalisation uses the batch's statistics.
+        inputs: Noise `(batch, latent_dim)`.
+        training: Whether batch normalisation uses the statistics of the batch.
 
     Returns:
         Images in [-1, 1], `(batch, height, width, channels)`.
 
     Raises:
-        ValueError: if `image_shape` is not three positive sizes.
+        ValueError: if `image_shape` does not consist of three positive sizes.
+
+    Example:
+
+    >>> generator = Generator(latent_dim=4, image_shape=(8, 8, 1), units=(16, 16))
+    >>> generator(np.zeros((2, 4), "float32")).shape
+    TensorShape([2, 8, 8, 1])
     """
 
-    def __init__(self, latent_dim=100, image_shape=(28, 28, 1), units=GENERATOR_UNITS, **kwargs):
+    def __init__(
+        self,
+        latent_dim: int = 100,
+        image_shape: Sequence[int] = (28, 28, 1),
+        units: Iterable[int] = GENERATOR_UNITS,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.latent_dim = latent_dim
         self.image_shape = check_image_shape(image_shape)
@@ -91,31 +107,38 @@ class Generator(LayerStack):
 
 @keras.saving.register_keras_serializable(package="bigmodels")
 class Discriminator(LayerStack):
-    """The article's dense discriminator, corrected.
+    """The article's dense discriminator (section 4.4), corrected.
 
     Args:
-        image_shape: Shape of the images judged, `(height, width, channels)`.
+        image_shape: `(height, width, channels)` of the images.
         units: Widths of the hidden layers.
-        normalization: `"batch"`, after every hidden layer; `"spectral"`, of every layer's weights
-            instead (Miyato et al., 2018); or `"none"`.
-        **kwargs: As for every `keras.Model`.
+        normalization: `"batch"` for batch normalisation after every hidden layer; `"spectral"` for
+            spectral normalisation of all weights instead (Miyato et al., 2018); or `"none"`.
+        **kwargs: Passed to `keras.Model`: `name`, `dtype`.
 
     Call arguments:
         inputs: Images in [-1, 1], `(batch, height, width, channels)`.
-        training: Whether batch normalisation uses the batch's statistics.
+        training: Whether batch normalisation uses the statistics of the batch.
 
     Returns:
-        Logits `(batch, 1)`: above zero for "real"; `keras.ops.sigmoid` gives the probability.
+        Logits `(batch, 1)`: positive for "real"; `keras.ops.sigmoid` gives probabilities.
 
     Raises:
-        ValueError: if `image_shape` is not three positive sizes, or `normalization` is unknown.
+        ValueError: if `image_shape` does not consist of three positive sizes, or `normalization` is
+            unknown.
+
+    Example:
+
+    >>> discriminator = Discriminator(image_shape=(8, 8, 1), units=(16, 16))
+    >>> discriminator(np.zeros((2, 8, 8, 1), "float32")).shape
+    TensorShape([2, 1])
     """
 
     def __init__(
         self,
-        image_shape=(28, 28, 1),
-        units=DISCRIMINATOR_UNITS,
-        normalization="batch",
+        image_shape: Sequence[int] = (28, 28, 1),
+        units: Iterable[int] = DISCRIMINATOR_UNITS,
+        normalization: str = "batch",
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -129,23 +152,23 @@ class Discriminator(LayerStack):
         self.default_input_shape = (None, *self.image_shape)
         dtype = self.dtype_policy
         self.flatten = layers.Flatten(dtype=dtype, name="flatten")
-        in_batch = normalization == "batch"
+        batch_norm = normalization == "batch"
 
-        def normal(layer):
+        def normalized(layer):
             if normalization != "spectral":
                 return layer
             return SpectralNormalization(layer, dtype=layer.dtype_policy, name=layer.name)
 
         for i, width in enumerate(self.units, start=1):  # self.dense1, self.batchnorm1, ...
-            dense = layers.Dense(width, use_bias=not in_batch, dtype=dtype, name=f"dense{i}")
-            setattr(self, f"dense{i}", normal(dense))
-            if in_batch:
+            dense = layers.Dense(width, use_bias=not batch_norm, dtype=dtype, name=f"dense{i}")
+            setattr(self, f"dense{i}", normalized(dense))
+            if batch_norm:
                 norm = layers.BatchNormalization(momentum=0.9, dtype=dtype, name=f"batchnorm{i}")
                 setattr(self, f"batchnorm{i}", norm)
             setattr(self, f"leakyrelu{i}", layers.LeakyReLU(0.2, dtype=dtype, name=f"leakyrelu{i}"))
         last = f"dense{len(self.units) + 1}"
         # The logit stays in full precision under a mixed policy.
-        setattr(self, last, normal(layers.Dense(1, dtype=dtype.variable_dtype, name=last)))
+        setattr(self, last, normalized(layers.Dense(1, dtype=dtype.variable_dtype, name=last)))
 
     def layers_in_order(self):
         count = len(self.units)
@@ -165,46 +188,64 @@ class Discriminator(LayerStack):
 
 @keras.saving.register_keras_serializable(package="bigmodels")
 class GAN(Model):
-    """A generator and a discriminator trained against each other.
+    """A generator and a discriminator trained against each other (article 4.4).
 
     `fit` takes real images in [-1, 1] (targets, if any, are ignored) and logs `d_loss`, `g_loss`
-    and their sum as `loss`, all without the penalty. Calling the model, or `predict`, turns noise
-    into images.
+    and their sum as `loss`, without the R1 penalty. Calling the model, and `predict`, map noise to
+    images.
 
     Args:
-        generator: Noise to images; has `latent_dim`.
-        discriminator: Images to one logit.
-        seed: Integer behind the noise of training, or `None` for a fresh one each time.
-        r1: Weight of half the mean squared length of the logit's gradient by the pixels of a real
-            image, which the discriminator is to keep small (Mescheder et al., 2018, R1, its gamma);
-            0 leaves it out. Not beside batch normalisation, where a logit is of the whole batch.
-        ema_momentum: How much of it an exponential moving average of the generator keeps at each
-            step (Yazıcı et al., 2019), for example 0.999; it makes the images then, in training
-            only the generator itself does. 0 keeps none.
-        **kwargs: As for every `keras.Model`.
+        generator: Model from noise to images; has an attribute `latent_dim`.
+        discriminator: Model from images to one logit.
+        seed: Integer seed of the training noise; `None` for a random one.
+        r1: Weight (gamma) of the R1 gradient penalty on real images (Mescheder et al., 2018); 0
+            turns it off. It cannot be combined with batch normalisation in the discriminator, where
+            a logit depends on the whole batch.
+        ema_momentum: Momentum of an exponential moving average of the generator's weights (Yazıcı
+            et al., 2019), for example 0.999. Outside of training the averaged generator makes the
+            images. 0 turns it off.
+        **kwargs: Passed to `keras.Model`: `name`, `dtype`.
 
     Attributes:
         generator, discriminator: The networks.
-        averaged_generator: The average, a network of the same kind; `None` without.
+        averaged_generator: The generator with averaged weights, or `None`.
         d_optimizer, g_optimizer: Their optimizers, once compiled.
-        latent_dim: Width of the noise.
+        latent_dim: Dimension of the noise vector.
 
     Raises:
-        ValueError: if the generator has no `latent_dim`, or its images do not fit the
-            discriminator, or a number is out of range, or there is a penalty beside batch
-            normalisation.
+        ValueError: if the generator has no `latent_dim`, its images do not fit the discriminator,
+            a number is out of range, or `r1` is combined with batch normalisation.
+
+    Example:
+
+    >>> gan = GAN(
+    ...     Generator(latent_dim=4, image_shape=(8, 8, 1), units=(16,)),
+    ...     Discriminator(image_shape=(8, 8, 1), units=(16,)),
+    ... )
+    >>> gan.compile()
+    >>> gan.generate(2, seed=0).shape
+    (2, 8, 8, 1)
     """
 
-    steps_add_up = True  # Losses are shares, gradients go to `apply`, noise is the whole batch's.
+    # Losses are scaled by `share`, gradients go to `apply`, noise is drawn for the global batch.
+    supports_replicas = True
 
-    def __init__(self, generator, discriminator, seed=None, r1=0.0, ema_momentum=0.0, **kwargs):
+    def __init__(
+        self,
+        generator: keras.Model,
+        discriminator: keras.Model,
+        seed: int | None = None,
+        r1: float = 0.0,
+        ema_momentum: float = 0.0,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         if not hasattr(generator, "latent_dim"):
             raise ValueError(f"generator: {generator.name!r} has no attribute latent_dim")
         if not 0 <= r1 < math.inf:
-            raise ValueError(f"r1: {r1!r}, expected a number from 0 on")
+            raise ValueError(f"r1: {r1!r}, expected zero or more")
         if not 0 <= ema_momentum < 1:
-            raise ValueError(f"ema_momentum: {ema_momentum!r}, expected a share from 0 to below 1")
+            raise ValueError(f"ema_momentum: {ema_momentum!r}, expected a number in [0, 1)")
         self.generator = generator
         self.discriminator = discriminator
         self.latent_dim = generator.latent_dim
@@ -217,8 +258,8 @@ class GAN(Model):
         self.d_loss_tracker = keras.metrics.Mean(name="d_loss")
         self.g_loss_tracker = keras.metrics.Mean(name="g_loss")
         self.loss_tracker = keras.metrics.Mean(name="loss")
-        # Both shapes are known here, so the optimizers can be built by `compile`, and are then
-        # saved and restored whole.
+        # All shapes are known here. Building now lets `compile` build the optimizers, so that they
+        # are saved and restored completely.
         self.build((None, self.latent_dim))
 
     def build(self, input_shape):
@@ -230,7 +271,7 @@ class GAN(Model):
         wanted = getattr(self.discriminator, "image_shape", image_shape[1:])
         if tuple(wanted) != tuple(image_shape[1:]):
             raise ValueError(
-                f"discriminator: judges images {tuple(wanted)}, but the generator makes "
+                f"discriminator: takes images {tuple(wanted)}, but the generator makes "
                 f"{tuple(image_shape[1:])}"
             )
         self.image_shape = tuple(image_shape[1:])
@@ -241,8 +282,8 @@ class GAN(Model):
         ]
         if self.r1 and norms:
             raise ValueError(
-                f"r1: {self.r1}, but {norms[0]!r} of the discriminator normalises over the batch; "
-                "use another normalization"
+                f"r1: {self.r1}, expected 0, as {norms[0]!r} of the discriminator normalises over "
+                "the batch; use another normalization"
             )
         if self.ema_momentum and self.averaged_generator is None:
             self.averaged_generator = self._copy_of_generator(input_shape)
@@ -256,25 +297,32 @@ class GAN(Model):
         copy.set_weights(self.generator.get_weights())
         return copy
 
-    def compile(self, d_optimizer=None, g_optimizer=None, loss_fn=None, g_loss_fn=None, **kwargs):
-        """Set what trains the two networks.
+    def compile(
+        self,
+        d_optimizer: keras.optimizers.Optimizer | str | None = None,
+        g_optimizer: keras.optimizers.Optimizer | str | None = None,
+        loss_fn: Any = None,
+        g_loss_fn: Any = None,
+        **kwargs,
+    ) -> None:
+        """Configure the training of both networks.
 
         Args:
-            d_optimizer: The discriminator's optimizer; Adam(2e-4, beta_1=0.5), after DCGAN, when
-                left out.
-            g_optimizer: The generator's optimizer; the same when left out.
-            loss_fn: Loss of (labels, logits), 1 for real and 0 for generated; binary cross-entropy
-                on logits when left out.
-            g_loss_fn: The generator's, of logits of its images labelled 1; the same when left out.
-                The hinge loss (Lim and Ye, 2017) is `keras.losses.Hinge()` with
-                `bigmodels.losses.Wasserstein()` here.
-            **kwargs: `jit_compile`, `run_eagerly`, `steps_per_execution`, as for every Keras model;
-                but `jit_compile="auto"`, which is the default, is XLA on one CPU too where the
-                networks are dense and large, as the article's are.
+            d_optimizer: The discriminator's optimizer; defaults to `Adam(2e-4, beta_1=0.5)`, as in
+                DCGAN.
+            g_optimizer: The generator's optimizer; the same default.
+            loss_fn: Loss of (labels, logits) with label 1 for real and 0 for generated images;
+                defaults to binary cross-entropy on logits.
+            g_loss_fn: Loss of the generator, whose images are labelled 1; defaults to `loss_fn`.
+                For the hinge loss (Lim and Ye, 2017), pass `keras.losses.Hinge()` as `loss_fn` and
+                `bigmodels.losses.Wasserstein()` as `g_loss_fn`.
+            **kwargs: `jit_compile`, `run_eagerly`, `steps_per_execution`, as for `keras.Model`. The
+                default `jit_compile="auto"` uses XLA on a single CPU too, if the networks are large
+                and all dense, like the article's.
 
         Raises:
-            ValueError: if an optimizer averages weights (`use_ema`), which Keras ends with all
-                weights of a model in one optimizer.
+            ValueError: if an optimizer has `use_ema=True`, which Keras supports only for one
+                optimizer with all weights of a model.
         """
         d_optimizer = keras.optimizers.get(d_optimizer or _dcgan_adam())
         g_optimizer = keras.optimizers.get(g_optimizer or _dcgan_adam())
@@ -284,7 +332,7 @@ class GAN(Model):
         auto = kwargs.get("jit_compile", "auto") == "auto" and not kwargs.get("run_eagerly")
         if auto and self._gains_by_xla():
             kwargs["jit_compile"] = True
-        # Keras wraps the one optimizer it knows for float16; the other is wrapped the same way.
+        # For float16, Keras wraps the optimizer it gets for loss scaling; wrap the other one too.
         super().compile(optimizer=g_optimizer, **kwargs)
         self.g_optimizer = self.optimizer
         scaled = isinstance(self.g_optimizer, keras.optimizers.LossScaleOptimizer)
@@ -299,10 +347,10 @@ class GAN(Model):
         self.g_optimizer.build(self.generator.trainable_variables)
 
     def _gains_by_xla(self):
-        """Whether a step on one CPU is worth the seconds that XLA takes to compile it.
+        """Whether XLA speeds up a step on one CPU enough to make up for its compilation.
 
-        Of the article's networks it is half as fast again (`tools/bench options`), by what lies
-        between their products; convolutions lose by it, and small networks cannot earn it back.
+        The article's networks train 1.5 times as fast (`tools/bench options`), as the element-wise
+        operations are fused. Convolutions get slower, and small networks gain too little.
         """
         dense = all(len(weight.shape) <= 2 for weight in self.weights)
         on_one_cpu = kernels.on_one_cpu(self.distribute_strategy)
@@ -323,20 +371,20 @@ class GAN(Model):
         self.compile(**keras.saving.deserialize_keras_object(config))
 
     @property
-    def metrics(self):
-        """The three running means that `fit` and `evaluate` log and reset."""
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """The three mean losses that `fit` and `evaluate` log and reset."""
         return [self.d_loss_tracker, self.g_loss_tracker, self.loss_tracker]
 
     def call(self, inputs, training=None):
-        averaged = self.averaged_generator is not None and not training
-        network = self.averaged_generator if averaged else self.generator
+        use_average = self.averaged_generator is not None and not training
+        network = self.averaged_generator if use_average else self.generator
         return network(inputs, training=training)
 
     def compute_output_shape(self, input_shape):
         return self.generator.compute_output_shape(input_shape)
 
     def _adversarial_losses(self, images, training):
-        """The losses of the two networks, and the penalty."""
+        """The losses of the two networks, and the R1 penalty."""
         seed = self.seed_generator if training else self.evaluation_seed_generator
         noise = of_batch(
             lambda rows: keras.random.normal((rows, self.latent_dim), seed=seed),
@@ -344,7 +392,7 @@ class GAN(Model):
         )
         fakes = self.generator(noise, training=training)
         if training and self.r1:
-            real_logits, penalty = self._penalised(images)
+            real_logits, penalty = self._logits_and_penalty(images)
         else:
             real_logits, penalty = self.discriminator(images, training=training), 0.0
         fake_logits = self.discriminator(fakes, training=training)
@@ -354,12 +402,12 @@ class GAN(Model):
             return share(loss_fn, labels, logits, every_row=True)
 
         d_loss = loss(self.loss_fn, real, real_logits) + loss(self.loss_fn, fake, fake_logits)
-        # The generator wants its images taken for real (Goodfellow et al., 2014, section 3).
+        # The non-saturating generator loss (Goodfellow et al., 2014, section 3).
         g_loss = loss(self.g_loss_fn, real, fake_logits)
         return d_loss, g_loss, penalty
 
-    def _penalised(self, images):
-        """Logits of real images, and R1: by how much a change of their pixels would change them."""
+    def _logits_and_penalty(self, images):
+        """Logits of real images, and R1: half their mean squared gradient norm times `r1`."""
         with tf.GradientTape() as tape:
             tape.watch(images)
             logits = self.discriminator(images, training=True)
@@ -367,7 +415,7 @@ class GAN(Model):
         squares = ops.sum(ops.square(gradient), axis=range(1, len(images.shape)))  # (batch,)
         return logits, self.r1 / 2 * share(_second, squares, squares, every_row=True)
 
-    def train_step(self, data):  # Two optimizers, one pass: Keras' own step knows one loss.
+    def train_step(self, data):  # Keras' own step supports one loss and one optimizer.
         images, _, _ = keras.utils.unpack_x_y_sample_weight(data)
         with tf.GradientTape(persistent=True) as tape:
             d_loss, g_loss, penalty = self._adversarial_losses(images, training=True)
@@ -384,17 +432,27 @@ class GAN(Model):
         return self._log(images, d_loss, g_loss)
 
     def _average(self):
-        # At first of the last few steps alone, so that the initial weights are soon forgotten.
+        # A smaller momentum in the first steps, so that the initial weights are soon forgotten.
         steps = ops.cast(self.g_optimizer.iterations, "float32")
         new = 1 - ops.minimum(self.ema_momentum, (1 + steps) / (10 + steps))
-        # Batch normalisation's statistics too: they belong to the weights they were taken with.
+        # Includes the statistics of batch normalisation, which must match the weights.
         pairs = zip(self.averaged_generator.weights, self.generator.weights, strict=True)
         for average, weight in pairs:
             difference = weight.value - average.value
             average.assign_add(difference * ops.cast(new, weight.dtype))
 
-    def evaluate(self, x=None, y=None, *args, **kwargs):
-        """`keras.Model.evaluate` on images, with the same noise every time."""
+    def evaluate(self, x: Any = None, y: Any = None, *args, **kwargs) -> Any:
+        """`keras.Model.evaluate` on real images, with the same noise in every call.
+
+        Args:
+            x: Images in [-1, 1], `(batch, height, width, channels)`, or a dataset of them.
+            y: Ignored.
+            *args: As for `keras.Model.evaluate`.
+            **kwargs: As for `keras.Model.evaluate`.
+
+        Returns:
+            The losses, as from `keras.Model.evaluate`.
+        """
         self.evaluation_seed_generator.state.assign([0 if self.seed is None else self.seed, 0])
         return super().evaluate(x, y, *args, **kwargs)
 
@@ -404,7 +462,7 @@ class GAN(Model):
         return self._log(images, d_loss, g_loss)
 
     def _log(self, images, d_loss, g_loss):
-        # Weighted by the batch's size, so that a ragged last batch counts for what it is.
+        # Weighted by the batch size, as the last batch may be smaller.
         weight = tf.shape(images)[0]
         d_loss, g_loss = all_sum([d_loss, g_loss])
         self.d_loss_tracker.update_state(d_loss, sample_weight=weight)
@@ -412,12 +470,12 @@ class GAN(Model):
         self.loss_tracker.update_state(d_loss + g_loss, sample_weight=weight)
         return self.get_metrics_result()
 
-    def generate(self, n=1, seed=None):
-        """Make images.
+    def generate(self, n: int = 1, seed: int | None = None) -> np.ndarray:
+        """Generate images.
 
         Args:
-            n: How many.
-            seed: Integer; the same seed gives the same images. `None` draws a fresh one.
+            n: Number of images.
+            seed: Integer; the same seed gives the same images. `None` for a random one.
 
         Returns:
             float32 array in [-1, 1], `(n, height, width, channels)`.
@@ -460,8 +518,8 @@ class GAN(Model):
 
 
 @row_by_row
-def _second(_, each):
-    return each
+def _second(_, values):
+    return values
 
 
 def _dcgan_adam():

@@ -1,13 +1,15 @@
-"""Image restoration with a generator and a discriminator (article 2.1).
+"""Image inpainting with a generator and a discriminator (article 2.1).
 
-Beyond the article, which names the application and prints no network for it; after the context
-encoders of Pathak et al. (2016). Changed against them: holes begin as a smooth filling and the
-generator learns what is to be added, the encoder's stages are added to the decoder's (their
-bottleneck sees none), holes are anywhere, and the discriminator judges the whole image, not the
-hole alone.
+The article names the application and prints no network for it. This one is after the context
+encoders of Pathak et al. (2016). Changed: the generator learns a correction to a smooth filling of
+the hole, there are skip connections from encoder to decoder, holes may be anywhere, and the
+discriminator sees the whole image instead of the hole alone.
 
     images with a hole and its mask (batch, height, width, channels + 1) -> images without
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -18,34 +20,45 @@ from bigmodels.distribute import Model, all_sum, share
 from bigmodels.layers import HarmonicFill
 from bigmodels.models.base import check_image_shape
 
-_NEARLY = 0.999  # Of 1 there is no arctanh.
+_NEARLY = 0.999  # arctanh is infinite at 1.
 
 
 @keras.saving.register_keras_serializable(package="bigmodels")
 class Inpainter(Model):
-    """A convolutional encoder and decoder with connections between their stages of one size.
+    """Convolutional encoder-decoder with skip connections that paints holes in images.
 
-    They learn what is to be added to a smooth filling of the hole, `bigmodels.layers.HarmonicFill`,
-    at first nothing: where an image is smooth, there is nothing to learn.
+    It predicts a correction to a smooth filling of the hole, `bigmodels.layers.HarmonicFill`, which
+    is zero before training.
 
     Args:
-        image_shape: Shape of the images, `(height, width, channels)`; any size.
-        filters: Filters of each stage; from one to the next height and width are halved.
-        **kwargs: As for every `keras.Model`.
+        image_shape: `(height, width, channels)` of the images; any size.
+        filters: Filters of each stage; each stage after the first halves height and width.
+        **kwargs: Passed to `keras.Model`: `name`, `dtype`.
 
     Call arguments:
-        inputs: `(batch, height, width, channels + 1)`: images in [-1, 1], and last a mask, 1 in the
-            hole and 0 elsewhere. What is in the hole is not looked at.
+        inputs: `(batch, height, width, channels + 1)`: images in [-1, 1], and in the last channel a
+            mask, 1 in the hole and 0 elsewhere. Pixels in the hole are ignored.
 
     Returns:
-        Painted images in [-1, 1], `(batch, height, width, channels)`; what lies outside of the hole
-        is painted too.
+        Images in [-1, 1], `(batch, height, width, channels)`; pixels outside of the hole are
+        predicted too.
 
     Raises:
-        ValueError: if `image_shape` is not three positive sizes or there are no filters.
+        ValueError: if `image_shape` does not consist of three positive sizes or `filters` is empty.
+
+    Example:
+
+    >>> inpainter = Inpainter(image_shape=(8, 8, 1), filters=(4, 8))
+    >>> inpainter(np.zeros((2, 8, 8, 2), "float32")).shape
+    TensorShape([2, 8, 8, 1])
     """
 
-    def __init__(self, image_shape=(28, 28, 1), filters=(32, 64, 128, 128), **kwargs):
+    def __init__(
+        self,
+        image_shape: Sequence[int] = (28, 28, 1),
+        filters: Sequence[int] = (32, 64, 128, 128),
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.autocast = False  # Pixels stay in full precision under a mixed policy.
         self.image_shape = check_image_shape(image_shape)
@@ -58,7 +71,8 @@ class Inpainter(Model):
 
         self.fill = HarmonicFill(dtype=dtype, name="fill")
         options = {"padding": "same", "kernel_initializer": "he_normal", "dtype": dtype}
-        # The first stage keeps the size. On the way back `up` enlarges, `merge` looks at the sum.
+        # The first stage keeps the size. In the decoder, `up` upsamples and `merge` convolves the
+        # sum with the encoder's stage.
         for i, count in enumerate(self.filters, start=1):  # self.down1, self.down2, ...
             size, stride = (5, 1) if i == 1 else (3, 2)
             down = layers.Conv2D(count, size, stride, name=f"down{i}", **options)
@@ -107,12 +121,13 @@ class Inpainter(Model):
         x = ops.leaky_relu(self.middle(x))
         for i in range(len(self.filters) - 1, 0, -1):
             stage = stages[i - 1]
-            # Of an odd size the half was rounded up.
+            # Half of an odd size was rounded up.
             x = getattr(self, f"up{i}")(x)[:, : stage.shape[1], : stage.shape[2]]
             x = ops.leaky_relu(getattr(self, f"merge{i}")(ops.leaky_relu(x) + stage))
-        # Added before the tanh: what is to be quite black or white can be, and nothing is beyond.
+        # The correction is added before the tanh, so that the result stays within [-1, 1]. The
+        # arctanh is written out, as LiteRT and ONNX have none.
         filled = _NEARLY * filled
-        arctanh = (ops.log(1 + filled) - ops.log(1 - filled)) / 2  # LiteRT and ONNX lack it.
+        arctanh = (ops.log(1 + filled) - ops.log(1 - filled)) / 2
         return ops.tanh(arctanh + self.paint(x))
 
     def compute_output_shape(self, input_shape):
@@ -126,40 +141,58 @@ class Inpainter(Model):
 
 @keras.saving.register_keras_serializable(package="bigmodels")
 class InpaintingGAN(Model):
-    """A generator that fills holes, trained to come close and to pass for real.
+    """An inpainting generator trained with a reconstruction loss and, optionally, a discriminator.
 
-    `fit` takes images with a hole and its mask as inputs, the whole images as targets, both in
-    [-1, 1]. It logs as `loss` the reconstruction alone, of each image the mean over its hole, by
-    which runs of any `adversarial_weight` can be compared; and, with a discriminator, `d_loss` and
-    `g_loss`, what the generator is told by it. Calling the model, or `predict`, fills holes: every
-    pixel outside of them comes out as it went in.
+    `fit` takes images with a hole and its mask as inputs and the complete images as targets, both
+    in [-1, 1]. `loss` in its logs is the reconstruction loss alone, averaged over the hole of each
+    image, so that it is comparable between values of `adversarial_weight`. With a discriminator
+    `d_loss` and `g_loss` are logged too. Calling the model, and `predict`, fill the holes and leave
+    all other pixels unchanged.
 
     Args:
-        generator: Images with a hole and its mask to painted images; see `Inpainter`.
-        discriminator: Images to one logit; `None` trains by the reconstruction alone.
-        adversarial_weight: What the generator minimises is the reconstruction and so many times
+        generator: Model from images with a hole and its mask to painted images, see `Inpainter`.
+        discriminator: Model from images to one logit; `None` trains with the reconstruction loss
+            alone.
+        adversarial_weight: The generator minimises the reconstruction loss plus this times
             `g_loss`.
-        **kwargs: As for every `keras.Model`.
+        **kwargs: Passed to `keras.Model`: `name`, `dtype`.
 
     Attributes:
         generator, discriminator: The networks.
         d_optimizer, g_optimizer: Their optimizers, once compiled.
 
     Raises:
-        ValueError: if the discriminator does not judge what the generator makes, or there is one
-            and no weight, or the other way round.
+        ValueError: if the discriminator takes images of another shape, or only one of
+            `discriminator` and `adversarial_weight` is given.
+
+    Example:
+
+    >>> model = InpaintingGAN(Inpainter(image_shape=(8, 8, 1), filters=(4, 8)))
+    >>> image = np.full((1, 8, 8, 1), 0.5, "float32")
+    >>> mask = np.zeros_like(image)
+    >>> mask[:, 2:4, 2:4] = 1
+    >>> filled = model(np.concatenate([image * (1 - mask), mask], axis=-1))
+    >>> np.allclose(filled, 0.5, atol=0.01)
+    True
     """
 
-    steps_add_up = True  # Losses are shares, gradients go to `apply`.
+    # Losses are scaled by `share`, gradients go to `apply`.
+    supports_replicas = True
 
-    def __init__(self, generator, discriminator=None, adversarial_weight=0.0, **kwargs):
+    def __init__(
+        self,
+        generator: keras.Model,
+        discriminator: keras.Model | None = None,
+        adversarial_weight: float = 0.0,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
-        self.autocast = False  # In half precision pixels would not come out as they went in.
+        self.autocast = False  # Half precision would change the pixels outside of the hole.
         if not adversarial_weight >= 0 or bool(adversarial_weight) != bool(discriminator):
-            what = "none" if discriminator is None else "one"
+            given = "none" if discriminator is None else "one"
             raise ValueError(
                 f"adversarial_weight: {adversarial_weight!r}, expected a positive number with a "
-                f"discriminator and 0 without; there is {what}"
+                f"discriminator and 0 without; there is {given}"
             )
         self.generator = generator
         self.discriminator = discriminator
@@ -178,7 +211,7 @@ class InpaintingGAN(Model):
             wanted = tuple(getattr(self.discriminator, "image_shape", self.image_shape))
             if wanted != self.image_shape:
                 raise ValueError(
-                    f"discriminator: judges images {wanted}, but the generator makes "
+                    f"discriminator: takes images {wanted}, but the generator makes "
                     f"{self.image_shape}"
                 )
             if not self.discriminator.built:
@@ -187,25 +220,25 @@ class InpaintingGAN(Model):
 
     def compile(
         self,
-        d_optimizer=None,
-        g_optimizer=None,
-        reconstruction_loss="mean_squared_error",
-        adversarial_loss=None,
+        d_optimizer: keras.optimizers.Optimizer | str | None = None,
+        g_optimizer: keras.optimizers.Optimizer | str | None = None,
+        reconstruction_loss: Any = "mean_squared_error",
+        adversarial_loss: Any = None,
         **kwargs,
-    ):
-        """Set what trains the networks.
+    ) -> None:
+        """Configure the training of the networks.
 
         Args:
-            d_optimizer: The discriminator's optimizer; Adam(2e-4, beta_1=0.5) when left out.
-            g_optimizer: The generator's optimizer; Adam(1e-3) when left out.
-            reconstruction_loss: Loss of (images, filled images), computed pixel by pixel.
-            adversarial_loss: Loss of (labels, logits), 1 for real and 0 for filled; binary
-                cross-entropy on logits when left out.
-            **kwargs: `jit_compile`, `run_eagerly`, `steps_per_execution`, as for every Keras model.
+            d_optimizer: The discriminator's optimizer; defaults to `Adam(2e-4, beta_1=0.5)`.
+            g_optimizer: The generator's optimizer; defaults to `Adam(1e-3)`.
+            reconstruction_loss: Loss of (images, filled images), computed for each pixel.
+            adversarial_loss: Loss of (labels, logits) with label 1 for real and 0 for filled
+                images; defaults to binary cross-entropy on logits.
+            **kwargs: `jit_compile`, `run_eagerly`, `steps_per_execution`, as for `keras.Model`.
 
         Raises:
-            ValueError: if an optimizer averages weights (`use_ema`), which Keras ends with all
-                weights of a model in one optimizer.
+            ValueError: if an optimizer has `use_ema=True`, which Keras supports only for one
+                optimizer with all weights of a model.
         """
         g_optimizer = keras.optimizers.get(g_optimizer or keras.optimizers.Adam(1e-3))
         if self.discriminator is None:
@@ -217,7 +250,7 @@ class InpaintingGAN(Model):
         for name, optimizer in (("d_optimizer", d_optimizer), ("g_optimizer", g_optimizer)):
             if getattr(getattr(optimizer, "inner_optimizer", optimizer), "use_ema", False):
                 raise ValueError(f"{name}: use_ema=True is not supported for one of two optimizers")
-        # Keras wraps the one optimizer it knows for float16; the other is wrapped the same way.
+        # For float16, Keras wraps the optimizer it gets for loss scaling; wrap the other one too.
         super().compile(optimizer=g_optimizer, **kwargs)
         self.g_optimizer = self.optimizer
         scaled = isinstance(self.g_optimizer, keras.optimizers.LossScaleOptimizer)
@@ -243,8 +276,8 @@ class InpaintingGAN(Model):
         self.compile(**keras.saving.deserialize_keras_object(config))
 
     @property
-    def metrics(self):
-        """The running means that `fit` and `evaluate` log and reset."""
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """The mean losses that `fit` and `evaluate` log and reset."""
         return self.trackers
 
     def call(self, inputs, training=None):
@@ -255,10 +288,10 @@ class InpaintingGAN(Model):
     def compute_output_shape(self, input_shape):
         return self.generator.compute_output_shape(input_shape)
 
-    def _each_loss(self, inputs, images, training):
+    def _all_losses(self, inputs, images, training):
         filled = self(inputs, training=training)
         mask = ops.cast(inputs[..., -1], filled.dtype)  # (batch, height, width)
-        # With it the mean over all pixels is that over the hole, for every image.
+        # With these weights the mean over all pixels is the mean over the hole, for every image.
         weight = ops.divide_no_nan(mask, ops.mean(mask, axis=(1, 2), keepdims=True))
         reconstruction = share(self.reconstruction_loss, images, filled, weight, every_row=True)
         if self.discriminator is None:
@@ -273,10 +306,10 @@ class InpaintingGAN(Model):
         d_loss = loss(real, real_logits) + loss(fake, fake_logits)
         return reconstruction, d_loss, loss(real, fake_logits)
 
-    def train_step(self, data):  # Two optimizers, one pass: Keras' own step knows one loss.
+    def train_step(self, data):  # Keras' own step supports one loss and one optimizer.
         inputs, images, _ = keras.utils.unpack_x_y_sample_weight(data)
         with tf.GradientTape(persistent=True) as tape:
-            losses = self._each_loss(inputs, images, training=True)
+            losses = self._all_losses(inputs, images, training=True)
             total = losses[0]
             if self.discriminator is not None:
                 total = total + self.adversarial_weight * losses[2]
@@ -292,10 +325,10 @@ class InpaintingGAN(Model):
 
     def test_step(self, data):
         inputs, images, _ = keras.utils.unpack_x_y_sample_weight(data)
-        return self._log(images, self._each_loss(inputs, images, training=False))
+        return self._log(images, self._all_losses(inputs, images, training=False))
 
     def _log(self, images, losses):
-        # Weighted by the batch's size, so that a ragged last batch counts for what it is.
+        # Weighted by the batch size, as the last batch may be smaller.
         for tracker, loss in zip(self.trackers, all_sum(list(losses)), strict=True):
             tracker.update_state(loss, sample_weight=tf.shape(images)[0])
         return self.get_metrics_result()
@@ -304,7 +337,13 @@ class InpaintingGAN(Model):
         height, width, channels = self.image_shape
         hint = "Images are scaled to [-1, 1]: x / 127.5 - 1."
         return (
-            checks.Spec("float", (height, width, channels + 1), -1, 1, f"{hint} The mask is last."),
+            checks.Spec(
+                "float",
+                (height, width, channels + 1),
+                -1,
+                1,
+                f"{hint} The mask is the last channel.",
+            ),
             checks.Spec("float", self.image_shape, -1, 1, hint),
         )
 

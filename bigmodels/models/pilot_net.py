@@ -1,12 +1,14 @@
-"""A convolutional network that steers (article 2.3: autonomous driving).
+"""A convolutional network that predicts the steering angle (article 2.3: autonomous driving).
 
-PilotNet of Bojarski et al., "End to End Learning for Self-Driving Cars" (2016): convolutions of
-5 x 5 pixels that halve the picture, convolutions of 3 x 3, dense layers, one number. Their sizes
-are the defaults. Changed: the number is the steering itself, from -1 to 1 where the recording has
-it so, not one over the radius of the turn; frames are RGB, not YUV; dropout, off by default.
+PilotNet of Bojarski et al., "End to End Learning for Self-Driving Cars" (2016): strided 5x5
+convolutions, 3x3 convolutions, dense layers and one output, with the paper's sizes as defaults.
+Changed: the output is the steering in the units of the recording (often -1 to 1), not the inverse
+turning radius; frames are RGB, not YUV. Added: dropout, off by default.
 
     frames (batch, height, width, 3), floats 0..255 -> steering (batch, 1)
 """
+
+from collections.abc import Iterable
 
 import keras
 from keras import layers
@@ -17,37 +19,43 @@ from bigmodels.models.base import LayerStack
 
 @keras.saving.register_keras_serializable(package="bigmodels")
 class PilotNet(LayerStack):
-    """Convolutions, dense layers, and one linear output.
+    """Steering network after PilotNet: convolutions, dense layers and one linear output.
 
-    With its defaults on 66x200x3 frames it is the paper's network, 252,219 parameters.
+    The defaults are the paper's network (Bojarski et al., 2016): 252,219 parameters for 66x200x3
+    frames.
 
     Args:
-        strided_filters: Filters of each convolution of 5 x 5 with stride 2, first to last.
-        filters: Filters of each convolution of 3 x 3 after these.
+        strided_filters: Filters of each 5x5 convolution with stride 2, first to last.
+        filters: Filters of each 3x3 convolution after them.
         dense_units: Width of each dense layer before the output.
-        dropout_rate: Share of units dropped before each of these dense layers.
-        **kwargs: As for every `keras.Model`: `name`, `dtype`.
+        dropout_rate: Fraction of units dropped before each of these dense layers.
+        **kwargs: Passed to `keras.Model`: `name`, `dtype`.
 
     Call arguments:
-        inputs: Frames as floats from 0 to 255, `(batch, height, width, channels)`; the first layer
+        inputs: Frames `(batch, height, width, channels)`, floats from 0 to 255; the first layer
             scales them.
-        training: Whether dropout is on.
+        training: Whether to run in training mode (dropout).
 
     Returns:
-        Steering, `(batch, 1)`.
+        Steering `(batch, 1)`.
 
     Raises:
         ValueError: if the frames are too small for the convolutions.
+
+    Example:
+
+    >>> PilotNet()(np.zeros((2, 66, 200, 3), "float32")).shape
+    TensorShape([2, 1])
     """
 
     default_input_shape = (None, 66, 200, 3)
 
     def __init__(
         self,
-        strided_filters=(24, 36, 48),
-        filters=(64, 64),
-        dense_units=(100, 50, 10),
-        dropout_rate=0.0,
+        strided_filters: Iterable[int] = (24, 36, 48),
+        filters: Iterable[int] = (64, 64),
+        dense_units: Iterable[int] = (100, 50, 10),
+        dropout_rate: float = 0.0,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -70,7 +78,7 @@ class PilotNet(LayerStack):
             setattr(self, f"dropout{i}", dropout)
             dense = layers.Dense(units, activation="relu", dtype=dtype, name=f"dense{i}")
             setattr(self, f"dense{i}", dense)
-        # The answer stays in full precision under a mixed policy.
+        # The output stays in full precision under a mixed policy.
         self.steering = layers.Dense(1, dtype=dtype.variable_dtype, name="steering")
 
     def layers_in_order(self):

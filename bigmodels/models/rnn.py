@@ -1,13 +1,16 @@
 """Recurrent network, an LSTM (article 3.2 and 4.2; equation E4).
 
-Kept from the article: the class name, the constructor's arguments and their order, the layers
+Unchanged from the article: the class name, the constructor's arguments and their order, the layers
 `embedding`, `rnn` and `dense`.
-Changed: any length (R1); the LSTM's three results become an output and the state pair `(h, c)`
-(R2); `dense` is as wide as the vocabulary, not the batch (R3); the state is optional, so that
-`fit` can train (R4); logits alone come out unless a state goes in (R5).
+Changed: sequences of any length (R1); the LSTM's three results become an output and the state pair
+`(h, c)` (R2); the width of `dense` is the vocabulary size, not the batch size (R3); the state is
+optional, so that `fit` works (R4); without a state the output is the logits alone (R5).
 
     tokens (batch, length), integers -> logits (batch, length, vocab_size)
 """
+
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -20,41 +23,49 @@ from bigmodels.models.base import LanguageModel
 
 @keras.saving.register_keras_serializable(package="bigmodels")
 class RNN(LanguageModel):
-    """Embedding, one LSTM, one dense layer over the vocabulary.
+    """LSTM language model: an embedding, one LSTM and a dense layer over the vocabulary.
+
+    After section 4.2 of the article.
 
     Args:
         vocab_size: Number of token ids; id 0 is padding.
         embedding_dim: Width of the embedding.
-        rnn_units: Width of the LSTM.
-        batch_size: How many sequences `get_initial_state` makes a state for when it is not told;
-            training and generation take any batch. (The article made it the output's width.)
-        dropout_rate: Share of units dropped between the LSTM and `dense`.
-        mask_zero: Whether the LSTM skips padding, so that it may stand anywhere. `False` is
-            faster, and right for text that has no padding.
-        vocabulary: The characters behind ids 2, 3, ..., if the model is to read and write text.
-        **kwargs: As for every `keras.Model`.
+        rnn_units: Number of LSTM units.
+        batch_size: Default batch size of `get_initial_state`; training and generation accept any
+            batch size. (In the article it is the width of the output.)
+        dropout_rate: Fraction of units dropped between the LSTM and `dense`.
+        mask_zero: Whether the LSTM skips padding, wherever it is in a sequence. `False` is faster
+            and gives the same result for text without padding.
+        vocabulary: The characters of ids 2, 3, ..., needed to generate text from strings.
+        **kwargs: Passed to `keras.Model`: `name`, `dtype`.
 
     Call arguments:
-        inputs: Token ids, `(batch, length)`.
-        state: `None`, or the pair `(h, c)`, each `(batch, rnn_units)`, to go on from.
-        training: Whether dropout is on.
+        inputs: Token ids `(batch, length)`, integers.
+        state: Initial state, the pair `(h, c)`, each `(batch, rnn_units)`; or `None` for zeros.
+        training: Whether to run in training mode (dropout).
 
     Returns:
-        Logits `(batch, length, vocab_size)`; with a state, `(logits, (h, c))`.
+        Logits `(batch, length, vocab_size)`; with `state`, `(logits, (h, c))`.
 
     Raises:
         ValueError: if an argument is out of range.
+
+    Example:
+
+    >>> model = RNN(vocab_size=5, embedding_dim=4, rnn_units=8, vocabulary="abc")
+    >>> model(np.array([[2, 3, 4]])).shape
+    TensorShape([1, 3, 5])
     """
 
     def __init__(
         self,
-        vocab_size,
-        embedding_dim,
-        rnn_units,
-        batch_size=None,
-        dropout_rate=0.0,
-        mask_zero=True,
-        vocabulary=None,
+        vocab_size: int,
+        embedding_dim: int,
+        rnn_units: int,
+        batch_size: int | None = None,
+        dropout_rate: float = 0.0,
+        mask_zero: bool = True,
+        vocabulary: Iterable[str] | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -93,7 +104,7 @@ class RNN(LanguageModel):
             x, initial_state=None if state is None else list(state), mask=mask, training=training
         )
         logits = self.dense(self.dropout(output, training=training))
-        # Under a mixed policy the product is of half precision, what follows is not.
+        # Logits are returned in full precision under a mixed policy.
         logits = ops.cast(logits, self.variable_dtype)
         return logits if state is None else (logits, (h, c))
 
@@ -107,11 +118,11 @@ class RNN(LanguageModel):
         state = (input_shape[0], self.rnn_units)
         return logits, (state, state)
 
-    def get_initial_state(self, batch_size=None):
+    def get_initial_state(self, batch_size: int | None = None) -> tuple[tf.Tensor, tf.Tensor]:
         """The state before the first token.
 
         Args:
-            batch_size: Number of sequences; the constructor's, or 1, when left out.
+            batch_size: Number of sequences; defaults to the constructor's `batch_size`, or 1.
 
         Returns:
             The pair `(h, c)` of zeros, each `(batch_size, rnn_units)`.
@@ -121,13 +132,13 @@ class RNN(LanguageModel):
         shape = (batch_size, self.rnn_units)
         return ops.zeros(shape, self.compute_dtype), ops.zeros(shape, self.compute_dtype)
 
-    def prefill(self, tokens, sizes, capacity):
+    def prefill(self, tokens: tf.Tensor, sizes: tf.Tensor, capacity: Any) -> tuple[tf.Tensor, Any]:
         mask = tokens != 0 if self.mask_zero else tf.sequence_mask(sizes, tf.shape(tokens)[1])
         output, h, c = self.rnn(self.embedding(tokens), mask=mask, training=False)
         last = tf.gather(output, sizes - 1, batch_dims=1)  # (batch, rnn_units)
         return ops.cast(self.dense(last), self.variable_dtype), (h, c)
 
-    def decode_step(self):
+    def decode_step(self) -> Callable:
         cell, dtype = self.rnn.cell, self.compute_dtype
         kernel = tf.cast(tf.concat([cell.kernel, cell.recurrent_kernel], 0), dtype)
         bias = tf.cast(cell.bias, dtype)

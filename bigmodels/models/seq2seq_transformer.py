@@ -1,15 +1,17 @@
 """Encoder-decoder Transformer for translation (article 2.1, 2.3 and 3.3; equations E5 and E6).
 
-The article names machine translation as what the Transformer is for, but prints a decoder alone.
-This is the whole of "Attention Is All You Need" (Vaswani et al., 2017), on the same blocks as
-`Transformer`: normalised before each half (Xiong et al., 2020), one embedding for both languages
-and for the output (section 3.4 there).
+The article names machine translation as an application of the Transformer, but prints only a
+decoder. This is the full encoder-decoder of "Attention Is All You Need" (Vaswani et al., 2017),
+built from the blocks of `Transformer`: pre-layer normalisation (Xiong et al., 2020), and one
+embedding shared by both languages and the output layer (section 3.4 of the paper).
 
     {"source": (batch, source_length), "target": (batch, length)}, integers
         -> logits (batch, length, vocab_size)
 """
 
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -28,36 +30,46 @@ from bigmodels.layers.cached_attention import normalised
 from bigmodels.messages import short_repr
 from bigmodels.tokenizers import Subwords
 
+# Number of texts that `translate` processes at once.
 _AT_ONCE = 64
 
 
 @keras.saving.register_keras_serializable(package="bigmodels")
 class Seq2SeqTransformer(Model):
-    """Reads a source sequence, and predicts each token of a target from those before it.
+    """Encoder-decoder Transformer for translation (Vaswani et al., 2017; article 3.3).
 
     Args:
-        vocab_size: Number of token ids, of both languages together; ids 0 to 3 are those of
-            `bigmodels.tokenizers.Subwords`: padding, hidden from all, unknown, start and end.
+        vocab_size: Number of token ids, shared by both languages; ids 0 to 3 are those of
+            `bigmodels.tokenizers.Subwords`: padding, unknown, start and end.
         embedding_dim: Width of the model; divisible by `num_heads`.
-        num_heads: Attention heads a block.
-        feed_forward_dim: Inner width of each block's feed-forward pair.
-        dropout_rate: Share of units dropped after the embedding, in attention, after each half.
-        num_layers: Number of blocks in the encoder, and as many in the decoder.
-        max_length: Longest sequence the position encoding covers; a longer one is an error.
-        pieces: The pieces of text behind ids 4, 5, ..., if the model is to read and write text.
-        **kwargs: As for every `keras.Model`.
+        num_heads: Number of attention heads per block.
+        feed_forward_dim: Inner width of each block's feed-forward network.
+        dropout_rate: Fraction of units dropped after the embedding, after attention and after the
+            feed-forward network, and of attention weights.
+        num_layers: Number of blocks in the encoder and in the decoder.
+        max_length: Longest sequence, in tokens; a longer input is an error.
+        pieces: The subwords of ids 4, 5, ..., needed to translate strings.
+        **kwargs: Passed to `keras.Model`: `name`, `dtype`.
 
     Call arguments:
-        inputs: `{"source": ..., "target": ...}`, token ids padded with 0 at their ends. Position
-            `t` of the target is what is known when token `t + 1` is predicted: the first is the
-            start.
-        training: Whether dropout is on.
+        inputs: `{"source": ..., "target": ...}`, token ids `(batch, source_length)` and `(batch,
+            length)`, right-padded with 0. The target is the decoder's input: it begins with the
+            start token.
+        training: Whether to run in training mode (dropout).
 
     Returns:
         Logits of the next target token, `(batch, length, vocab_size)`.
 
     Raises:
         ValueError: if an argument is out of range.
+
+    Example:
+
+    >>> model = Seq2SeqTransformer(
+    ...     vocab_size=8, embedding_dim=8, num_heads=2, feed_forward_dim=16, dropout_rate=0.1
+    ... )
+    >>> model({"source": np.array([[4, 5, 6]]), "target": np.array([[2, 7]])}).shape
+    TensorShape([1, 2, 8])
     """
 
     gives_logits = True
@@ -65,25 +77,23 @@ class Seq2SeqTransformer(Model):
 
     def __init__(
         self,
-        vocab_size,
-        embedding_dim,
-        num_heads,
-        feed_forward_dim,
-        dropout_rate,
-        num_layers=1,
-        max_length=512,
-        pieces=None,
+        vocab_size: int,
+        embedding_dim: int,
+        num_heads: int,
+        feed_forward_dim: int,
+        dropout_rate: float,
+        num_layers: int = 1,
+        max_length: int = 512,
+        pieces: Sequence[str] | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
         if vocab_size < 5:
-            raise ValueError(f"vocab_size: {vocab_size!r}, expected at least 5 (4 are special)")
+            raise ValueError(f"vocab_size: {vocab_size!r}, expected at least 5 (4 are reserved)")
         if num_layers < 1:
             raise ValueError(f"num_layers: {num_layers!r}, expected a positive integer")
         if pieces is not None and len(pieces) + 4 != vocab_size:
-            raise ValueError(
-                f"pieces: {len(pieces)} and 4 more ids are not vocab_size={vocab_size}"
-            )
+            raise ValueError(f"pieces: {len(pieces)}, expected vocab_size - 4 = {vocab_size - 4}")
         self.vocab_size = vocab_size
         self.embedding_dim = embedding_dim
         self.num_heads = num_heads
@@ -152,15 +162,16 @@ class Seq2SeqTransformer(Model):
     def compute_output_shape(self, input_shape):
         return (*input_shape["target"], self.vocab_size)
 
-    def encode(self, source, training=False):
-        """What the decoder looks at.
+    def encode(self, source: Any, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
+        """Run the encoder.
 
         Args:
-            source: Token ids, `(batch, source_length)`.
-            training: Whether dropout is on.
+            source: Token ids `(batch, source_length)`.
+            training: Whether to run in training mode (dropout).
 
         Returns:
-            `(context, mask)`: `(batch, source_length, embedding_dim)`, and true for real tokens.
+            `(context, mask)`: the encoder's output `(batch, source_length, embedding_dim)`, and the
+            padding mask `(batch, source_length)`, true for real tokens.
         """
         mask = ops.not_equal(source, 0)
         x = self._embedded(source, training)
@@ -168,16 +179,15 @@ class Seq2SeqTransformer(Model):
             x = block(x, padding_mask=mask, training=training)
         return self.encoder_norm(x), mask
 
-    def attention(self, source, target):
-        """How much each target position looks at each of the source, in the last block.
+    def attention(self, source: Any, target: Any) -> tf.Tensor:
+        """Compute the cross-attention weights of the last block, averaged over the heads.
 
         Args:
-            source: Token ids, `(batch, source_length)`.
-            target: Token ids, `(batch, length)`, as in `call`.
+            source: Token ids `(batch, source_length)`.
+            target: Token ids `(batch, length)`, as in `call`.
 
         Returns:
-            Weights that add up to 1 over the source, the mean of all heads, `(batch, length,
-            source_length)`.
+            Weights `(batch, length, source_length)` that sum to 1 over the source.
         """
         context, mask = self.encode(source)
         x = self._embedded(target, training=False)
@@ -189,92 +199,109 @@ class Seq2SeqTransformer(Model):
         _, weights = last.look_up(x, context, mask, return_attention_scores=True)
         return ops.mean(weights, axis=1)
 
-    def translate(self, texts, num_beams=None, length_penalty=1.0, jit_compile="auto"):
+    def translate(
+        self,
+        texts: str | Sequence[str],
+        num_beams: int | None = None,
+        length_penalty: float = 1.0,
+        jit_compile: bool | str = "auto",
+    ) -> str | list[str]:
         """Translate texts.
 
         Args:
             texts: A string or a list of strings.
-            num_beams: Search for the likeliest translation, following so many at the same time;
-                else each token is the likeliest one.
-            length_penalty: Of the search: 0 rates by the sum of the log-probabilities, 1 nearly by
-                their mean, see `bigmodels.layers.generation.beam_search`.
+            num_beams: Use beam search with this many beams; `None` decodes greedily.
+            length_penalty: For beam search: 0 ranks by the sum of the log-probabilities, 1 roughly
+                by their mean, see `bigmodels.layers.generation.beam_search`.
             jit_compile: As for `bigmodels.models.base.LanguageModel.generate`.
 
         Returns:
             A string for a string, a list for a list.
 
         Raises:
-            ValueError: naming the argument that does not fit: a text that is empty or has more
-                tokens than `max_length`.
+            ValueError: naming the argument that is invalid, for example a text that is empty or has
+                more than `max_length` tokens.
         """
         if self.pieces is None:
             raise ValueError("texts: the model was made without pieces=")
-        several = [texts] if isinstance(texts, str) else list(texts)
-        for text in several:
+        sources = [texts] if isinstance(texts, str) else list(texts)
+        for text in sources:
             if not isinstance(text, str) or not text.strip():
-                raise ValueError(f"texts: {short_repr(text)}, expected a text that is not empty")
+                raise ValueError(f"texts: {short_repr(text)}, expected a non-empty string")
         if num_beams is not None and num_beams < 1:
             raise ValueError(f"num_beams: {num_beams!r}, expected a positive integer")
-        if not several:
+        if not sources:
             return []
         subwords = Subwords(self.pieces)
-        tokens = subwords.encode(several)
+        tokens = subwords.encode(sources)
         sizes = tokens.row_lengths().numpy()
         if sizes.max() > self.max_length:
             raise ValueError(
-                f"texts: {short_repr(several[sizes.argmax()])} has {sizes.max()} tokens, more "
+                f"texts: {short_repr(sources[sizes.argmax()])} has {sizes.max()} tokens, more "
                 f"than max_length={self.max_length}"
             )
-        found = [None] * len(several)
+        translations = [None] * len(sources)
         penalty = tf.constant(length_penalty, "float32")
 
-        def write(source, by_xla):
+        def translate_batch(source, by_xla):
             if not by_xla:
                 return self.translate_tokens(source, num_beams, penalty)
             room = min(generation.roomy(source.shape[1]), self.max_length)
             source = tf.pad(source, [[0, 0], [0, room - source.shape[1]]])
             return self.translate_tokens_by_xla(source, num_beams, penalty)
 
-        # Those of a length together: the shorter ones need not wait.
+        # Texts of similar length are batched together, to save padding and steps.
         order = sizes.argsort(kind="stable")
         for rows in (order[i : i + _AT_ONCE] for i in range(0, len(order), _AT_ONCE)):
             source = tf.gather(tokens, rows).to_tensor()
-            done = generation.by_xla_or_not(
-                jit_compile, self.max_length - 1, functools.partial(write, source)
+            ids = generation.by_xla_or_not(
+                jit_compile, self.max_length - 1, functools.partial(translate_batch, source)
             )
-            done = subwords.decode(done)
-            for i, text in zip(rows, done.numpy(), strict=True):
-                found[i] = text.decode()
-        return found[0] if isinstance(texts, str) else found
+            for i, text in zip(rows, subwords.decode(ids).numpy(), strict=True):
+                translations[i] = text.decode()
+        return translations[0] if isinstance(texts, str) else translations
 
-    def translate_strings(self, texts, num_beams=None, length_penalty=1.0):
-        """`translate` in a graph: UTF-8 strings `(batch,)` to strings `(batch,)`."""
+    def translate_strings(
+        self, texts: Any, num_beams: int | None = None, length_penalty: Any = 1.0
+    ) -> tf.Tensor:
+        """`translate` as graph operations, for exported models.
+
+        Args:
+            texts: UTF-8 strings `(batch,)`.
+            num_beams: As for `translate`.
+            length_penalty: As for `translate`.
+
+        Returns:
+            UTF-8 strings `(batch,)`.
+        """
         subwords = Subwords(self.pieces)
         tokens = subwords.encode(texts).to_tensor()
         return subwords.decode(self.translate_tokens(tokens, num_beams, length_penalty))
 
     @generation.compiled
-    def translate_tokens(self, source, num_beams=None, length_penalty=1.0):
+    def translate_tokens(
+        self, source: tf.Tensor, num_beams: int | None = None, length_penalty: Any = 1.0
+    ) -> tf.Tensor:
         """`translate` for token ids, compiled.
 
         Args:
-            source: int32 `(batch, source_length)`, padded with 0 at their ends.
+            source: int32 `(batch, source_length)`, right-padded with 0.
             num_beams: As for `translate`.
             length_penalty: As for `translate`.
 
         Returns:
-            int32 `(batch, max_length - 1)`, with the end in it, and 0 after it.
+            int32 `(batch, max_length - 1)`, including the end token, padded with 0.
         """
         batch, length = tf.shape(source)[0], self.max_length - 1
         decoding = _Decoding(self, source)
         start = tf.fill((batch, 1), Subwords.START)
         sizes, stop = tf.ones((batch,), "int32"), (Subwords.END,)
         if num_beams is not None:
-            found, _ = generation.beam_search(
+            beams, _ = generation.beam_search(
                 decoding, start, sizes, tf.constant(length), num_beams, length_penalty, stop, length
             )
-            return found[:, 0]
-        # A row of padding alone has nothing to be translated.
+            return beams[:, 0]
+        # Rows that contain only padding are not translated.
         counts = tf.where(tf.reduce_any(source != 0, 1), length, 0)
         uniform, temperature = tf.zeros((length, batch)), tf.zeros((batch,))
         return generation.continue_tokens(
@@ -309,9 +336,9 @@ class Seq2SeqTransformer(Model):
 
 
 class _Decoding:
-    """What `bigmodels.layers.generation` asks of a model: the decoder, for some given sources."""
+    """The decoder for given sources, with the interface that `generation` expects of a model."""
 
-    num_reserved_ids = Subwords.END  # Padding, unknown and start are no part of a translation.
+    num_reserved_ids = Subwords.END  # Padding, unknown and start are never generated.
 
     def __init__(self, model, source):
         self.model, self.source = model, source
@@ -340,7 +367,7 @@ class _Decoding:
             x = model.token_embedding(token) * model.embedding_dim**0.5
             x += model.position_encoding.at(positions)
             (keys, _), _ = caches[0]
-            # All rows begin at the same column, so that what was read is the same for all.
+            # All rows begin at the same column, so one mask is enough for all.
             seen = (tf.range(tf.shape(keys)[-1]) <= slot)[None, None]
             places = CachedAttention.places((keys,), slot)
             caches = list(caches)

@@ -1,16 +1,20 @@
 """Transformer language model (article 3.3 and 4.3; equations E5 and E6).
 
-Kept from the article: the class name, the constructor's arguments and their order, the embedding
-scaled by sqrt(embedding_dim) with the position encoding added, the layers `token_embedding`,
-`position_encoding` and `dense`; `attention`, `feed_forward` and `dropout` live in each block.
-Changed: a real embedding with a padding mask (T2, T7), a maximum length (T1), heads that share the
-width (T4), the standard block with residuals and normalisation (T6), causal unless told otherwise
-(T7), the encoding added to embeddings and not to ids (T8), logits out.
+Unchanged from the article: the class name, the constructor's arguments and their order, the
+embedding scaled by sqrt(embedding_dim), the layers `token_embedding`, `position_encoding` and
+`dense`; `attention`, `feed_forward` and `dropout` are in each block.
+Changed: an embedding layer with a padding mask (T2, T7), a maximum length (T1), heads of width
+embedding_dim / num_heads (T4), residuals and layer normalisation (T6), a causal mask by default
+(T7), the position encoding added to the embeddings, not the ids (T8), logits as output.
 
     tokens (batch, length), integers -> logits (batch, length, vocab_size)
 """
 
+from collections.abc import Callable, Iterable
+from typing import Any
+
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
@@ -26,42 +30,53 @@ from bigmodels.models.base import LanguageModel
 
 @keras.saving.register_keras_serializable(package="bigmodels")
 class Transformer(LanguageModel):
-    """A stack of self-attention blocks over embedded tokens.
+    """Decoder-only Transformer language model: a stack of self-attention blocks.
+
+    After section 4.3 of the article, and "Attention Is All You Need" (Vaswani et al., 2017).
 
     Args:
-        vocab_size: Number of token ids; id 0 is padding, hidden from every other position.
+        vocab_size: Number of token ids; id 0 is padding, which no other position attends to.
         embedding_dim: Width of the model; divisible by `num_heads`.
-        num_heads: Attention heads a block.
-        feed_forward_dim: Inner width of each block's feed-forward pair.
-        dropout_rate: Share of units dropped after the embedding, in attention, after each half.
+        num_heads: Number of attention heads per block.
+        feed_forward_dim: Inner width of each block's feed-forward network.
+        dropout_rate: Fraction of units dropped after the embedding, after attention and after the
+            feed-forward network, and of attention weights.
         num_layers: Number of blocks.
-        max_length: Longest sequence the position encoding covers; a longer one is an error.
-        causal: Whether a position sees only itself and earlier ones (a language model), or all.
-        vocabulary: The characters behind ids 2, 3, ..., if the model is to read and write text.
-        **kwargs: As for every `keras.Model`.
+        max_length: Longest sequence, in tokens; a longer input is an error.
+        causal: Whether a position attends only to itself and earlier ones, or to all.
+        vocabulary: The characters of ids 2, 3, ..., needed to generate text from strings.
+        **kwargs: Passed to `keras.Model`: `name`, `dtype`.
 
     Call arguments:
-        inputs: Token ids, `(batch, length)`.
-        training: Whether dropout is on.
+        inputs: Token ids `(batch, length)`, integers.
+        training: Whether to run in training mode (dropout).
 
     Returns:
-        Logits, `(batch, length, vocab_size)`; probabilities are `predict_proba` or a softmax.
+        Logits `(batch, length, vocab_size)`; use `predict_proba` or a softmax for probabilities.
 
     Raises:
         ValueError: if an argument is out of range.
+
+    Example:
+
+    >>> model = Transformer(
+    ...     vocab_size=5, embedding_dim=8, num_heads=2, feed_forward_dim=16, dropout_rate=0.1
+    ... )
+    >>> model(np.array([[2, 3, 4]])).shape
+    TensorShape([1, 3, 5])
     """
 
     def __init__(
         self,
-        vocab_size,
-        embedding_dim,
-        num_heads,
-        feed_forward_dim,
-        dropout_rate,
-        num_layers=1,
-        max_length=512,
-        causal=True,
-        vocabulary=None,
+        vocab_size: int,
+        embedding_dim: int,
+        num_heads: int,
+        feed_forward_dim: int,
+        dropout_rate: float,
+        num_layers: int = 1,
+        max_length: int = 512,
+        causal: bool = True,
+        vocabulary: Iterable[str] | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -122,7 +137,7 @@ class Transformer(LanguageModel):
             x = block(x, padding_mask=padding_mask, training=training)
         x = ops.reshape(self.norm(x), (-1, self.embedding_dim))
         logits = ops.reshape(self.dense(x), (*ops.shape(inputs), self.vocab_size))
-        # Under a mixed policy the product is of half precision, what follows is not.
+        # Logits are returned in full precision under a mixed policy.
         return ops.cast(logits, self.variable_dtype)
 
     def compute_mask(self, inputs, mask=None):
@@ -131,24 +146,31 @@ class Transformer(LanguageModel):
     def compute_output_shape(self, input_shape):
         return (*input_shape, self.vocab_size)
 
-    def generate(self, *args, **kwargs):
-        """Continue a prompt, see `bigmodels.models.base.LanguageModel.generate`.
+    def generate(self, *args, **kwargs) -> str | list[str] | np.ndarray:
+        """Continue one or more prompts, see `bigmodels.models.base.LanguageModel.generate`.
 
-        When `max_length` tokens are reached, it goes on from the last half of them.
+        When a text reaches `max_length` tokens, generation continues from the last half of them.
+
+        Args:
+            *args: As for `LanguageModel.generate`.
+            **kwargs: As for `LanguageModel.generate`.
+
+        Returns:
+            Prompt and continuation.
 
         Raises:
-            ValueError: if an argument does not fit, or the model is not causal.
+            ValueError: if an argument is invalid, or the model is not causal.
         """
         if not self.causal:
-            raise ValueError("causal: False, but only a causal model can continue a text")
+            raise ValueError("causal: False, expected True to generate text")
         return super().generate(*args, **kwargs)
 
     @property
-    def context(self):
-        """The most tokens it can look at."""
+    def context(self) -> int:
+        """Length of the context window in tokens."""
         return self.max_length
 
-    def prefill(self, tokens, sizes, capacity):
+    def prefill(self, tokens: tf.Tensor, sizes: tf.Tensor, capacity: Any) -> tuple[tf.Tensor, Any]:
         mask = tokens != 0
         x = self._embedded(tokens)
         x += self.position_encoding(x)
@@ -161,12 +183,12 @@ class Transformer(LanguageModel):
         logits = ops.cast(self.dense(self.norm(last)), self.variable_dtype)
         return logits, (tf.concat([mask, new], axis=1), caches)
 
-    def decode_step(self):
+    def decode_step(self) -> Callable:
         steps = [block.decode_step() for block in self.blocks]
         logits_of = dense_step(self.dense, self.norm)
 
         def step(token, slot, positions, cache):
-            real, caches = cache  # Which slots hold, or will hold, more than padding.
+            real, caches = cache  # `real`: which slots are not padding, now or later.
             x = self._embedded(token) + self.position_encoding.at(positions)
             seen = (real & (tf.range(tf.shape(real)[1]) <= slot))[:, None]
             places = CachedAttention.places(caches[0], slot)

@@ -1,1 +1,1 @@
-"""Plots and pages."""
+"""Figures, HTML reports, and comparisons of runs."""

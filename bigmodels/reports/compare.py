@@ -1,10 +1,12 @@
-"""Runs of one task side by side."""
+"""Compare runs of one task."""
 
 import dataclasses
 import itertools
 import math
+import os
 import pathlib
 import sys
+from collections.abc import Sequence
 
 from bigmodels.evaluation import intervals
 from bigmodels.evaluation.intervals import Observations
@@ -33,11 +35,16 @@ class _Run:
         return self.result.get("intervals", {}).get("test", {}).get(metric)
 
 
-def compare(workdirs, output=None, verbose=1):
-    """Compare runs: what they measured, in what they differ, how they learnt.
+def compare(
+    workdirs: Sequence[str | os.PathLike],
+    output: str | os.PathLike | None = None,
+    verbose: int = 1,
+) -> dict:
+    """Compare the metrics, settings and learning curves of runs.
 
-    Runs measured on the same test examples are compared example by example; others only by whether
-    their intervals are apart. A difference that neither settles is not called one.
+    A run counts as better in a metric if the difference is significant: on the same test examples,
+    if the bootstrap interval of the paired difference excludes zero; otherwise, if the intervals of
+    the two runs do not overlap.
 
     Args:
         workdirs: Two or more run directories of one task; runs need not be finished.
@@ -45,14 +52,23 @@ def compare(workdirs, output=None, verbose=1):
         verbose: 0 for silence, 1 for a table on stderr.
 
     Returns:
-        A dict: `task`; `runs`, for each its `name`, `workdir`, `finished`, `epochs`, and what
-        `result.json` holds; `differing`, `{setting: [value of each run]}`; `differences`, one dict
-        for each metric and pair of runs (`metric`, `a`, `b`, `difference` of `b` from `a`,
-        `interval` or `None`, `examples`); `verdicts`, `{metric: what can be said}`; `warnings`;
-        and `output`.
+        A dict with `task`; `runs`, a list of dicts with `name`, `workdir`, `finished`, `epochs` and
+        the content of `result.json`; `differing`, `{setting: [value of each run]}`; `differences`,
+        one dict per metric and pair of runs (`metric`, `a`, `b`, `difference`, which is `b` minus
+        `a`, `interval` or `None`, `examples`); `verdicts`, `{metric: text}`; `warnings`; and
+        `output`.
 
     Raises:
-        ValueError: naming the directory that holds no run, or two that cannot be compared.
+        ValueError: naming the directory that is not a run, or two that cannot be compared.
+
+    Example:
+
+    >>> settings = {"epochs": 1, "steps_per_epoch": 2, "model.filters": "4"}
+    >>> for seed in (1, 2):
+    ...     settings["seed"] = seed
+    ...     _ = bigmodels.train("image_classification", f"runs/{seed}", settings, verbose=0)
+    >>> compare(["runs/1", "runs/2"], verbose=0)["differing"]
+    {'seed': [1, 2]}
     """
     output = None if output is None else _checked_output(output)
     runs = _read(workdirs)
@@ -62,7 +78,7 @@ def compare(workdirs, output=None, verbose=1):
     names = [*(name for name in task.metrics if name in names)] + [
         name for name in names if name not in task.metrics
     ]
-    found = {
+    comparison = {
         "task": task.name,
         "runs": [
             {
@@ -81,10 +97,10 @@ def compare(workdirs, output=None, verbose=1):
         "output": None if output is None else str(output),
     }
     if verbose:
-        print(_plain(runs, names, found), file=sys.stderr)
+        print(_plain(runs, names, comparison), file=sys.stderr)
     if output is not None:
-        atomic.write_text(output, _page(runs, names, found))
-    return found
+        atomic.write_text(output, _page(runs, names, comparison))
+    return comparison
 
 
 def _checked_output(output):
@@ -120,15 +136,15 @@ def _read(workdirs):
 
 
 def _differing(settings):
-    """The names under which not all dicts hold the same, with what each holds."""
-    names = dict.fromkeys(name for one in settings for name in one)
-    rows = {name: [one.get(name) for one in settings] for name in names}
+    """The names whose values differ between some dicts, with the value of each dict."""
+    names = dict.fromkeys(name for values in settings for name in values)
+    rows = {name: [values.get(name) for values in settings] for name in names}
     return {name: row for name, row in rows.items() if any(value != row[0] for value in row)}
 
 
 def _differences(runs):
-    """All pairs of runs that were measured on the same examples."""
-    found = []
+    """The paired differences of all runs that were measured on the same examples."""
+    rows = []
     for a, b in itertools.combinations([run for run in runs if run.result], 2):
         if a.result["dataset"] != b.result["dataset"]:
             continue
@@ -136,7 +152,7 @@ def _differences(runs):
             paired = intervals.difference(a.observed[metric], b.observed[metric], seed=0)
             if paired is not None:
                 difference, interval, count = paired
-                found.append(
+                rows.append(
                     {
                         "metric": metric,
                         "a": a.name,
@@ -147,56 +163,56 @@ def _differences(runs):
                     }
                 )
     order = {name: i for i, name in enumerate(runs[0].task.metrics)}
-    return sorted(found, key=lambda row: order.get(row["metric"], len(order)))
+    return sorted(rows, key=lambda row: order.get(row["metric"], len(order)))
 
 
 def _verdict(task, runs, metric, differences):
-    """What the test figures say of one metric, in words."""
+    """Which run is best in a metric, as text."""
     better = task.metrics.get(metric, Metric()).better
     measured = [run for run in runs if run.test(metric) is not None]
     if better is None or len(measured) < 2:
         return ""
     if len({run.result["dataset"] for run in measured}) > 1:
-        return "not comparable: other data"
+        return "not comparable: different data"
     pick = max if better == "max" else min
-    first = pick(measured, key=lambda run: run.test(metric))
-    unsettled = [
+    best = pick(measured, key=lambda run: run.test(metric))
+    similar = [
         run.name
         for run in measured
-        if run is not first and not _apart(first, run, metric, differences)
+        if run is not best and not _apart(best, run, metric, differences)
     ]
-    if not unsettled:
-        return f"{first.name} is better"
-    return f"{first.name} is ahead, but not clearly of {', '.join(unsettled)}"
+    if not similar:
+        return f"{best.name} is better"
+    return f"{best.name} is ahead, but not significantly of {', '.join(similar)}"
 
 
 def _apart(a, b, metric, differences):
-    """Whether two runs differ by more than the choice of test examples explains."""
+    """Whether two runs differ significantly."""
     for row in differences:
         if row["metric"] == metric and {row["a"], row["b"]} == {a.name, b.name}:
             interval = row["interval"]
             return interval is not None and not interval[0] <= 0 <= interval[1]
-    one, other = a.interval(metric), b.interval(metric)
-    return bool(one and other) and (one[1] < other[0] or other[1] < one[0])
+    first, second = a.interval(metric), b.interval(metric)
+    return bool(first and second) and (first[1] < second[0] or second[1] < first[0])
 
 
 def _warnings(runs):
-    said = []
+    lines = []
     data = {run.name: run.result.get("dataset", run.config.dataset) for run in runs}
     if len(set(data.values())) > 1:
         which = ", ".join(f"{name} on {dataset}" for name, dataset in data.items())
-        said.append(f"The runs were measured on different data ({which}).")
+        lines.append(f"The runs were measured on different data ({which}).")
     unfinished = [run.name for run in runs if not run.result]
     if unfinished:
-        said.append(f"Not finished, so without held-out figures: {', '.join(unfinished)}.")
+        lines.append(f"Not finished, so without test metrics: {', '.join(unfinished)}.")
     machines = [run.stored["machine"] for run in runs if "machine" in run.stored]
     if any(machine != machines[0] for machine in machines):
-        said.append("The runs were trained on different machines: times are not comparable.")
-    return said
+        lines.append("The runs were trained on different machines: times are not comparable.")
+    return lines
 
 
-def _plain(runs, names, found):
-    """The table of the metrics, for a terminal."""
+def _plain(runs, names, comparison):
+    """The table for a terminal."""
     task = runs[0].task
     rows = [["test", *(run.name for run in runs), ""]]
     for name in names:
@@ -206,21 +222,21 @@ def _plain(runs, names, found):
             value = pages.number(run.test(name), unit)
             interval = pages.between(run.interval(name), unit)
             rows[-1].append(f"{value} ({interval})" if interval else value)
-        rows[-1].append(found["verdicts"][name])
+        rows[-1].append(comparison["verdicts"][name])
     rows.append(["epochs trained", *(str(len(run.history)) for run in runs), ""])
     rows.append(["training time", *(pages.duration(_seconds(run)[-1]) for run in runs), ""])
-    for name, values in found["differing"].items():
+    for name, values in comparison["differing"].items():
         rows.append([name, *map(pages.plain, values), ""])
-    notes = [f"Note: {line}" for line in found["warnings"]]
+    notes = [f"Note: {line}" for line in comparison["warnings"]]
     return "\n".join([*notes, *pages.aligned(rows)])
 
 
 def _seconds(run):
-    """Seconds of training up to the end of each epoch, beginning with 0."""
+    """Cumulative seconds of training at the end of each epoch, beginning with 0."""
     return [0.0, *itertools.accumulate(row["seconds"] for row in run.history)]
 
 
-def _page(runs, names, found):
+def _page(runs, names, comparison):
     task, results = runs[0].task, [run.result for run in runs]
     run_names = [run.name for run in runs]
     title = f"{pages.words(task.name).capitalize()}: {' and '.join(run_names)}"
@@ -236,10 +252,10 @@ def _page(runs, names, found):
         [{**run.stored.get("versions", {}), **run.stored.get("machine", {})} for run in runs]
     )
     sections = {
-        "Measured on test data": _measured(task, runs, names, found) if names else [],
+        "Measured on test data": _measured(task, runs, names, comparison) if names else [],
         "Learning curves": _curves(task, runs),
         "Time and size": [pages.grid(["", *run_names], facts)],
-        "Differing settings": [_settings_grid(run_names, found["differing"])],
+        "Differing settings": [_settings_grid(run_names, comparison["differing"])],
         "Differing environment": [_settings_grid(run_names, environment)] if environment else [],
         "Run them again": [
             f"<h3>{pages.text(run.name)}</h3>{pages.shell(command_line(task, run.config))}"
@@ -252,7 +268,7 @@ def _page(runs, names, found):
         [
             f'<header><h1>{pages.text(title)}</h1><p class="soft">{pages.text(task.summary)}</p>'
             "</header>",
-            *(f'<p class="note warning">{pages.text(line)}</p>' for line in found["warnings"]),
+            *(f'<p class="note warning">{pages.text(line)}</p>' for line in comparison["warnings"]),
             pages.contents(sections),
             *(pages.section(name, parts) for name, parts in sections.items()),
         ],
@@ -270,7 +286,7 @@ def _settings_grid(run_names, differing):
     return pages.grid(["", *run_names], rows)
 
 
-def _measured(task, runs, names, found):
+def _measured(task, runs, names, comparison):
     rows = []
     for name in names:
         unit = task.metrics.get(name, Metric()).unit
@@ -278,25 +294,25 @@ def _measured(task, runs, names, found):
             (pages.number(run.test(name), unit), pages.between(run.interval(name), unit))
             for run in runs
         ]
-        rows.append([(pages.words(name), unit), *cells, found["verdicts"][name]])
-    parts = [pages.grid(["", *(run.name for run in runs), "so far as one can tell"], rows)]
-    if found["differences"]:
+        rows.append([(pages.words(name), unit), *cells, comparison["verdicts"][name]])
+    parts = [pages.grid(["", *(run.name for run in runs), "verdict"], rows)]
+    if comparison["differences"]:
         parts.append("<h3>Differences on the same test examples</h3>")
         parts.append(
             pages.grid(
                 ["", "runs", "difference", "over"],
-                [_difference_row(task, row) for row in found["differences"]],
+                [_difference_row(task, row) for row in comparison["differences"]],
             )
         )
     paired = (
-        "where the runs were measured on the same test examples, the interval of their difference, "
-        "example by example, leaves out zero; otherwise, "
+        "the interval of the paired difference excludes zero (on the same test examples) or, "
+        "otherwise, if "
     )
     parts.append(
-        f'<p class="soft">Small print: {intervals.LEVEL:.0%} bootstrap intervals. A run is called '
-        f"better if {paired if found['differences'] else ''}the two intervals do not overlap. All "
-        "this says what other test examples would have changed, not what another seed would "
-        "have: train each with several seeds before you rely on a small difference.</p>"
+        f'<p class="soft">In small print: {intervals.LEVEL:.0%} bootstrap intervals. A run counts '
+        f"as better if {paired if comparison['differences'] else ''}the two intervals do not "
+        "overlap. The intervals cover the choice of test examples, not the seed of the training: "
+        "train with several seeds before you rely on a small difference.</p>"
     )
     return parts
 
@@ -306,17 +322,20 @@ def _difference_row(task, row):
     scale = 100 if unit == "%" else 1
     signed = [f"{scale * value:+.3g}" for value in (row["difference"], *(row["interval"] or ()))]
     return [
-        (pages.words(row["metric"]), "points of %" if unit == "%" else unit),
-        f"{row['b']} less {row['a']}",
+        (pages.words(row["metric"]), "percentage points" if unit == "%" else unit),
+        f"{row['b']} minus {row['a']}",
         (signed[0], " to ".join(signed[1:])),
         row["examples"],
     ]
 
 
 def _curves(task, runs):
-    begun = [run for run in runs if run.history]
+    started = [run for run in runs if run.history]
     names = dict.fromkeys(
-        key for run in begun for key in plots.logged(run.history) if f"val_{key}" in run.history[0]
+        key
+        for run in started
+        for key in plots.logged(run.history)
+        if f"val_{key}" in run.history[0]
     )
     drawn = {}
     for name in names:
@@ -326,14 +345,14 @@ def _curves(task, runs):
             run.name: plots.in_percent(
                 [row.get(f"val_{name}", math.nan) for row in run.history], unit
             )
-            for run in begun
+            for run in started
         }
         for xlabel, points in (
-            ("epoch", {run.name: [row["epoch"] for row in run.history] for run in begun}),
-            ("seconds of training", {run.name: _seconds(run)[1:] for run in begun}),
+            ("epoch", {run.name: [row["epoch"] for row in run.history] for run in started}),
+            ("seconds of training", {run.name: _seconds(run)[1:] for run in started}),
         ):
             heading = f"validation {pages.words(name)} over {xlabel}"
-            lines = {run.name: (points[run.name], values[run.name]) for run in begun}
+            lines = {run.name: (points[run.name], values[run.name]) for run in started}
             drawn[heading] = plots.overlaid(lines, heading, xlabel, ylabel)
     if not drawn:
         return []

@@ -1,4 +1,4 @@
-"""The parts that a page is laid out from: self-contained HTML, without JavaScript."""
+"""Building blocks of HTML pages: self-contained, without JavaScript."""
 
 import base64
 import html
@@ -53,7 +53,7 @@ def page(title, parts):
     """A self-contained page.
 
     Args:
-        title: Of the browser's window; plain text.
+        title: Title of the browser window; plain text.
         parts: HTML, in order.
 
     Returns:
@@ -69,10 +69,10 @@ def page(title, parts):
 
 
 def section(title, parts):
-    """A heading with what belongs under it.
+    """A heading and the content below it.
 
     Args:
-        title: Plain text; also what `contents` links to.
+        title: Plain text; `contents` links to it.
         parts: HTML, in order.
 
     Returns:
@@ -87,7 +87,7 @@ def contents(titles):
     """Links to sections.
 
     Args:
-        titles: As given to `section`.
+        titles: The titles of the sections.
 
     Returns:
         HTML.
@@ -97,42 +97,52 @@ def contents(titles):
 
 
 def cards(figures):
-    """A few figures to be seen first.
+    """The key figures at the top of a page.
 
     Args:
-        figures: Triples of plain text: what, how much, and a remark.
+        figures: Triples of plain text: name, value and remark.
 
     Returns:
         HTML.
     """
-    each = (
-        f'<div class="card"><span class="soft">{text(what)}</span><b>{text(value)}</b>'
+    parts = (
+        f'<div class="card"><span class="soft">{text(name)}</span><b>{text(value)}</b>'
         f'<span class="soft">{text(remark)}</span></div>'
-        for what, value, remark in figures
+        for name, value, remark in figures
     )
-    return f'<div class="cards">{"".join(each)}</div>'
+    return f'<div class="cards">{"".join(parts)}</div>'
 
 
-def table(rows):
-    """Names and values.
+def table(rows, meanings=None):
+    """A table of names and values.
 
     Args:
-        rows: `{name: value}`; many are set in two columns where there is room.
+        rows: `{name: value}`; more than twelve are set in two columns on a wide screen.
+        meanings: `{name: text}`, shown when the pointer rests on the name.
 
     Returns:
         HTML.
     """
-    lines = (f"<tr><th>{text(k)}</th><td>{text(plain(v))}</td></tr>" for k, v in rows.items())
+    lines = (
+        f"<tr>{_name_cell(name, (meanings or {}).get(name))}<td>{text(plain(value))}</td></tr>"
+        for name, value in rows.items()
+    )
     long = " long" if len(rows) > 12 else ""
     return f'<div class="scroll{long}"><table class="facts">{"".join(lines)}</table></div>'
 
 
+def _name_cell(name, meaning):
+    title = f' title="{text(meaning)}"' if meaning else ""
+    return f"<th{title}>{text(name)}</th>"
+
+
 def grid(head, rows):
-    """A table with a heading for every row and column.
+    """A table with row and column headings.
 
     Args:
-        head: Headings of the columns, that of the rows' first.
-        rows: Lists of cells, each a value or a pair of a value and a remark in small print.
+        head: Column headings, beginning with the one above the row headings.
+        rows: Lists of cells, the row heading first. A cell is a value, or a pair of a value and a
+            remark in small print.
 
     Returns:
         HTML.
@@ -149,11 +159,11 @@ def grid(head, rows):
 
 
 def picture(name, figure, caption=""):
-    """A picture inside the page, or a text.
+    """An embedded image, or preformatted text.
 
     Args:
-        name: What it shows, for those who cannot see it.
-        figure: A matplotlib `Figure`, the path of a PNG file, or a string to be shown as it is.
+        name: Alternative text of the image.
+        figure: A matplotlib `Figure`, the path of a PNG file, or a string to show as it is.
         caption: A line below; plain text.
 
     Returns:
@@ -175,10 +185,10 @@ def picture(name, figure, caption=""):
 
 
 def shell(line):
-    """A command, broken only between its words.
+    """A shell command, with line breaks only between its words.
 
     Args:
-        line: Plain text.
+        line: The command; plain text.
 
     Returns:
         HTML.
@@ -187,23 +197,23 @@ def shell(line):
 
 
 def plain(value):
-    """A setting's value as people write it."""
+    """Format the value of a setting."""
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value)) or "none"
     return "none" if value is None else str(value)
 
 
 def text(value):
-    """Anything as text in a page."""
+    """Escape a value for HTML."""
     return html.escape(str(value))
 
 
 def number(value, unit=""):
-    """A metric in sensible digits.
+    """Format a metric, with four significant digits or as percent.
 
     Args:
         value: A float, or `None`.
-        unit: "%" shows a share in percent.
+        unit: Unit of the metric; "%" converts a fraction to percent.
 
     Returns:
         Plain text, without the unit.
@@ -214,12 +224,12 @@ def number(value, unit=""):
 
 
 def counted(count, noun):
-    """A count and its noun, in the plural where there is more than one: "1 epoch", "2 epochs"."""
+    """Format a count with its noun: "1 epoch", "2 epochs"."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def aligned(rows):
-    """Rows of cells as lines of text, in columns."""
+    """Format rows of cells as lines of text with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -228,12 +238,12 @@ def aligned(rows):
 
 
 def with_unit(value, unit=""):
-    """A metric and its unit; as for `number`."""
+    """Format a metric with its unit; arguments as for `number`."""
     return f"{number(value, unit)} {unit}".strip()
 
 
 def between(interval, unit=""):
-    """An interval in words, or nothing for `None`; as for `number`."""
+    """Format an interval as "LOW to HIGH", `None` as an empty string; `unit` as for `number`."""
     if not interval:
         return ""
     low, high = (f"{100 * end:.1f}" if unit == "%" else f"{end:.4g}" for end in interval)
@@ -241,36 +251,37 @@ def between(interval, unit=""):
 
 
 def duration(seconds):
-    """A time as people say it."""
+    """Format seconds as seconds, minutes or hours."""
     if seconds < 100:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def words(name):
-    """A name from code as words."""
+    """Replace the underscores of a name by spaces."""
     return name.replace("_", " ")
 
 
-def save_drawn(stem, what):
-    """Write a picture as PNG, a text as TXT.
+def save_drawn(stem, figure):
+    """Save a figure as PNG, or a text as TXT.
 
     Args:
-        stem: Path without an ending.
-        what: A matplotlib `Figure`, or a string.
+        stem: Path without its extension.
+        figure: A matplotlib `Figure`, or a string.
     """
-    with atomic.atomic_path(f"{stem}.txt" if isinstance(what, str) else f"{stem}.png") as temporary:
-        if isinstance(what, str):
-            temporary.write_text(what, encoding="utf-8")
+    is_text = isinstance(figure, str)
+    with atomic.atomic_path(f"{stem}.txt" if is_text else f"{stem}.png") as temporary:
+        if is_text:
+            temporary.write_text(figure, encoding="utf-8")
         else:
-            _png(what, temporary, dpi=110)
+            _png(figure, temporary, dpi=110)
 
 
-def _png(figure, where, dpi):
+def _png(figure, file, dpi):
     with warnings.catch_warnings():
-        # A character that no installed font has is drawn as a box; the guide says what helps.
+        # Characters missing from all installed fonts are drawn as boxes; the guide has the remedy.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        figure.savefig(where, format="png", dpi=dpi)
+        figure.savefig(file, format="png", dpi=dpi)
 
 
 def _cell(value):

@@ -1,4 +1,4 @@
-"""`report.html`: a run on one page, readable without a server or JavaScript."""
+"""`report.html`: a run on one self-contained page, without JavaScript."""
 
 import math
 
@@ -24,57 +24,55 @@ from bigmodels.reports.pages import (
     words,
 )
 from bigmodels.tasks.record import Metric
-from bigmodels.tasks.settings import flat_settings
+from bigmodels.tasks.settings import flat_settings, meanings, with_settings
 
 
 def headline(task, metrics):
-    """The metric by which a run is judged first.
+    """The main metric of a run.
 
     Args:
         task: A `Task`.
-        metrics: What was measured.
+        metrics: `{metric: value}`, what was measured.
 
     Returns:
-        Its name.
+        The metric's name.
     """
     return next((name for name in task.metrics if name in metrics), next(iter(metrics)))
 
 
 def best_epoch(history):
-    """The epoch of the lowest validation loss, or `None` if there is none."""
+    """The epoch with the lowest validation loss, or `None` without one."""
     rows = [row for row in history if math.isfinite(row.get("val_loss", math.nan))]
     return min(rows, key=lambda row: row["val_loss"])["epoch"] if rows else None
 
 
 def verdict(history, result, overfits=True):
-    """Whether the run over- or underfits, in words, and how one can tell.
+    """Whether the run over- or underfits, and why, as text.
 
     Args:
-        history: One dict an epoch.
-        result: The run's result; its `train` and `validation` were both measured after training,
-            without dropout or augmentation.
-        overfits: Whether the losses can be compared at all; a GAN's cannot.
+        history: One dict per epoch.
+        result: The run's result, with `train` and `validation` measured after training, without
+            dropout or augmentation.
+        overfits: Whether the losses can be compared; those of a GAN cannot.
 
     Returns:
         A paragraph.
     """
     if not overfits:
         return (
-            "A GAN's two losses pull against each other, so neither falling nor rising says that "
-            "it fits well or badly. Look at the samples and at the figures of the separately "
-            "trained judge."
+            "The two networks of a GAN compete, so their losses do not show how well it fits. "
+            "Judge it by the samples and by the metrics of the separately trained classifier."
         )
     train, validation = result["train"]["loss"], result["validation"]["loss"]
     curve = [row["val_loss"] for row in history if "val_loss" in row]
     best = min(range(len(curve)), key=curve.__getitem__)
-    # How much higher the loss is on data that the model has not seen.
     gap = (validation - train) / max(train, 1e-9)
     losses = (
         f"After training, the loss without dropout or augmentation is {train:.4g} on training "
         f"data and {validation:.4g} on validation data ({gap:+.0%})."
     )
     if len(curve) > 2 and curve[-1] < 1e-3 * curve[0]:
-        return f"It fits: validation loss is next to nothing of what it was at first. {losses}"
+        return f"It fits: validation loss is below a thousandth of its first value. {losses}"
     if len(curve) > 2 and curve[-1] > 1.1 * curve[best]:
         return (
             f"It overfits: validation loss was lowest after epoch {best + 1} ({curve[best]:.4g}) "
@@ -84,21 +82,21 @@ def verdict(history, result, overfits=True):
     if len(curve) < 3:
         count = f"{counted(len(curve), 'epoch')} {'is' if len(curve) == 1 else 'are'}"
         return f"{count} too few to tell; train longer. {losses}"
-    still = curve[-1] < 0.95 * curve[-2]
-    if still and gap < 1:
+    still_falling = curve[-1] < 0.95 * curve[-2]
+    if still_falling and gap < 1:
         return (
             f"It underfits: validation loss still fell by {1 - curve[-1] / curve[-2]:.0%} in the "
             f"last epoch. {losses} More epochs or a higher learning rate would help."
         )
     if gap > 1:
         return (
-            f"It fits the training data clearly better than new data, without harm so far: "
-            f"validation loss has not risen from its lowest value ({curve[best]:.4g}). {losses} "
+            f"It fits the training data clearly better than validation data, but validation loss "
+            f"has not risen above its lowest value ({curve[best]:.4g}). {losses} "
             "More dropout, augmentation or data may still help."
         )
     if gap < 0.05:
         return (
-            f"It does not overfit; a larger model could still learn more. {losses} Validation "
+            f"It does not overfit; a larger model may do better. {losses} Validation "
             f"loss was lowest after epoch {best + 1} of {len(curve)}."
         )
     return (
@@ -108,22 +106,22 @@ def verdict(history, result, overfits=True):
 
 
 def render(task, result, history, config, *, used, describe, examples, drawn, samples, command):
-    """A run's page.
+    """Render the report of a run.
 
     Args:
         task: Its `Task`.
         result: The content of `result.json`.
-        history: One dict an epoch.
+        history: One dict per epoch.
         config: The content of `config.json`.
-        used: `{dotted name: value}`, what stood for settings that were not given.
-        describe: `{what: value}`, lines on the data.
-        examples: `{title: Figure or str}`, a look at the data.
-        drawn: `{title: Figure or str}`, what the trained model makes of it.
-        samples: `{title: Figure, path or str}`, made while it was trained.
-        command: How to repeat the run.
+        used: `{dotted name: value}`, the values used for settings that were not given.
+        describe: `{name: value}`, facts about the data.
+        examples: `{title: Figure or str}`, examples of the data.
+        drawn: `{title: Figure or str}`, the figures of the evaluation.
+        samples: `{title: Figure, path or str}`, samples made during training.
+        command: The command that repeats the run.
 
     Returns:
-        HTML, with every picture inside.
+        HTML with embedded images.
     """
     title = f"{words(task.name).capitalize()}: {result['dataset']}"
     sections = {
@@ -137,7 +135,7 @@ def render(task, result, history, config, *, used, describe, examples, drawn, sa
         "What the model does": _titled(drawn),
         "While it was trained": [_row(samples)] if samples else [],
         "Run it again": [shell(command)],
-        "Settings": [table(_settings(flat_settings(config["config"]), used))],
+        "Settings": [_settings(task, flat_settings(config["config"]), used)],
         "Speed": [table(_speed(result))],
         "Environment": [table(config["versions"] | config.get("machine", {}))],
     }
@@ -155,8 +153,8 @@ def render(task, result, history, config, *, used, describe, examples, drawn, sa
     )
 
 
-def _settings(given, used):
-    """Settings as they were used; those that were left to the program say so."""
+def _settings(task, given, used):
+    """Settings as they were used; "(auto)" marks values that the program chose."""
     lines = {}
     for name, value in given.items():
         if value not in (None, "auto", [], ()):
@@ -165,39 +163,41 @@ def _settings(given, used):
             lines[name] = f"{plain(used[name])} (auto)"
         else:
             lines[name] = "not set"
-    return lines
+    known = flat_settings(task.config())
+    kinds = {n: value for n, value in given.items() if n.endswith(".kind") and n in known}
+    return table(lines, meanings(with_settings(task.config(), kinds)))
 
 
 def _speed(result):
-    """How fast it was and what ran, `{what: value}`; a result of an older version lacks some."""
+    """Speed, memory and kernels, `{label: value}`; results of older versions lack some."""
     shares = {
         "waiting for input": "input_wait",
-        "share of the machine's rate of large products": "share_of_limit",
+        "share of the machine's matrix product rate": "share_of_limit",
     }
     lines = {f"{result['unit']} a second": f"{result['throughput']:,.0f}"}
     if "first_step_seconds" in result:
-        lines["first step, which traces the model"] = duration(result["first_step_seconds"] or 0)
-    for what, name in shares.items():
+        lines["first step, including tracing"] = duration(result["first_step_seconds"] or 0)
+    for label, name in shares.items():
         if result.get(name) is not None:
-            lines[what] = f"{result[name]:.1%}"
+            lines[label] = f"{result[name]:.1%}"
     if result.get("peak_memory") is not None:
         lines["peak memory"] = f"{result['peak_memory'] / 1e9:.2f} GB"
-    kernels = {f"kernel: {what}": kernel for what, kernel in result.get("kernels", {}).items()}
+    kernels = {f"kernel: {name}": kernel for name, kernel in result.get("kernels", {}).items()}
     if "precision" in result:
         lines["precision"] = result["precision"]
     return lines | kernels
 
 
 def render_search(title, result, drawn):
-    """The page of a search.
+    """Render the report of a search.
 
     Args:
         title: Heading.
-        result: The search's result.
-        drawn: Title to matplotlib `Figure`.
+        result: The content of the search's `result.json`.
+        drawn: `{title: Figure}`.
 
     Returns:
-        HTML, with every picture inside.
+        HTML with embedded images.
     """
     best, trials, objective = result["best"], result["trials"], result["objective"]
     states = [row["status"] for row in trials]
@@ -257,20 +257,17 @@ def _first_figures(task, result, history):
 
 
 def _figures(task, result):
-    """The measured splits, and a row for each metric: its name and unit, then value and interval.
-
-    Each cell is a pair of strings.
-    """
+    """The splits, and a row for each metric: `(name, unit)`, then `(value, interval)` per split."""
     splits = [split for split in ("test", "validation", "train") if result.get(split)]
     measured = dict.fromkeys(name for split in splits for name in result[split])
     names = [name for name in task.metrics if name in measured]
     names += [name for name in measured if name not in names]
-    given = result.get("intervals", {})
+    bounds = result.get("intervals", {})
     rows = []
     for name in names:
         unit = task.metrics.get(name, Metric()).unit
         cells = [
-            (number(result[s].get(name), unit), between(given.get(s, {}).get(name), unit))
+            (number(result[s].get(name), unit), between(bounds.get(s, {}).get(name), unit))
             for s in splits
         ]
         rows.append([(words(name), unit), *cells])
@@ -278,7 +275,7 @@ def _figures(task, result):
 
 
 def summary(task, result):
-    """A result as a small table for a terminal.
+    """Format a result as a table for a terminal.
 
     Args:
         task: A `Task`.
@@ -290,8 +287,8 @@ def summary(task, result):
     splits, rows = _figures(task, result)
     table = [["", *splits]]
     for (name, unit), *cells in rows:
-        shown = [f"{value} ({interval})" if interval else value for value, interval in cells]
-        table.append([f"{name} {unit}".strip(), *shown])
+        values = [f"{value} ({interval})" if interval else value for value, interval in cells]
+        table.append([f"{name} {unit}".strip(), *values])
     trained = (
         f"{duration(result['seconds'])}, {counted(result['steps'], 'step')}, "
         f"{counted(result['parameters'], 'parameter')}, seed {result['seed']}"
@@ -309,19 +306,19 @@ def _measured(task, result):
 
 
 def about_intervals(result):
-    """What the intervals of a result rest on, in words."""
+    """Explain the intervals of a result."""
     over = {}
-    for name, what in result["resampled"]["test"].items():
-        over.setdefault(what, []).append(words(name))
+    for name, examples in result["resampled"]["test"].items():
+        over.setdefault(examples, []).append(words(name))
     if len(over) == 1:
-        (rests_on,) = over
+        (basis,) = over
     else:
-        rests_on = "; ".join(f"{what} ({', '.join(names)})" for what, names in over.items())
+        basis = "; ".join(f"{examples} ({', '.join(names)})" for examples, names in over.items())
     return (
-        f"Below the test figures: {intervals.LEVEL:.0%} bootstrap intervals ({intervals.DRAWS:,} "
-        f"draws, percentiles) over {rests_on}. They say what other test examples would have "
-        "changed, not what another seed would have; where examples resemble each other, as "
-        "neighbouring blocks of a text do, they are too narrow."
+        f"Below the test metrics: {intervals.LEVEL:.0%} percentile bootstrap intervals "
+        f"({intervals.DRAWS:,} draws) over {basis}. They cover the choice of test examples, not "
+        "the seed of the training. They are too narrow where examples depend on each other, as "
+        "neighbouring blocks of a text do."
     )
 
 
@@ -332,17 +329,17 @@ def _curves(task, history):
         unit = task.metrics.get(name, Metric()).unit
         drawn[f"{words(name)} over epochs"] = plots.learning_curve(history, name, unit, best)
     return [
-        f'<div class="row">{"".join(picture(name, what) for name, what in drawn.items())}</div>',
-        '<p class="soft">Training values are means over the epoch, while the weights move, and '
-        "with dropout and augmentation where there are any; validation is measured after the "
-        "epoch, without. The table above measures both after training, without.</p>",
+        f'<div class="row">{"".join(picture(name, curve) for name, curve in drawn.items())}</div>',
+        '<p class="soft">Training values are means over the batches of an epoch, with dropout and '
+        "augmentation. Validation values are measured after the epoch, without them, and so are "
+        "both in the table above, after training.</p>",
     ]
 
 
-def _titled(pictures):
-    return [f"<h3>{text(name)}</h3>{picture(name, what)}" for name, what in pictures.items()]
+def _titled(figures):
+    return [f"<h3>{text(name)}</h3>{picture(name, figure)}" for name, figure in figures.items()]
 
 
-def _row(pictures):
-    each = "".join(picture(name, what, name) for name, what in pictures.items())
-    return f'<div class="row">{each}</div>'
+def _row(figures):
+    parts = "".join(picture(name, figure, name) for name, figure in figures.items())
+    return f'<div class="row">{parts}</div>'

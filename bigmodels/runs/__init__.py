@@ -1,1 +1,1 @@
-"""What is on disk, and how far it is trusted."""
+"""Run directories, checkpoints, and checks of files from elsewhere."""

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, whatever ends the process or fills the disk."""
+"""Write files atomically: completely or not at all, even if the process dies or the disk fills."""
 
 import contextlib
 import os
@@ -6,30 +6,38 @@ import pathlib
 import re
 import shutil
 import sys
+from collections.abc import Iterator
 
 _LEFT_OVER = re.compile(r"\.\d+\.\S")
 
 
 @contextlib.contextmanager
-def atomic_path(path):
-    """A name to write a file or directory under.
+def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Write a file or directory under a temporary name, and rename it on success.
 
-    What is written there becomes `path` when all went well, on the disk and not only in memory;
-    what was at `path` stays until then, and for good if anything goes wrong.
+    The data are synced to the disk before `path` is replaced. If anything goes wrong, the previous
+    content of `path` stays.
 
     Args:
-        path: Where the file or directory is to be.
+        path: Final path of the file or directory.
 
     Yields:
-        A path beside it, with the same ending.
+        A temporary path in the same directory, with the same suffix.
+
+    Example:
+
+    >>> with atomic_path("result.txt") as temporary:
+    ...     _ = temporary.write_text("done")
+    >>> pathlib.Path("result.txt").read_text()
+    'done'
     """
     path = pathlib.Path(path)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         yield temporary
         inside = temporary.rglob("*") if temporary.is_dir() else ()
-        for each in (*inside, temporary):
-            _sync(each)
+        for written in (*inside, temporary):
+            _sync(written)
         os.replace(temporary, path)
         _sync(path.parent)
     finally:
@@ -38,38 +46,38 @@ def atomic_path(path):
         temporary.unlink(missing_ok=True)
 
 
-def write_text(path, text):
-    """Write a text file, whole or not at all."""
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write a text file atomically, in UTF-8."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def remove_left_over(directory):
-    """Remove what a process that was killed had begun to write.
+def remove_left_over(directory: str | os.PathLike) -> None:
+    """Remove the temporary files of killed processes.
 
     Args:
-        directory: Nobody else may be writing in it.
+        directory: A directory in which no other process is writing.
     """
     for path in pathlib.Path(directory).glob(".*"):
         if _LEFT_OVER.match(path.name):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def lock(directory):
-    """Keep other processes out of a directory, as long as they ask as well.
+def lock(directory: str | os.PathLike) -> int:
+    """Lock a directory against other processes that use this function.
 
     Args:
-        directory: Where it is.
+        directory: An existing directory.
 
     Returns:
-        A descriptor; closing it, or the end of the process, gives the directory back.
+        A file descriptor. Closing it, or the end of the process, releases the lock.
 
     Raises:
-        BlockingIOError: if another process has it.
+        BlockingIOError: if another process holds the lock.
     """
     try:
         import fcntl
-    except ImportError:  # Windows, which opens no directories either.
+    except ImportError:  # Windows, where directories cannot be opened either.
         return _lock_file(pathlib.Path(directory) / ".lock")
     descriptor = os.open(directory, os.O_RDONLY)
     try:
@@ -93,7 +101,7 @@ def _lock_file(path):
 
 
 def _sync(path):
-    on_windows = sys.platform == "win32"  # It syncs what is open for writing, and no directories.
+    on_windows = sys.platform == "win32"  # Syncs only files open for writing, and no directories.
     if on_windows and path.is_dir():
         return
     descriptor = os.open(path, os.O_RDWR if on_windows else os.O_RDONLY)

@@ -1,50 +1,61 @@
-"""Where a training can go on from."""
+"""Checkpoint files of a training run."""
 
 import io
 import json
+import os
 import pathlib
 import shutil
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from bigmodels.runs import atomic, untrusted
 
-# The name in a checkpoint of what is no array.
+# The entry of a checkpoint with everything that is not an array.
 _ABOUT = "about"
-# In it: the dtypes of arrays that are stored as integers.
+# Within it: the dtypes of arrays that are stored as integers.
 _KINDS = "kinds"
 
 
 class Checkpoints:
-    """Where a training can go on from: one file for each step that was kept.
+    """A directory of checkpoints, one file per saved step.
 
-    A file is a NumPy archive (`.npz`): arrays by name, and what JSON can hold. Every array has a
-    check sum in it, so that a damaged file is found out.
+    A file is a NumPy archive (`.npz`) of named arrays and a JSON document. The archive has a
+    checksum for every array, so damaged files are detected.
 
     Args:
         path: The directory.
-        max_to_keep: Older files than so many are removed.
+        max_to_keep: Number of files to retain; older ones are removed.
+
+    Example:
+
+    >>> checkpoints = Checkpoints("checkpoints")
+    >>> checkpoints.save(1, 0, {"kernel": np.ones(2)}, {"seed": 7})
+    >>> arrays, about = checkpoints.unpack(checkpoints.newest())
+    >>> about
+    {'seed': 7}
     """
 
-    def __init__(self, path, max_to_keep=2):
+    def __init__(self, path: str | os.PathLike, max_to_keep: int = 2) -> None:
         self.path, self.max_to_keep = pathlib.Path(path), max_to_keep
 
-    def save(self, epoch, step, arrays, about):
-        """Write a checkpoint and remove those that are too old.
+    def save(self, epoch: int, step: int, arrays: Mapping[str, Any], about: dict[str, Any]) -> None:
+        """Write a checkpoint and remove old ones.
 
         Args:
-            epoch: Finished epochs.
-            step: Steps of the next one.
+            epoch: Number of finished epochs.
+            step: Number of finished steps in the next epoch.
             arrays: Arrays by name.
-            about: What else, as JSON can hold it.
+            about: A JSON-compatible dict of everything else.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with atomic.atomic_path(self.path / f"{epoch:06d}-{step:08d}.npz") as temporary:
             kinds, native = {}, {}
             for name, array in arrays.items():
                 array = np.asarray(array)
-                if array.dtype.kind == "V":  # bfloat16 and such, which NumPy forgets.
+                if array.dtype.kind == "V":  # bfloat16 and similar dtypes, which NumPy cannot save.
                     kinds[name] = array.dtype.name
                     array = array.view(f"uint{8 * array.dtype.itemsize}")
                 native[name] = array
@@ -53,37 +64,37 @@ class Checkpoints:
         for old in self._files()[: -self.max_to_keep]:
             old.unlink()
 
-    def keep_best(self):
-        """Keep the newest checkpoint beyond its time, as `best.npz`."""
+    def keep_best(self) -> None:
+        """Copy the newest checkpoint to `best.npz`, which is retained."""
         with atomic.atomic_path(self.path / "best.npz") as temporary:
             shutil.copyfile(self._files()[-1], temporary)
 
-    def newest(self, say=lambda line: None):
-        """The content of the newest file that is not damaged.
+    def newest(self, say: Callable[[str], None] = lambda line: None) -> bytes | None:
+        """Read the newest file that is not damaged.
 
         Args:
-            say: Is told of each that is.
+            say: Function that is called with a message for each damaged file.
 
         Returns:
-            Bytes for `unpack`, or `None` if there is no file.
+            Bytes for `unpack`, or `None` if there is no intact file.
         """
         for file in reversed(self._files()):
             content = file.read_bytes()
             try:
                 self.unpack(content)
             except Exception as error:
-                # Whatever byte is wrong, zipfile, zlib, NumPy and JSON have errors of their own.
+                # zipfile, zlib, NumPy and JSON all raise errors of their own for damaged files.
                 say(f"{file} is damaged ({untrusted.reason(error)}); trying the one before.")
                 continue
             return content
         return None
 
     @staticmethod
-    def unpack(content):
-        """What `save` was given.
+    def unpack(content: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Parse a checkpoint file.
 
         Args:
-            content: Bytes of a file.
+            content: The bytes of the file.
 
         Returns:
             `(arrays, about)`.
@@ -95,7 +106,7 @@ class Checkpoints:
             arrays[name] = arrays[name].view(tf.as_dtype(kind).as_numpy_dtype)
         return arrays, about
 
-    def clear(self):
+    def clear(self) -> None:
         """Remove all checkpoints."""
         for file in self._files():
             file.unlink()

@@ -1,7 +1,7 @@
-"""What a run leaves on disk, and how it goes on from there.
+"""The files of a run: reading, writing and checking them.
 
-Files are written under another name and renamed when whole, so that a killed run leaves the old
-file or the new one, never half of one.
+Files are written under a temporary name and renamed when complete, so that a killed run leaves the
+old file or the new one, never part of one.
 """
 
 import contextlib
@@ -15,6 +15,8 @@ import pathlib
 import platform
 import shutil
 import warnings
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -30,12 +32,12 @@ from bigmodels.tasks.settings import command_line, flat_settings, with_settings
 _PACKAGES = ("bigmodels", "tensorflow", "keras", "numpy", "tensorflow-datasets")
 # Bytes for logs, pictures and the report.
 _ROOM = 50_000_000
-# Where a run may be moved to without becoming another run: the numbers are the same everywhere.
+# Settings that may differ when a run is continued, as they do not change its numbers.
 _NOT_THE_RUN = ("data_dir", "strategy", "save_freq", "grace")
 
 
 def _is_number(value):
-    # Neither NaN nor what is infinite as a float.
+    # Neither NaN nor infinite as a float.
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
 
 
@@ -87,24 +89,38 @@ class RunDirectory:
     """A run's directory: `config.json`, `metrics.jsonl`, `result.json`, `model.keras`, ...
 
     Args:
-        path: The directory; made by `create`.
+        path: The directory, which `create` creates.
+
+    Attributes:
+        path: The directory, a `pathlib.Path`.
+        samples: The directory of samples drawn while training.
+        logs: The directory of TensorBoard logs.
+        checkpoints: The `Checkpoints` of the run.
+
+    Example:
+
+    >>> task = tasks.get("image_classification")
+    >>> run = RunDirectory("runs/example")
+    >>> run.create(task, task.config())
+    >>> run.load_config()[0].name
+    'image_classification'
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | os.PathLike) -> None:
         self.path = pathlib.Path(path)
         self.samples = self.path / "samples"
         self.logs = self.path / "logs"
         self.checkpoints = Checkpoints(self.path / "checkpoints")
 
-    def check(self, task, config):
-        """See that the directory is free for a run, or holds this very run. Writes nothing.
+    def check(self, task: Any, config: Any) -> None:
+        """Check that the directory is free for a run, or holds the same run. Writes nothing.
 
         Args:
-            task: A `Task`.
-            config: Its config.
+            task: A `bigmodels.tasks.record.Task`.
+            config: The run's config.
 
         Raises:
-            ValueError: if the directory holds a run with other settings, or is something else.
+            ValueError: if the directory holds a run with other settings, or something else.
         """
         try:
             self.check_is("run", "config.json", {"task": task.name, "config": plain(config)})
@@ -112,7 +128,7 @@ class RunDirectory:
             raise ValueError(f"{error}{self._how_to_go_on(task, config)}") from None
 
     def _how_to_go_on(self, task, config):
-        """The end of a message for who asks a finished run for more epochs, else nothing."""
+        """The end of the message when a finished run is asked for more epochs; else ""."""
         if not self.has_result():
             return ""
         stored, before = self.load_config()
@@ -121,31 +137,34 @@ class RunDirectory:
         longer = dataclasses.replace(before, epochs=config.epochs)
         if longer != dataclasses.replace(config, **{n: getattr(before, n) for n in _NOT_THE_RUN}):
             return ""
-        # Its learning rate has come to its end: more epochs are a training of their own.
+        # Its learning rate has decayed to the end, so more epochs need a run of their own.
         more = dataclasses.replace(
             config, epochs=config.epochs - before.epochs, init_from=str(self.path)
         )
         return f", or train on from its weights with {command_line(task, more)}"
 
-    def check_is(self, kind, name, content):
-        """See that the directory is free, or holds what a JSON file of it says. Writes nothing.
+    def check_is(self, kind: str, name: str, content: dict[str, Any]) -> None:
+        """Check that the directory is free, or its JSON file has given content. Writes nothing.
 
         Args:
-            kind: How the user calls it, for example "run".
+            kind: The user's word for such a directory, for example "run".
             name: The JSON file.
-            content: What stands in it; its settings are under "config".
+            content: The expected content, with settings under "config".
 
         Raises:
-            ValueError: as `check`.
+            ValueError: as for `check`.
         """
         if not (self.path / name).exists():
             if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
                 raise ValueError(
-                    f"workdir: {str(self.path)!r} exists and is no {kind}; choose another workdir"
+                    f"workdir: {str(self.path)!r} exists and is not a {kind}; choose another "
+                    "workdir"
                 )
             parent = next(p for p in self.path.absolute().parents if p.exists())
             if not (parent.is_dir() and os.access(parent, os.W_OK)):
-                raise ValueError(f"workdir: {str(self.path)!r} cannot be made in {str(parent)!r}")
+                raise ValueError(
+                    f"workdir: {str(self.path)!r} cannot be created in {str(parent)!r}"
+                )
             return
         stored = self.read_json(name)
         before, now = (
@@ -154,14 +173,19 @@ class RunDirectory:
         )
         for key in sorted({*before, *now} - {"config", *_NOT_THE_RUN}, key=lambda k: k != "task"):
             if before.get(key) != now.get(key):
-                what, old, new = map(untrusted.spoken, (key, before.get(key), now.get(key)))
+                setting, old, new = map(untrusted.spoken, (key, before.get(key), now.get(key)))
                 raise ValueError(
-                    f"workdir: {str(self.path)!r} holds a {kind} with {what}={old}, not {new}; "
+                    f"workdir: {str(self.path)!r} holds a {kind} with {setting}={old}, not {new}; "
                     "choose another workdir"
                 )
 
-    def create(self, task, config):
-        """Make the directory and `config.json`, unless they are there."""
+    def create(self, task: Any, config: Any) -> None:
+        """Create the directory and `config.json`, unless they exist.
+
+        Args:
+            task: A `bigmodels.tasks.record.Task`.
+            config: The run's config.
+        """
         if (self.path / "config.json").exists():
             return
         for directory in (self.path, self.samples, self.logs, self.checkpoints.path):
@@ -172,15 +196,15 @@ class RunDirectory:
             "versions": versions(),
             "machine": _machine(),
         }
-        if tasks.imported():  # For messages alone: a file never decides what is imported.
+        if tasks.imported():  # Only for messages: a file never decides what is imported.
             content["imports"] = list(tasks.imported())
         self.write_json("config.json", content)
 
-    def load_config(self):
-        """The task and config of the run.
+    def load_config(self) -> tuple[Any, Any]:
+        """Load the task and config of the run.
 
         Returns:
-            `(task, config)`.
+            `(task, config)`: a `bigmodels.tasks.record.Task` and its config.
 
         Raises:
             ValueError: if there is no run, or its config is not readable.
@@ -201,14 +225,14 @@ class RunDirectory:
             raise ValueError(f"workdir: {str(path)!r} is not a run's config: {error}") from None
         return task, config
 
-    def load_model(self):
-        """The trained model. A file from elsewhere can name no code but this package's and Keras'.
+    def load_model(self) -> distribute.Model:
+        """Load the trained model. The file can only name code of this package and Keras.
 
         Returns:
             A `bigmodels.Model`.
 
         Raises:
-            ValueError: if there is none, or the file is damaged, or not a run's.
+            ValueError: if there is no model, or the file is damaged or not written by a run.
         """
         path = self.path / "model.keras"
         if not os.path.exists(path):
@@ -216,7 +240,7 @@ class RunDirectory:
         try:
             untrusted.check_model_file(path)
             with untrusted.no_larger_than_file(path), warnings.catch_warnings():
-                # Keras warns of a model that cannot be built, and goes on with part of it.
+                # Keras only warns if a model cannot be built, and loads part of it.
                 warnings.simplefilter("error", UserWarning)
                 warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
                 model = keras.models.load_model(path, safe_mode=True)
@@ -226,21 +250,27 @@ class RunDirectory:
                 raise ValueError("it holds a model without weights")
             return model
         except Exception as error:
-            # zipfile, h5py, json and Keras each raise their own kind for a damaged file.
+            # zipfile, h5py, json and Keras all raise errors of their own for damaged files.
             raise ValueError(
                 f"workdir: {str(path)!r} cannot be loaded: {untrusted.reason(error)}"
             ) from error
 
-    def save_model(self, model):
-        """Write `model.keras`, whole or not at all."""
+    def save_model(self, model: keras.Model) -> None:
+        """Write `model.keras` atomically."""
         with atomic.atomic_path(self.path / "model.keras") as temporary:
             model.save(temporary)
 
-    def read_json(self, name):
-        """A JSON file of the run.
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Read a JSON file of the run.
+
+        Args:
+            name: The file's name.
+
+        Returns:
+            Its content.
 
         Raises:
-            ValueError: if it is missing or damaged, or not what such a file holds.
+            ValueError: if it is missing or damaged, or has invalid content.
         """
         path = self.path / name
         try:
@@ -257,26 +287,29 @@ class RunDirectory:
         except (OSError, ValueError) as error:
             raise ValueError(f"workdir: {str(path)!r} cannot be read: {error}") from None
 
-    def write_json(self, name, content):
-        """Write a JSON file, whole or not at all."""
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        """Write a JSON file atomically."""
         self.write_text(name, json.dumps(content, indent=2) + "\n")
 
-    def write_text(self, name, text):
-        """Write a text file, whole or not at all."""
+    def write_text(self, name: str, text: str) -> None:
+        """Write a text file atomically."""
         atomic.write_text(self.path / name, text)
 
     def _is_search(self):
         return (self.path / "search.json").exists()
 
-    def has_result(self):
+    def has_result(self) -> bool:
         """Whether the run is finished."""
         return (self.path / "result.json").exists()
 
-    def history(self):
-        """The lines of `metrics.jsonl`, one dict an epoch.
+    def history(self) -> list[dict[str, float]]:
+        """Read `metrics.jsonl`.
+
+        Returns:
+            One dict per epoch; an empty list if there is no file.
 
         Raises:
-            ValueError: naming the line that is not an epoch's.
+            ValueError: naming the line that is not a record of an epoch.
         """
         path, rows = self.path / "metrics.jsonl", []
         try:
@@ -293,15 +326,15 @@ class RunDirectory:
             raise ValueError(f"workdir: {where} cannot be read: {error}") from None
         return rows
 
-    def write_history(self, rows):
-        """Write `metrics.jsonl`."""
+    def write_history(self, rows: list[dict[str, Any]]) -> None:
+        """Write `metrics.jsonl` atomically, one line per epoch."""
         self.write_text("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
-    def samples_in_order(self):
-        """What was drawn while training.
+    def samples_in_order(self) -> dict[str, str | pathlib.Path]:
+        """List the samples drawn while training.
 
         Returns:
-            `{"epoch 1": path of a PNG, or a text, ...}`.
+            `{"epoch 1": path of a PNG file, or a text, ...}`.
         """
         return {
             f"epoch {int(path.stem.partition('_')[2])}": (
@@ -310,29 +343,29 @@ class RunDirectory:
             for path in sorted(self.samples.glob("epoch_*"))
         }
 
-    def write_observations(self, observed):
-        """Write `test_examples.npz`: what the test figures rest on, example by example.
+    def write_observations(self, observed: dict[str, Observations]) -> None:
+        """Write `test_examples.npz`: the values of every test example that metrics are based on.
 
         Args:
-            observed: `{metric: Observations}`; only those with keys are kept.
+            observed: `{metric: Observations}`; those without keys are not written.
         """
         arrays = {
-            f"{name}/{part}": np.asarray(getattr(what, part))
-            for name, what in observed.items()
-            if what.keys is not None
+            f"{name}/{part}": np.asarray(getattr(observations, part))
+            for name, observations in observed.items()
+            if observations.keys is not None
             for part in ("values", "unit", "weights", "keys")
-            if getattr(what, part) is not None
+            if getattr(observations, part) is not None
         }
         if not arrays:
             return
         with atomic.atomic_path(self.path / "test_examples.npz") as temporary:
             np.savez_compressed(temporary, **arrays)
 
-    def observations(self):
-        """What `write_observations` wrote.
+    def observations(self) -> dict[str, Observations]:
+        """Read `test_examples.npz`.
 
         Returns:
-            `{metric: Observations}`, empty if there is nothing.
+            `{metric: Observations}`; empty if there is no file.
 
         Raises:
             ValueError: if the file is damaged.
@@ -344,23 +377,23 @@ class RunDirectory:
             with np.load(io.BytesIO(untrusted.contents(path))) as stored:
                 if sum(part.file_size for part in stored.zip.infolist()) > untrusted.MAX_BYTES:
                     raise ValueError(f"it claims more than {untrusted.MAX_BYTES:,} bytes")
-                found = {}
+                metrics = {}
                 for key in stored.files:
                     name, _, part = key.rpartition("/")
-                    found.setdefault(name, {})[part] = stored[key]
-            return {name: _observations(name, **parts) for name, parts in found.items()}
+                    metrics.setdefault(name, {})[part] = stored[key]
+            return {name: _observations(name, **parts) for name, parts in metrics.items()}
         except Exception as error:
-            # As for a model's file.
+            # NumPy, zipfile and zlib all raise errors of their own for damaged files.
             raise ValueError(
                 f"workdir: {str(path)!r} cannot be read: {untrusted.reason(error)}"
             ) from None
 
     @contextlib.contextmanager
-    def lock(self):
-        """Keep other processes from training in the directory; ends with the process at the latest.
+    def lock(self) -> Iterator[None]:
+        """Lock the directory against other training processes, at most until this process ends.
 
         Raises:
-            ValueError: if one does.
+            ValueError: if another process is training in it.
         """
         try:
             descriptor = atomic.lock(self.path)
@@ -375,18 +408,19 @@ class RunDirectory:
         finally:
             os.close(descriptor)
 
-    def check_space(self, model):
-        """See that what the run will write has room.
+    def check_space(self, model: keras.Model) -> None:
+        """Check that the disk has room for everything the run will write.
 
         Args:
-            model: Compiled and built.
+            model: A compiled and built model.
 
         Raises:
-            ValueError: naming what is needed and what is free.
+            ValueError: naming the space needed and the free space.
         """
         state = sum(v.dtype.size * math.prod(v.shape) for v in training_state(model))
-        needed = state * (self.checkpoints.max_to_keep + 3) + _ROOM  # With the best, one begun,
-        free = shutil.disk_usage(self.path).free  # and the model.
+        # Besides the retained checkpoints: the best one, one being written, and the model.
+        needed = state * (self.checkpoints.max_to_keep + 3) + _ROOM
+        free = shutil.disk_usage(self.path).free
         if free < needed:
             raise ValueError(
                 f"workdir: {str(self.path)!r} has {free / 1e6:,.0f} MB free, but the run may need "
@@ -395,7 +429,7 @@ class RunDirectory:
 
 
 def _observations(name, values, unit, keys, weights=None):
-    """`Observations` out of arrays that somebody may have been at."""
+    """`Observations` from arrays in a file that may have been modified."""
     columns = [values, keys] if weights is None else [values, keys, weights]
     numbers = all(column.dtype.kind in "fiub" for column in columns)
     if not (numbers and values.shape == (len(values),) and len(values)):
@@ -408,13 +442,13 @@ def _observations(name, values, unit, keys, weights=None):
 
 
 def _machine():
-    """What a run's time depends on."""
+    """The machine, on which a run's time depends."""
     processor = platform.processor() or platform.machine()
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
         processor = next(line.partition(": ")[2] for line in lines if "model name" in line)
     except (OSError, StopIteration):
-        pass  # Not Linux, or a processor that Linux has no name for.
+        pass  # Not Linux, or a processor without a name.
     gpus = [
         tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
         for gpu in tf.config.list_physical_devices("GPU")
@@ -427,35 +461,42 @@ def _machine():
     }
 
 
-def plain(config):
-    """A config as JSON has it: nested dicts, and lists for tuples."""
+def plain(config: Any) -> dict[str, Any]:
+    """Convert a config to JSON types: nested dicts, and lists for tuples."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-def versions():
-    """The versions of what a run's numbers depend on, by package."""
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that a run's numbers depend on, by name."""
     packages = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return packages | {"python": platform.python_version()}
 
 
-def transfer_weights(source, target):
-    """Start a model from another's weights, layer by layer where name and shape agree.
+def transfer_weights(source: keras.Model, target: keras.Model) -> tuple[list[str], list[str]]:
+    """Copy the weights of a model to another one where names and shapes agree.
 
     Args:
         source: A trained model.
-        target: A built model; its weights are overwritten.
+        target: A built model, whose weights are overwritten.
 
     Returns:
-        `(taken, left)`: names of the target's weights that were taken over, and that were not.
+        `(taken, left)`: names of the target's weights that were copied, and of those that were not.
+
+    Example:
+
+    >>> one, two = (keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="out")])
+    ...             for _ in range(2))
+    >>> transfer_weights(one, two)
+    (['out/kernel', 'out/bias'], [])
     """
     # Paths begin with the model's own name, which may differ.
-    given = {v.path.partition("/")[2]: v for v in source.weights}
+    available = {v.path.partition("/")[2]: v for v in source.weights}
     taken, left = [], []
     for variable in target.weights:
         name = variable.path.partition("/")[2]
-        found = given.get(name)
-        if found is not None and found.shape == variable.shape:
-            variable.assign(found)
+        weight = available.get(name)
+        if weight is not None and weight.shape == variable.shape:
+            variable.assign(weight)
             taken.append(name)
         else:
             left.append(name)

@@ -1,25 +1,31 @@
-"""The applications by name: a folder each, and those of other packages.
+"""The tasks by name: those of this package, one folder each, and those of other packages.
 
-A package of your own adds tasks without touching this one. Either it names them as entry points::
+Other packages can add tasks. They either declare them as entry points::
 
     [options.entry_points]
     bigmodels.tasks =
         my_task = my_package.recipe:TASK
 
-or a command is told what to import, and the module calls `register`::
+or a module calls `register`, and the command imports that module::
 
     bigmodels train --import=my_package.recipe --task=my_task --workdir=runs/mine
 
-What such a module defines beside a task, sources (`bigmodels.data.readers.register`) or models and
-metrics (`keras.saving.register_keras_serializable`), is then known as well. A file never decides
-what is imported: a run of an unknown task is refused.
+Such a module can also register sources (`bigmodels.data.readers.register`), and models and metrics
+(`keras.saving.register_keras_serializable`). For safety, the files of a run never decide what is
+imported: a run of an unknown task is refused.
 """
+
+from __future__ import annotations
 
 import importlib
 import importlib.metadata
 import sys
+import typing
 
 from bigmodels.messages import did_you_mean
+
+if typing.TYPE_CHECKING:  # It imports TensorFlow.
+    from bigmodels.tasks.record import Task
 
 NAMES = (
     "image_classification",
@@ -37,12 +43,15 @@ NAMES = (
 GROUP = "bigmodels.tasks"
 
 _registered = {}
-# Modules that `import_module` was told to import, in order.
+# Modules imported by `import_module`, in order.
 _imported = []
 
 
-def names():
-    """The names of all tasks: this package's, those of entry points, and those registered.
+def names() -> tuple[str, ...]:
+    """The names of all tasks: of this package, of entry points, and of `register`.
+
+    Returns:
+        Names.
 
     Example:
 
@@ -52,24 +61,29 @@ def names():
     return (*NAMES, *(name for name in _entry_points() | _registered if name not in NAMES))
 
 
-def get(task):
-    """A task by its name.
+def get(task: str | Task) -> Task:
+    """Get a task by its name.
 
     Args:
-        task: One of `names()`; or a `bigmodels.tasks.record.Task`, which is registered.
+        task: One of `names()`; or a `bigmodels.tasks.record.Task`, which is then registered.
 
     Returns:
         A `bigmodels.tasks.record.Task`.
 
     Raises:
-        ValueError: if there is none, with the nearest name.
+        ValueError: if there is no such task; the message suggests the nearest name.
+
+    Example:
+
+    >>> get("image_classification").unit
+    'images'
     """
     if not isinstance(task, str):
         return register(task)
     if task in _registered:
         return _registered[task]
     if task in NAMES:
-        # By its name: to name the tasks does not import TensorFlow.
+        # Imported only now, as the recipes import TensorFlow.
         return importlib.import_module(f"{__name__}.{task}.recipe").TASK
     if task in _entry_points():
         return register(_entry_points()[task].load())
@@ -80,8 +94,8 @@ def get(task):
     )
 
 
-def register(task):
-    """Add a task of your own.
+def register(task: Task) -> Task:
+    """Register a task of your own.
 
     Args:
         task: A `bigmodels.tasks.record.Task`.
@@ -90,7 +104,13 @@ def register(task):
         The task.
 
     Raises:
-        ValueError: if there is another of its name, or it is no task.
+        ValueError: if it is not a task, or has the name of a task of this package.
+
+    Example:
+
+    >>> task = get("image_classification")  # Or `Task(name="my_task", ...)`.
+    >>> register(task) is task
+    True
     """
     name = getattr(task, "name", None)
     if not isinstance(name, str) or not hasattr(task, "load_data"):
@@ -102,14 +122,20 @@ def register(task):
     return task
 
 
-def import_module(name):
+def import_module(name: str) -> None:
     """Import a module that registers tasks, sources, models or metrics.
 
     Args:
-        name: Its dotted name; it may lie in the current directory.
+        name: Dotted name of the module, which may be in the current directory.
 
     Raises:
         ValueError: if it cannot be imported.
+
+    Example:
+
+    >>> import_module("no_such_module")
+    Traceback (most recent call last):
+    ValueError: import: 'no_such_module' cannot be imported: No module named 'no_such_module'
     """
     if name in _imported:
         return
@@ -122,8 +148,17 @@ def import_module(name):
     _imported.append(name)
 
 
-def imported():
-    """The modules that `import_module` has imported."""
+def imported() -> tuple[str, ...]:
+    """The names of the modules that `import_module` has imported.
+
+    Returns:
+        Dotted names, in the order of import.
+
+    Example:
+
+    >>> "my_package.recipe" in imported()
+    False
+    """
     return tuple(_imported)
 
 

@@ -1,9 +1,10 @@
-"""What a task is: its recipe, its evaluation and its inference, in one record."""
+"""The record of a task: its recipe, its evaluation and its inference."""
 
 import dataclasses
 import inspect
 import math
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
@@ -13,17 +14,25 @@ from bigmodels.tasks.settings import Config, read_value
 
 @dataclasses.dataclass(frozen=True)
 class Signature:
-    """One way in which an exported model can be asked.
+    """A signature (endpoint) of an exported model.
 
     Attributes:
-        function: Tensors to `{name: tensor}`; its arguments' names are the inputs' names. An input
-            or output of encoded images is named `..._bytes`, which is base64 in TensorFlow
-            Serving's REST interface.
-        inputs: A `tf.TensorSpec` for each argument; `None` in a shape where any size goes.
-        example: A value for each argument, to try an exported file with.
-        portable: Whether arithmetic on numbers is all it needs, so that ONNX and LiteRT can hold
-            it too; strings, image files, loops and random numbers they cannot.
-        fixed_in_litert: Whether LiteRT can hold it only at the shapes of `example`.
+        function: Function of tensors that returns `{name: tensor}`; the names of its arguments are
+            the names of the inputs. Inputs and outputs of encoded images are named `..._bytes`, for
+            which TensorFlow Serving's REST API uses base64.
+        inputs: A `tf.TensorSpec` per argument, with `None` for dimensions of any size.
+        example: An example value per argument, to compare an exported file with Keras.
+        portable: Whether ONNX and LiteRT support it; they support neither strings and image files
+            nor loops and random numbers.
+        fixed_in_litert: Whether LiteRT supports it only with the shapes of `example`.
+
+    Example:
+
+    >>> def double(x):
+    ...     return {"doubled": 2 * x}
+    >>> signature = Signature(double, (tf.TensorSpec((None,), "float32"),), (np.ones(2),))
+    >>> signature.portable
+    False
     """
 
     function: Callable
@@ -35,11 +44,16 @@ class Signature:
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """How a metric is shown, and which way it is better.
+    """The unit and the direction of a metric.
 
     Attributes:
-        unit: What stands behind the number, "nats" for example; "%" shows a share in percent.
-        better: "max" or "min"; `None` where neither says that a run is good.
+        unit: Unit, for example "nats"; with "%" a fraction is shown in percent.
+        better: "max" or "min"; `None` if the metric does not rank runs.
+
+    Example:
+
+    >>> Metric("%", "max").better
+    'max'
     """
 
     unit: str = ""
@@ -48,13 +62,18 @@ class Metric:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What a task's own evaluation finds.
+    """The results of a task's evaluation, in addition to the metrics that Keras evaluates.
 
     Attributes:
-        metrics: `{split: {metric: value}}`, what comes on top of Keras' own. A value may be
-            `Observations`: the metric then has an interval, also one that Keras has evaluated.
-        figures: `() -> {title: Figure or str}`, what a report shows of it; it is called only where
-            a report is written.
+        metrics: `{split: {metric: value}}`, with floats or `Observations`. With `Observations` the
+            metric gets an interval, even if Keras has evaluated it already.
+        figures: `() -> {title: Figure or str}`, the figures of the report; called only when a
+            report is written.
+
+    Example:
+
+    >>> Evaluation({"test": {"f1": 0.9}}).figures()
+    {}
     """
 
     metrics: dict
@@ -62,57 +81,68 @@ class Evaluation:
 
 
 class Predictor:
-    """A trained model in use: what `bigmodels predict` prints, and what is exported.
+    """Predictions with a trained model, and the signatures of its export.
+
+    Subclasses implement `predict` and `signatures`.
 
     Args:
         model: A trained model.
-        config: Its run's config.
+        config: The run's config.
+
+    Example:
+
+    >>> class LengthPredictor(Predictor):
+    ...     def predict(self, prompt="", times=1):
+    ...         yield str(times * len(prompt))
+    >>> options = LengthPredictor.read_options({"prompt": "abc", "times": "2"}, "length")
+    >>> list(LengthPredictor(None, None).predict(**options))
+    ['6']
     """
 
-    def __init__(self, model, config):
+    def __init__(self, model: keras.Model, config: Config):
         self.model, self.config = model, config
 
     def predict(self, input=None):
-        """What `bigmodels predict` prints, item by item: strings, or dicts that JSON can hold.
+        """Yield predictions: strings, or dicts of JSON values.
 
-        A subclass takes whatever options it needs, each with a default.
+        Subclasses define the options that they need, each with a default.
         """
         raise NotImplementedError
 
-    def signatures(self):
-        """`{name: Signature}` for `bigmodels.export`, the first of them the default."""
+    def signatures(self) -> dict[str, Signature]:
+        """The signatures of the exported model by name, the default one first."""
         raise NotImplementedError
 
-    def metadata(self):
-        """What else a user of an exported file needs, as a dict that JSON can hold."""
+    def metadata(self) -> dict:
+        """Metadata for users of an exported file, a dict of JSON values."""
         return {}
 
     @classmethod
-    def read_options(cls, options, task):
-        """What `predict` is to be called with.
+    def read_options(cls, options: dict, task: str) -> dict:
+        """Convert and check the options of `predict`.
 
         Args:
-            options: Names to values, or to texts, which are read as the type of the default, or of
-                the annotation where there is one. `None` stands for the default.
-            task: The task's name, for messages.
+            options: `{name: value}`. Strings are converted to the type of the option's annotation
+                or else of its default. `None` stands for the default.
+            task: Name of the task, for messages.
 
         Returns:
-            Keyword arguments.
+            Keyword arguments of `predict`.
 
         Raises:
-            ValueError: naming an option that there is not, or that is not of its type.
+            ValueError: naming an option that is unknown or has a value of the wrong type.
         """
         parameters = dict([*inspect.signature(cls.predict).parameters.items()][1:])
-        given = {name: value for name, value in options.items() if value is not None}
-        for name, value in given.items():
+        arguments = {name: value for name, value in options.items() if value is not None}
+        for name, value in arguments.items():
             if name not in parameters:
                 raise ValueError(f"{name}: {task} takes only {', '.join(parameters)}")
             default, hint = parameters[name].default, parameters[name].annotation
             if isinstance(value, str) and (hint is not inspect.Parameter.empty):
-                given[name] = read_value(name, value, hint)
+                arguments[name] = read_value(name, value, hint)
             elif isinstance(value, str) and default is not None:
-                given[name] = read_value(name, value, type(default))
-        return given
+                arguments[name] = read_value(name, value, type(default))
+        return arguments
 
 
 def _usual_metrics():
@@ -121,33 +151,40 @@ def _usual_metrics():
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One application, as data.
+    """A task: everything to train, evaluate and use a model for one application.
 
     Attributes:
-        name: As on the command line.
-        summary: One line.
-        unit: What `throughput` counts, for example "images".
-        config: The `Config` subclass; its defaults are the recipe.
+        name: Name on the command line.
+        summary: Description in one line.
+        unit: Unit of `throughput`, for example "images".
+        config: The `Config` subclass, whose defaults are the recipe.
         load_data: `(config) -> data`, a `bigmodels.data.splits.Splits`.
         build_model: `(config, data) -> model`.
         compile_model: `(model, config, steps) -> None`.
-        search_space: `(hp) -> settings or None`, for a keras-tuner `hp`: what is asked of it under
-            a setting's name is searched; the settings that it returns follow from those.
-        evaluate: `(model, data, config, measured) -> Evaluation`; `measured` is what Keras has
-            evaluated, `{split: {metric: value}}`.
+        search_space: `(hp) -> settings or None`, for a keras-tuner `hp`. Hyperparameters named
+            like settings are searched; the returned settings are derived from them.
+        evaluate: `(model, data, config, measured) -> Evaluation`, where `measured` holds the
+            metrics evaluated by Keras, `{split: {metric: value}}`.
         predictor: The `Predictor` subclass.
-        describe: `(data) -> {what: value}`, the data's lines in the report.
-        examples: `(data) -> {title: Figure or str}`, a look at the data; or `None`.
-        sample: `(model, data, config) -> Figure or str`, now and then while training; or `None`.
-        predict_flags: An example of what `bigmodels predict` is given beside `--workdir`.
-        calibrate: `(model, data, config) -> None`, what is fitted to validation data after training
-            and kept in the model; or `None`.
-        overfits: Whether comparing training and validation loss says something (not for a GAN).
-        objective: `SPLIT.METRIC` that a search goes by.
-        settled: `(model, data, config) -> {dotted name: value}`, the settings that are left to the
-            data or the model where they are not given, with the values that were used.
-        metrics: `{name: Metric}`, the one a report begins with first; what is not named is shown
-            as a plain number.
+        describe: `(data) -> {name: value}`, facts about the data for the report.
+        examples: `(data) -> {title: Figure or str}`, examples of the data for the report; or
+            `None`.
+        sample: `(model, data, config) -> Figure or str`, a sample to save during training; or
+            `None`.
+        predict_flags: Example flags of `bigmodels predict` in addition to `--workdir`.
+        calibrate: `(model, data, config) -> None`, fits the model's calibration to validation data
+            after training; or `None`.
+        overfits: Whether the validation loss shows overfitting (not for a GAN).
+        objective: `SPLIT.METRIC`, the default objective of a search.
+        settled: `(model, data, config) -> {dotted name: value}`, the values used for settings whose
+            defaults depend on the data or the model.
+        metrics: `{name: Metric}`, the main metric first. Others are shown as plain numbers.
+
+    Example:
+
+    >>> task = bigmodels.tasks.get("image_classification")
+    >>> task.unit, list(task.metrics)[0]
+    ('images', 'accuracy')
     """
 
     name: str
@@ -170,11 +207,11 @@ class Task:
     settled: Callable = lambda model, data, config: {}
     metrics: dict = dataclasses.field(default_factory=_usual_metrics)
 
-    def check(self, config):
-        """Refuse settings that make no sense for this task.
+    def check(self, config: Config) -> None:
+        """Check that the settings are valid for this task.
 
         Args:
-            config: Its config.
+            config: A config of this task.
 
         Raises:
             ValueError: naming the setting.
@@ -182,26 +219,27 @@ class Task:
         if config.early_stopping is not None and not self.overfits:
             raise ValueError(
                 f"early_stopping: {config.early_stopping}, but the validation loss of {self.name} "
-                "does not say when it stops getting better"
+                "does not show whether it still improves"
             )
 
-    def evaluate_splits(self, model, data, config):
-        """Metrics of a trained model on each split, without dropout or augmentation.
+    def evaluate_splits(self, model: keras.Model, data: Any, config: Config) -> tuple:
+        """Evaluate a trained model on each split, without dropout or augmentation.
 
         Args:
             model: A trained, compiled model.
-            data: What `load_data` gave; "train" is its sample as large as "validation".
+            data: The data from `load_data`. As "train" its sample is evaluated, which is as large
+                as "validation".
             config: The run's config.
 
         Returns:
             `(splits, observed, figures)`: `{split: {metric: float}}` for train, validation and
-            test; `{split: {metric: Observations}}` for what has them; and the `figures` of the
-            task's `Evaluation`.
+            test; `{split: {metric: Observations}}` for metrics with intervals; and the `figures`
+            of the task's `Evaluation`.
 
         Raises:
             FloatingPointError: if a loss is not finite.
         """
-        # What is random in an evaluation (a GAN's noise, its judge) is the same every time.
+        # For evaluations that draw random numbers, such as a GAN's.
         keras.utils.set_random_seed(config.seed)
         sets = {"train": data.train_sample, "validation": data.validation, "test": data.test}
         measured = {

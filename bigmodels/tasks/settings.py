@@ -1,7 +1,7 @@
-"""The settings of a task: dataclasses whose fields say what they mean and what they may be.
+"""The settings of a task: dataclasses whose fields carry their description and their checks.
 
-A field made by `setting` is all that a setting needs. Its check, its flag, its line in `--help` and
-`--list`, its row in reports and its name in a search follow from it.
+To add a setting, add a field made by `setting`. Its check, its flag, its line in `--help` and
+`--list`, its row in reports and its name in a search follow from the field.
 """
 
 import dataclasses
@@ -9,6 +9,8 @@ import os
 import shlex
 import types
 import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from bigmodels import tasks
 from bigmodels.messages import check_choice, did_you_mean, short_repr
@@ -16,26 +18,34 @@ from bigmodels.messages import check_choice, did_you_mean, short_repr
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "auto")
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
 
-# Of whatever is counted; TensorFlow's own indices end here too.
+# Upper bound of all numbers; many of TensorFlow's indices are int32.
 _LARGEST = 2**31
-# What people type who have used other programs.
+# Names that other programs use for the same settings.
 OTHER_NAMES = {"lr": "learning_rate", "bs": "batch_size", "output_dir": "workdir"}
 
 
-def setting(default, help, *, check=None, choices=(), flags=(), topic=""):
-    """A field of a config.
+def setting(
+    default: Any,
+    help: str,
+    *,
+    check: Callable[[str, Any], None] | None = None,
+    choices: Iterable[str] = (),
+    flags: Iterable[str] = (),
+    topic: str = "",
+) -> Any:
+    """Define a setting, as a field of a config.
 
     Args:
-        default: Its value in the recipe.
-        help: What it means, in a sentence or two, with its unit.
-        check: `(name, value) -> None`, which raises a `ValueError` for a value that makes no sense;
-            it is not asked about `None`.
-        choices: All the values there are, if they have names.
-        flags: The commands that have a flag of this name: "train", "tune".
-        topic: The heading under which `--help` shows that flag.
+        default: Default value.
+        help: Description in a sentence or two, with the unit.
+        check: Function `(name, value)` that raises a `ValueError` if the value is not valid; it is
+            not called for `None`.
+        choices: All valid values, if they are names.
+        flags: Commands that have a flag of this name: "train", "tune".
+        topic: Heading of that flag in `--help`.
 
     Returns:
-        What `dataclasses.field` gives.
+        A `dataclasses.field`.
 
     Example:
 
@@ -50,41 +60,85 @@ def setting(default, help, *, check=None, choices=(), flags=(), topic=""):
     return dataclasses.field(default=default, metadata=about)
 
 
-def check_positive(name, value):
-    """Refuse what is not a finite number above zero, naming it."""
+def check_positive(name: str, value: float) -> None:
+    """Raise a `ValueError` unless a number is positive and finite.
+
+    Args:
+        name: Name of the setting.
+        value: Its value.
+
+    Example:
+
+    >>> check_positive("model.units", 64)
+    """
     if not 0 < value < _LARGEST:
         expected = f"a positive number below {_LARGEST:,}"
         raise ValueError(f"{name}: {short_repr(value)}, expected {expected}")
 
 
-def check_not_negative(name, value):
-    """Refuse what is not a finite number from zero on, naming it."""
+def check_not_negative(name: str, value: float) -> None:
+    """Raise a `ValueError` unless a number is zero or positive, and finite.
+
+    Args:
+        name: Name of the setting.
+        value: Its value.
+
+    Example:
+
+    >>> check_not_negative("optimizer.weight_decay", 0.0)
+    """
     if not 0 <= value < _LARGEST:
         expected = f"a number from 0 to below {_LARGEST:,}"
         raise ValueError(f"{name}: {short_repr(value)}, expected {expected}")
 
 
-def check_share(name, value):
-    """Refuse what is not in [0, 1), naming it."""
+def check_share(name: str, value: float) -> None:
+    """Raise a `ValueError` unless a number is in [0, 1).
+
+    Args:
+        name: Name of the setting.
+        value: Its value.
+
+    Example:
+
+    >>> check_share("model.dropout_rate", 1.0)
+    Traceback (most recent call last):
+    ValueError: model.dropout_rate: 1.0, expected a share from 0 to below 1
+    """
     if not 0 <= value < 1:
         raise ValueError(f"{name}: {short_repr(value)}, expected a share from 0 to below 1")
 
 
-def check_image_size(name, value):
-    """Refuse a tuple that is neither empty nor a positive height and width, naming it."""
+def check_image_size(name: str, value: tuple[int, ...]) -> None:
+    """Raise a `ValueError` unless a tuple is empty, or a positive height and width.
+
+    Args:
+        name: Name of the setting.
+        value: Its value.
+
+    Example:
+
+    >>> check_image_size("data.image_size", (96, 128))
+    """
     each(check_positive)(name, value)
     if len(value) not in (0, 2):
         raise ValueError(f"{name}: {value!r}, expected HEIGHT,WIDTH")
 
 
-def each(check):
-    """A check of every item of a tuple.
+def each(check: Callable[[str, Any], None]) -> Callable[[str, Iterable], None]:
+    """Turn a check of a value into a check of every item of a tuple.
 
     Args:
-        check: A check of one value.
+        check: A check as `setting` takes it.
 
     Returns:
         A check as `setting` takes it.
+
+    Example:
+
+    >>> each(check_positive)("model.filters", (32, 0))
+    Traceback (most recent call last):
+    ValueError: model.filters: 0, expected a positive number below 2,147,483,648
     """
 
     def check_items(name, value):
@@ -99,15 +153,22 @@ def _check_seed(name, value):
         raise ValueError(f"{name}: {short_repr(value)}, expected a number from 0 to below 2**32")
 
 
-def check_settings(config, prefix=""):
-    """Refuse a config in which a value does not pass its field's check.
+def check_settings(config: Any, prefix: str = "") -> None:
+    """Check all values of a config with the checks of their fields.
 
     Args:
-        config: A dataclass; those that it holds are checked as well.
-        prefix: What the names in messages begin with.
+        config: A dataclass instance; nested dataclasses are checked as well.
+        prefix: Prefix of the names in messages.
 
     Raises:
         ValueError: naming the setting and its value.
+
+    Example:
+
+    >>> check_settings(Optimizer(name="adam"))
+    >>> check_settings(Optimizer(name="adamax"))
+    Traceback (most recent call last):
+    ValueError: name: 'adamax' is not one of adamw, adam, sgd; did you mean adam?
     """
     for name, about in fields(config).items():
         value = getattr(config, name)
@@ -120,23 +181,28 @@ def check_settings(config, prefix=""):
                 about["check"](prefix + name, value)
 
 
-def fields(config):
-    """What the fields of a config say of themselves.
+def fields(config: Any) -> dict[str, Mapping]:
+    """The metadata of a config's fields.
 
     Args:
-        config: A dataclass or an instance of one.
+        config: A dataclass, or an instance of one.
 
     Returns:
-        `{name: metadata}`; a field whose default a subclass replaced says what it said before.
+        `{name: metadata}`. A field whose default is overridden in a subclass keeps its metadata.
+
+    Example:
+
+    >>> fields(Optimizer)["learning_rate"]["help"]
+    'Learning rate after the warm-up; the largest of the schedule.'
     """
     owners = (config if isinstance(config, type) else type(config)).__mro__
     return {
         field.name: next(
             (
-                found.metadata
+                declared.metadata
                 for owner in owners
-                if (found := vars(owner).get("__dataclass_fields__", {}).get(field.name))
-                and found.metadata
+                if (declared := vars(owner).get("__dataclass_fields__", {}).get(field.name))
+                and declared.metadata
             ),
             {},
         )
@@ -146,43 +212,64 @@ def fields(config):
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-    """How the weights move: `learning_rate` is reached after a linear warm-up, then decays."""
+    """Settings of the optimizer and its learning rate schedule: linear warm-up, then decay.
+
+    Example:
+
+    >>> type(Optimizer(name="adam").build(steps=1000)).__name__
+    'Adam'
+    """
 
     name: str = setting(
         "adamw",
-        "The optimizer; sgd has a momentum of 0.9.",
+        "Optimizer; sgd has a momentum of 0.9.",
         choices=("adamw", "adam", "sgd"),
     )
     learning_rate: float | None = setting(
-        1e-3, "The highest learning rate.", check=check_positive, flags=("train",), topic="Training"
+        1e-3,
+        "Learning rate after the warm-up; the largest of the schedule.",
+        check=check_positive,
+        flags=("train",),
+        topic="Training",
     )
     warmup_steps: int = setting(
         100,
-        "Steps in which the learning rate rises to it; at most a tenth of the training.",
+        "Steps of linear learning rate warm-up; limited to a tenth of all steps.",
         check=check_not_negative,
     )
     schedule: str = setting(
-        "cosine", "How it falls afterwards, to zero or not at all.", choices=("cosine", "constant")
+        "cosine",
+        "Learning rate after the warm-up: cosine decays to zero.",
+        choices=("cosine", "constant"),
     )
     weight_decay: float = setting(
         0.01,
-        "Decoupled weight decay of adamw; biases, norms and embeddings are left out.",
+        "Decoupled weight decay of adamw; not applied to biases, norms and embeddings.",
         check=check_not_negative,
     )
-    beta_2: float = setting(0.999, "Decay of Adam's second moment.", check=check_share)
+    beta_2: float = setting(
+        0.999, "Decay rate of Adam's second moment estimate.", check=check_share
+    )
     clip_norm: float = setting(
         1.0,
-        "Largest global norm of the gradient; 0 turns clipping off.",
+        "Gradients are clipped to this global norm; 0 turns clipping off.",
         check=check_not_negative,
     )
 
-    def build(self, steps):
-        """A Keras optimizer for a training of so many steps."""
-        import keras  # Which `--help` does not wait for.
+    def build(self, steps: int) -> Any:
+        """Create the Keras optimizer.
+
+        Args:
+            steps: Number of training steps, for the schedule.
+
+        Returns:
+            A `keras.optimizers.Optimizer`.
+        """
+        import keras  # Not at the top, so that `--help` is fast.
 
         rate = self.learning_rate
         if rate is None:
-            raise ValueError("optimizer.learning_rate: None, but this task has none of its own")
+            raise ValueError("optimizer.learning_rate: None, but this task has no default")
         if self.schedule == "cosine":
             warmup = min(self.warmup_steps, steps // 10)
             rate = keras.optimizers.schedules.CosineDecay(
@@ -208,108 +295,117 @@ _BOTH = ("train", "tune")
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Settings that every task has; each task adds its own."""
+    """Settings that all tasks share; each task adds its own.
+
+    Example:
+
+    >>> Config(epochs=3).last_epoch
+    3
+    """
 
     dataset: str = setting(
         "",
-        "A TFDS name, or your own files (`bigmodels train --list` names the kinds); the task's "
-        "embedded set by default.",
+        "Name of a TFDS data set, or your own files (`bigmodels train --list` shows the forms); an "
+        "embedded data set by default.",
         flags=_BOTH,
         topic="Data",
     )
     data_dir: str | None = setting(
-        None, "Where TFDS finds prepared sets, else TFDS_DATA_DIR.", flags=_BOTH, topic="Data"
+        None,
+        "Directory of prepared TFDS data sets; TFDS_DATA_DIR by default.",
+        flags=_BOTH,
+        topic="Data",
     )
     epochs: int = setting(
         10,
-        "Passes over the training data; the task's number by default.",
+        "Passes over the training data; the default depends on the task.",
         check=check_positive,
         flags=_BOTH,
         topic="Training",
     )
     steps_per_epoch: int | None = setting(
-        None, "Batches of an epoch, if it is not to be all the data.", check=check_positive
+        None, "Batches per epoch; all training data by default.", check=check_positive
     )
     early_stopping: int | None = setting(
         None,
-        "Epochs without a lower validation loss after which to stop, with the weights of the last "
-        "of them.",
+        "Stop after this many epochs without a lower validation loss (patience); the weights of "
+        "the last epoch are kept.",
         check=check_positive,
         flags=("tune",),
         topic="Search",
     )
     stop_after: int | None = setting(
         None,
-        "Epochs after which to stop, whatever `epochs` says: the learning rate is then still on "
-        "its way, and the run is the beginning of the whole one.",
+        "Stop after this many epochs. The learning rate schedule still spans `epochs`, so the run "
+        "equals the beginning of a full one.",
         check=check_positive,
     )
     save_freq: int | None = setting(
         None,
-        "Steps between checkpoints, beside those at the ends of epochs.",
+        "Steps between checkpoints, in addition to one after each epoch.",
         check=check_positive,
         flags=("train",),
-        topic="Stopping and going on",
+        topic="Stopping and resuming",
     )
     grace: float | None = setting(
         None,
-        "Seconds from SIGTERM or Ctrl-C after which the process ends without a new checkpoint, "
-        "should the step at hand take longer; it waits by default.",
+        "Seconds after SIGTERM or Ctrl-C until the process ends without a new checkpoint if the "
+        "current step is still running; by default it waits for the step.",
         check=check_positive,
         flags=("train",),
-        topic="Stopping and going on",
+        topic="Stopping and resuming",
     )
     skip_bad_batches: bool = setting(
         False,
-        "Leave out batches whose loss or gradients are NaN or infinite, which else end the "
-        "training.",
+        "Skip batches whose loss or gradients are NaN or infinite, instead of stopping.",
         flags=("train",),
         topic="Training",
     )
     batch_size: int = setting(
         64,
-        "The global batch; the task's by default.",
+        "Global batch size, over all devices; the default depends on the task.",
         check=check_positive,
         flags=_BOTH,
         topic="Data",
     )
     seed: int = setting(
         0,
-        "Behind everything random: weights, order, augmentation, dropout, noise; 0 by default.",
+        "Seed of everything random: weights, order, augmentation, dropout, noise; 0 by default.",
         check=_check_seed,
         flags=_BOTH,
         topic="Training",
     )
     precision: str = setting(
         "float32",
-        "Keras' dtype policy; auto looks at the machine. float32 by default.",
+        "Keras' dtype policy; auto chooses by the device. float32 by default.",
         choices=PRECISIONS,
         flags=_BOTH,
         topic="Training",
     )
     jit_compile: str = setting(
         "auto",
-        "Whether XLA compiles the step; auto, the default, does so on one GPU, as Keras does, and "
-        "for the dense GAN on one CPU, the only model to gain there.",
+        "Whether to compile the training step with XLA; auto, the default, does so on one GPU, and "
+        "for the dense GAN on one CPU.",
         choices=("auto", "true", "false"),
         flags=_BOTH,
         topic="Training",
     )
     deterministic: bool = setting(
         False,
-        "The same bits each time on a GPU too, where it costs speed; on one CPU they always are.",
+        "Make training on a GPU reproducible bit by bit, at the cost of speed; on one CPU it "
+        "always is.",
         flags=("train",),
         topic="Training",
     )
     strategy: str = setting(
         "auto",
-        "Where to train; auto, the default, takes what the machine has.",
+        "Distribution strategy; auto, the default, chooses by the available devices.",
         choices=STRATEGIES,
         flags=_BOTH,
         topic="Devices and machines",
     )
     init_from: str | None = setting(
-        None, "A run whose weights to start from.", flags=("train",), topic="What"
+        None, "Directory of a run to load initial weights from.", flags=("train",), topic="General"
     )
     optimizer: Optimizer = Optimizer()
 
@@ -317,71 +413,76 @@ class Config:
         check_settings(self)
         if self.deterministic and self.jit_compile == "true":
             raise ValueError(
-                "jit_compile: true, but not all that XLA makes for a GPU is deterministic; leave "
-                "it at auto"
+                "jit_compile: true, but XLA on a GPU is not always deterministic; leave it at auto"
             )
 
     @property
-    def last_epoch(self):
-        """How many epochs are trained at most."""
+    def last_epoch(self) -> int:
+        """The largest number of epochs to train."""
         return min(self.epochs, self.stop_after or self.epochs)
 
     @property
-    def keras_jit_compile(self):
+    def keras_jit_compile(self) -> bool | str:
         """`jit_compile` as `keras.Model.compile` takes it."""
         return {"auto": "auto", "true": True, "false": False}[self.jit_compile]
 
 
-def flags_of(command, config=Config, prefix=""):
-    """The settings of every task that a command has a flag for.
+def flags_of(command: str, config: type = Config, prefix: str = "") -> dict[str, tuple]:
+    """The settings that a command has a flag for.
 
     Args:
         command: "train" or "tune".
-        config: The config class to look in.
-        prefix: What the settings' names begin with.
+        config: A config class.
+        prefix: Prefix of the settings' names.
 
     Returns:
         `{flag: (setting, type, metadata)}`.
+
+    Example:
+
+    >>> flags_of("train")["learning_rate"][0]
+    'optimizer.learning_rate'
     """
-    found, hints = {}, typing.get_type_hints(config)
+    flags, hints = {}, typing.get_type_hints(config)
     for name, about in fields(config).items():
         (kind,) = (t for t in typing.get_args(hints[name]) or (hints[name],) if t is not type(None))
         if dataclasses.is_dataclass(kind):
-            found |= flags_of(command, kind, f"{prefix}{name}.")
+            flags |= flags_of(command, kind, f"{prefix}{name}.")
         elif command in about.get("flags", ()):
-            found[name] = f"{prefix}{name}", kind, about
-    return found
+            flags[name] = f"{prefix}{name}", kind, about
+    return flags
 
 
-def with_settings(config, settings):
-    """A config with some settings changed.
+def with_settings(config: Config, settings: dict[str, Any]) -> Config:
+    """A copy of a config with some settings changed.
 
     Args:
         config: A `Config`.
-        settings: Dotted names to values, or to strings to be read as the field's type:
-            `{"epochs": 3, "model.dense_units": "256"}`. Where a field may be one of several
-            configs, `<field>.kind` picks one.
+        settings: `{dotted name: value}`, for example `{"epochs": 3, "model.dense_units": "256"}`;
+            strings are converted to the type of the field. If a field has several config classes,
+            `<field>.kind` selects one.
 
     Returns:
         A new `Config`.
 
     Raises:
-        ValueError: naming the setting: unknown (with the nearest name), or not of its type.
+        ValueError: naming the setting, if it is unknown (with the nearest name) or its value is not
+            valid.
 
     Example:
 
     >>> with_settings(Config(), {"optimizer.learning_rate": "3e-4"}).optimizer.learning_rate
     0.0003
     """
-    # A kind first: the other settings belong to what it picks.
+    # Kinds first, as the other settings depend on them.
     for name, value in sorted(settings.items(), key=lambda item: not item[0].endswith(".kind")):
         try:
             config = _with_setting(config, name, name.split("."), value)
         except KeyError:
             known = list(flat_settings(config))
             field = OTHER_NAMES.get(name, name)
-            same = [each for each in known if each.rpartition(".")[2] == field]
-            hint = f"; did you mean {same[0]}?" if same else did_you_mean(name, known, 0.4)
+            matches = [other for other in known if other.rpartition(".")[2] == field]
+            hint = f"; did you mean {matches[0]}?" if matches else did_you_mean(name, known, 0.4)
             raise ValueError(f"set: there is no setting {short_repr(name)}{hint}") from None
     return config
 
@@ -389,7 +490,7 @@ def with_settings(config, settings):
 def _with_setting(config, name, path, value):
     hints = typing.get_type_hints(type(config)) if dataclasses.is_dataclass(config) else {}
     field, rest = path[0], path[1:]
-    current, hint = getattr(config, field, None), hints[field]  # KeyError: no such setting.
+    current, hint = getattr(config, field, None), hints[field]  # KeyError for unknown settings.
     choices = typing.get_args(hint)
     if rest == ["kind"] and choices and all(map(dataclasses.is_dataclass, choices)):
         kinds = {kind().kind: kind for kind in choices}
@@ -404,18 +505,23 @@ def _with_setting(config, name, path, value):
     return dataclasses.replace(config, **{field: new})
 
 
-def flat_settings(config, prefix=""):
+def flat_settings(config: Any, prefix: str = "") -> dict[str, Any]:
     """All settings of a config by dotted name.
 
     Args:
-        config: A `Config`, or the nested dict that `config.json` holds.
-        prefix: What the names begin with.
+        config: A `Config`, or a nested dict as in `config.json`.
+        prefix: Prefix of the names.
 
     Returns:
         `{"epochs": 3, "model.dense_units": 256, ...}`.
 
     Raises:
-        ValueError: if it is no such dict.
+        ValueError: if `config` is neither.
+
+    Example:
+
+    >>> flat_settings(Config())["optimizer.schedule"]
+    'cosine'
     """
     settings = dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config
     if not isinstance(settings, dict):
@@ -429,81 +535,99 @@ def flat_settings(config, prefix=""):
     return flat
 
 
-def meanings(config, prefix=""):
-    """What every setting of a config means and may be.
+def meanings(config: Any, prefix: str = "") -> dict[str, str]:
+    """The descriptions of all settings of a config.
 
     Args:
         config: A `Config`.
-        prefix: What the names begin with.
+        prefix: Prefix of the names.
 
     Returns:
-        `{dotted name: sentence}`.
+        `{dotted name: description}`.
+
+    Example:
+
+    >>> meanings(Config())["optimizer.name"]
+    'Optimizer; sgd has a momentum of 0.9. One of adamw, adam, sgd.'
     """
-    found, hints = {}, typing.get_type_hints(type(config))
+    descriptions, hints = {}, typing.get_type_hints(type(config))
     for name, about in fields(config).items():
         value = getattr(config, name)
         if dataclasses.is_dataclass(value):
-            found |= meanings(value, f"{prefix}{name}.")
+            descriptions |= meanings(value, f"{prefix}{name}.")
             kinds = [kind for kind in typing.get_args(hints[name]) if hasattr(kind, "kind")]
             if kinds:
                 names = " or ".join(kind.kind for kind in kinds)
-                found[f"{prefix}{name}.kind"] = f"{names}; it decides which others there are."
+                descriptions[f"{prefix}{name}.kind"] = (
+                    f"{names}; the other {prefix}{name} settings depend on it."
+                )
         else:
-            found[prefix + name] = with_choices(about)
-    return found
+            descriptions[prefix + name] = with_choices(about)
+    return descriptions
 
 
-def with_choices(about):
-    """A field's help, with the values that there are.
+def with_choices(about: Mapping) -> str:
+    """A field's description, with its choices.
 
     Args:
-        about: The field's metadata.
+        about: Metadata of the field.
 
     Returns:
-        A text.
+        The description.
+
+    Example:
+
+    >>> with_choices({"help": "Padding of the convolutions.", "choices": ("same", "valid")})
+    'Padding of the convolutions. One of same, valid.'
     """
     choices = f" One of {', '.join(about['choices'])}." if about.get("choices") else ""
     return about.get("help", "") + choices
 
 
-def command_line(task, config):
-    """The command that repeats a run, with what differs from the recipe.
+def command_line(task: Any, config: Config) -> str:
+    """The command that repeats a run, with the settings that differ from the defaults.
 
     Args:
         task: A `Task`.
         config: The run's config.
 
     Returns:
-        A line for a shell; the run's directory stands in it as DIR.
+        A shell command, with DIR for the run's directory.
+
+    Example:
+
+    >>> task = tasks.get("translation")
+    >>> command_line(task, with_settings(task.config(), {"epochs": 3}))
+    'bigmodels-train --task=translation --workdir=DIR --epochs=3'
     """
-    usual = flat_settings(task.config())
-    if kind := getattr(config.model, "kind", None):  # Whose own settings are then the usual ones.
+    defaults = flat_settings(task.config())
+    if kind := getattr(config.model, "kind", None):  # Compare with the defaults of this kind.
         of_kind = with_settings(task.config(), {"model.kind": kind})
-        usual = flat_settings(of_kind) | {"model.kind": usual["model.kind"]}
+        defaults = flat_settings(of_kind) | {"model.kind": defaults["model.kind"]}
     imports = [f"--import={','.join(tasks.imported())}"] if tasks.imported() else []
     words = ["bigmodels-train", *imports, f"--task={task.name}", "--workdir=DIR"]
     flags = {dotted: flag for flag, (dotted, _, _) in flags_of("train").items()}
     for name, value in flat_settings(config).items():
-        if value != usual.get(name):
+        if value != defaults.get(name):
             text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            flag = None if value is None else flags.get(name)  # No flag can say `None`.
+            flag = None if value is None else flags.get(name)  # `None` needs --set.
             words += [f"--{flag}={text}"] if flag else ["--set", f"{name}={text}"]
     return shlex.join(words)
 
 
-def read_value(name, value, hint):
-    """A value, or a text, as a type wants it.
+def read_value(name: str, value: Any, hint: Any) -> Any:
+    """Convert a value or a string to a type.
 
     Args:
-        name: What the value is for.
-        value: The value.
+        name: Name of the setting or option, for messages.
+        value: The value, or a string.
         hint: The type: `int`, `float | None`, `tuple[int, ...]`, ...
 
     Returns:
-        The value.
+        The converted value.
 
     Raises:
-        ValueError: naming both, if it is not of that type.
+        ValueError: naming the setting and its value, if it cannot be converted.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""Text to token ids and back."""
+"""Tokenizers: text to token ids and back."""
 
 from bigmodels.tokenizers.characters import Vocabulary
 from bigmodels.tokenizers.subwords import Subwords

@@ -1,66 +1,77 @@
-"""Characters to token ids and back."""
+"""Character-level tokenizer."""
 
 import collections
+from collections.abc import Iterable
+from typing import Self
 
 import numpy as np
 
 
 class Vocabulary:
-    """The characters a model knows, each with a token id.
+    """Character-level tokenizer.
 
-    Id 0 is padding and id 1 stands for every character not seen when the vocabulary was made; the
-    rest follow in the order of `characters`.
+    Id 0 is padding and id 1 is the unknown character; the characters follow in order.
 
     Args:
-        characters: The known characters, each once.
+        characters: The known characters, without duplicates.
 
     Raises:
-        ValueError: if one of them is not a single character or comes twice.
+        ValueError: if an item is not a single character or is repeated.
+
+    Example:
+
+    >>> vocabulary = Vocabulary.fit("abba")
+    >>> vocabulary.encode("abc")
+    array([2, 3, 1], dtype=int32)
+    >>> vocabulary.decode([2, 3, 0])
+    'ab'
     """
 
     PADDING, UNKNOWN = 0, 1
 
-    def __init__(self, characters):
+    def __init__(self, characters: Iterable[str]):
         self.characters = tuple(characters)
         for character, count in collections.Counter(self.characters).items():
             if len(character) != 1 or count > 1:
-                raise ValueError(f"characters: {character!r} is not one character given once")
+                raise ValueError(
+                    f"characters: {character!r}, expected single characters without duplicates"
+                )
         self._id = {c: i for i, c in enumerate(self.characters, start=2)}
 
     @classmethod
-    def fit(cls, text):
-        """The vocabulary of a training text, in code-point order.
+    def fit(cls, text: str) -> Self:
+        """Make the vocabulary of a training text, in code-point order.
 
         Args:
-            text: A string.
+            text: The text.
 
         Returns:
             A `Vocabulary`.
         """
         return cls(sorted(set(text)))
 
-    def __len__(self):
-        """Number of token ids, padding and unknown included."""
+    def __len__(self) -> int:
+        """Number of token ids, including padding and the unknown character."""
         return len(self.characters) + 2
 
-    def encode(self, text):
-        """Token ids of a text.
+    def encode(self, text: str) -> np.ndarray:
+        """Convert a text to token ids.
 
         Args:
-            text: A string.
+            text: The text.
 
         Returns:
-            int32 array of its length.
+            int32 array `(length,)`, one id per character.
         """
         return np.fromiter((self._id.get(c, self.UNKNOWN) for c in text), "int32", len(text))
 
-    def decode(self, ids):
-        """The text of token ids; padding is dropped, the unknown token is shown as U+FFFD.
+    def decode(self, ids: Iterable[int]) -> str:
+        """Convert token ids to text.
 
         Args:
             ids: One-dimensional integers.
 
         Returns:
-            A string.
+            The text, without padding and with U+FFFD for unknown characters.
         """
         return "".join(("", "\N{REPLACEMENT CHARACTER}", *self.characters)[i] for i in ids)

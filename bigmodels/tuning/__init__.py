@@ -1,1 +1,1 @@
-"""The search of a task's settings."""
+"""Hyperparameter search."""

@@ -1,13 +1,14 @@
-"""keras-tuner with checkpoints: a search that survives kills, failures and lost workers.
+"""A search with keras-tuner that survives kills, failures and lost workers.
 
-keras-tuner decides what is tried next (its four oracles) and hands trials to several processes (its
-chief and worker protocol). What is added here, and why:
+keras-tuner chooses the settings of the next trial (with its four oracles) and distributes trials
+over several processes (with its chief and worker protocol). This module adds:
 
-* Its state is in several files, none of which survives a kill in the midst of writing, and a grid's
-  place is in none: here one file is renamed when whole.
-* Its grid search gives several workers one new combination at a time: here each gets its own.
-* Its chief waits for dead workers for ever, and its workers for a dead chief an hour: here both
-  give up.
+* One state file, replaced atomically. keras-tuner writes several, which a kill can leave
+  incomplete, and does not save the position of a grid search.
+* A grid search whose workers run at the same time. keras-tuner's waits for the end of a trial
+  before it starts the next.
+* Timeouts. keras-tuner's chief waits forever for lost workers, and its workers wait an hour for a
+  lost chief.
 """
 
 import contextlib
@@ -20,6 +21,8 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import keras_tuner
 import tensorflow as tf
@@ -32,30 +35,45 @@ from bigmodels.distribute.strategies import members
 
 FailedTrialError = keras_tuner.errors.FailedTrialError
 
-# How long a worker may take to start, in seconds: machines of a cluster do not start together.
+# Seconds a worker may take to start: the machines of a cluster do not start at the same time.
 _JOIN = 600
-# A search in which this many trials have ended, all of them failed, is given up.
+# A search ends when this many trials have ended and all of them failed.
 _HOPELESS = 10
-# Values of a number in a grid: both ends of its range, and the middle.
+# Grid values of a numeric range: both ends and the middle.
 _GRID = (0.0, 0.5, 1 - 1e-9)
 
 
 class Space:
-    """A task's search space without the settings that are fixed and, for a grid, with few numbers.
+    """A task's search space without fixed settings and, for a grid, with discrete numbers.
 
     Args:
         function: The task's `search_space`.
-        given: Names of the settings that are fixed.
-        config: All settings' values by name.
-        grid: Whether to leave at most three values of each range of numbers.
+        given: Names of the fixed settings.
+        config: The values of all settings by name.
+        grid: Whether to reduce each numeric range to at most three values.
 
     Attributes:
-        searched: Names of the settings that vary, in the function's order.
-        left: Names of those that would, were they not fixed.
-        size: How many combinations a grid has.
+        searched: Names of the searched settings, in the function's order.
+        left: Names of the settings that are not searched, as they are fixed.
+        size: Number of combinations of a grid.
+
+    Example:
+
+    >>> def search_space(hp):
+    ...     hp.Int("units", 8, 16)
+    ...     hp.Choice("activation", ["relu", "gelu"])
+    >>> space = Space(search_space, ["activation"], {"activation": "relu"}, grid=True)
+    >>> space.searched, space.left, space.size
+    (['units'], ['activation'], 3)
     """
 
-    def __init__(self, function, given, config, grid):
+    def __init__(
+        self,
+        function: Callable[[Any], dict | None],
+        given: Iterable[str],
+        config: dict[str, Any],
+        grid: bool,
+    ):
         self._function, self._grid = function, grid
         self._fixed = {name: config[name] for name in given}
         self.left = []
@@ -67,26 +85,26 @@ class Space:
     def __call__(self, hp):
         return self.settings(hp)
 
-    def settings(self, hp):
-        """Let `hp` know the space, and get its values.
+    def settings(self, hp: keras_tuner.HyperParameters) -> dict[str, Any]:
+        """Register the space with `hp`, and get its values.
 
         Args:
             hp: `keras_tuner.HyperParameters`.
 
         Returns:
-            Names to values, without those that are fixed.
+            `{name: value}` without the fixed settings.
         """
-        asked = _Hp(hp, self._fixed, self._grid, self.left)
-        derived = self._function(asked) or {}
-        values = asked.values | derived
+        recorded = _Hp(hp, self._fixed, self._grid, self.left)
+        derived = self._function(recorded) or {}
+        values = recorded.values | derived
         return {name: value for name, value in values.items() if name not in self._fixed}
 
 
 class _Hp:
-    """Stands before a keras-tuner `hp` when a task states its space.
+    """A wrapper of a keras-tuner `hp` that handles fixed settings and grids.
 
     Attributes:
-        values: What was asked for, by name.
+        values: The values of all hyperparameters by name.
     """
 
     def __init__(self, hp, fixed, grid, left):
@@ -121,7 +139,7 @@ class _Hp:
             if kind != "Fixed" and name not in self._left:
                 self._left.append(name)
             if isinstance(value, bool | int | float | str):
-                # Known to keras-tuner, as what else is searched may depend on it.
+                # keras-tuner must know it, as other hyperparameters may depend on it.
                 self._hp.Fixed(name, value)
             return value
         if self._grid and kind in ("Int", "Float"):
@@ -134,17 +152,17 @@ class _Hp:
 
 
 def _rounded(value):
-    """Four digits: more of a learning rate say nothing, and 0.1 + 0.2 is 0.3."""
+    """A float rounded to four significant digits: readable, and 0.1 + 0.2 is 0.3."""
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 class _Oracle:
-    """What each of keras-tuner's oracles gets on top.
+    """A mixin for keras-tuner's oracles.
 
     Args:
-        run: `RunDirectory` that the state is kept in, as `oracle.json`.
-        hours: No trial begins after so many hours of searching; or `None`.
-        on_begin: Called with each `Trial` that begins.
+        run: `RunDirectory` in which the state is saved, as `oracle.json`.
+        hours: Hours of searching after which no new trial starts, or `None`.
+        on_begin: Called with each `Trial` that starts, and whether it was started before.
         on_end: Called with each `Trial` that has ended.
         **kwargs: keras-tuner's own arguments.
     """
@@ -160,7 +178,7 @@ class _Oracle:
 
     @property
     def seconds(self):
-        """How long was searched, over all its continuations."""
+        """Seconds of searching, including those before the search was continued."""
         return self._spent + time.monotonic() - self._began
 
     def save(self):
@@ -169,7 +187,7 @@ class _Oracle:
         self._run.write_json("oracle.json", content)
 
     def reload(self):
-        """Go on from the stored state, if there is one; trials in flight are run again."""
+        """Restore the saved state, if there is one; interrupted trials are queued again."""
         if not (self._run.path / "oracle.json").exists():
             return
         content = self._run.read_json("oracle.json")
@@ -189,9 +207,9 @@ class _Oracle:
         else:
             trial = super().create_trial(tuner_id)
         self._told_stop |= trial.status == TrialStatus.STOPPED
-        # Nobody could make himself heard while this was being thought out.
-        thought = time.monotonic() - began
-        self._heard = {name: when + thought for name, when in self._heard.items()}
+        # Workers could not be heard during this call, which may take long.
+        taken = time.monotonic() - began
+        self._heard = {name: when + taken for name, when in self._heard.items()}
         self._heard[tuner_id] = time.monotonic()
         if trial.status == TrialStatus.RUNNING and not running:
             self._on_begin(trial, len(self.trials) == known)
@@ -210,7 +228,7 @@ class _Oracle:
         self._on_end(self.trials[trial.trial_id])
 
     def get_trial(self, trial_id):
-        """A trial; by asking for its own a worker says that it is alive."""
+        """A trial. Workers call this for their own trial as a sign of life."""
         self._hear(trial_id)
         return super().get_trial(trial_id)
 
@@ -220,11 +238,11 @@ class _Oracle:
                 self._heard[name] = time.monotonic()
 
     def expect(self, names):
-        """Name the workers that will come: the search is not over before all have been told so."""
+        """Register the workers; the search ends only when all of them have been told so."""
         self.tuner_ids |= set(names)
 
     def silent(self, limit):
-        """The workers from whom nothing was heard for so many seconds."""
+        """The workers without a sign of life for `limit` seconds."""
         now, lost = time.monotonic(), []
         for name in list(self.tuner_ids):
             since = now - self._heard.get(name, self._began)
@@ -235,7 +253,7 @@ class _Oracle:
         return lost
 
     def everyone_knows(self):
-        """Whether the search is over and every worker has been told."""
+        """Whether the search is over and every worker has been told so."""
         return self._told_stop and not self.ongoing_trials and not self.tuner_ids
 
 
@@ -249,7 +267,7 @@ class _Bayesian(_Oracle, keras_tuner.oracles.BayesianOptimizationOracle):
 
 class _Hyperband(_Oracle, keras_tuner.oracles.HyperbandOracle):
     def reload(self):
-        # Not the stored one: a search may be continued with a larger budget.
+        # Ignore the saved number, as a search may be continued with a larger budget.
         iterations = self.hyperband_iterations
         super().reload()
         self.hyperband_iterations = iterations
@@ -259,17 +277,16 @@ class _Grid(_Oracle, keras_tuner.oracles.GridSearchOracle):
     def populate_space(self, trial_id):
         response = super().populate_space(trial_id)
         if response["status"] == TrialStatus.RUNNING:
-            # keras-tuner waits for the trial's end, as it might show new settings. Ours do not.
+            # keras-tuner waits for the end of the trial, in case it adds hyperparameters. Trials
+            # here never do, so the next combination may start at once.
             self._populate_next.append(trial_id)
         return response
 
     def reload(self):
         super().reload()
 
-        def compare(one, other):
-            return self._compare(
-                *(self.trials[name].hyperparameters.values for name in (one, other))
-            )
+        def compare(a, b):
+            return self._compare(*(self.trials[name].hyperparameters.values for name in (a, b)))
 
         for name in sorted(self.trials, key=functools.cmp_to_key(compare)):
             self._ordered_ids.insert(name)
@@ -280,24 +297,31 @@ ORACLES = {"random": _Random, "hyperband": _Hyperband, "bayesian": _Bayesian, "g
 
 
 class Tuner(BaseTuner):
-    """Runs what the oracle asks for.
+    """A keras-tuner tuner that runs trials with a function.
 
     Args:
-        oracle: One of `ORACLES`.
+        oracle: An instance of one of `ORACLES`.
         space: `(hp) -> settings`.
-        run_trial: `(trial) -> score`; raises `FailedTrialError` for a trial that failed, and any
-            other exception to end the search.
+        run_trial: `(trial) -> score`; raises `FailedTrialError` if the trial failed. Any other
+            exception ends the search.
         role: The process's `Role`.
-        directory: Where keras-tuner may write.
+        directory: Directory for keras-tuner's files.
     """
 
-    def __init__(self, oracle, space, run_trial, role, directory):
+    def __init__(
+        self,
+        oracle: keras_tuner.Oracle,
+        space: Callable[[Any], dict],
+        run_trial: Callable[[Trial], float],
+        role: "Role",
+        directory: str | os.PathLike,
+    ):
         self._role, self._run_trial, self._waits = role, run_trial, False
-        self.current = None  # The trial that runs.
+        self.current = None  # The ID of the running trial.
         super().__init__(oracle, space, directory=directory, project_name="keras_tuner")
 
     def pre_create_trial(self):
-        if self._waits:  # For trials of others; keras-tuner would ask again at once.
+        if self._waits:  # For trials of other workers; keras-tuner would retry at once.
             time.sleep(1)
         self._waits = True
 
@@ -311,7 +335,7 @@ class Tuner(BaseTuner):
             return {self.oracle.objective.name: self._run_trial(trial)}
         except FailedTrialError:
             raise
-        except Exception as error:  # keras-tuner would take any other for a failed trial.
+        except Exception as error:  # keras-tuner treats all others as a failed trial.
             raise keras_tuner.errors.FatalError from error
         finally:
             self.current = None
@@ -323,13 +347,19 @@ class Tuner(BaseTuner):
 
 @dataclasses.dataclass(frozen=True)
 class Role:
-    """What a process does in a search.
+    """The role of a process in a search.
 
     Attributes:
-        kind: "alone"; or "chief", who hands out trials; or "worker", who runs them.
-        name: By which keras-tuner knows it.
-        addresses: `host:port` of all, chief first, as far as known; the chief's is its server's.
-        index: Which of them this process is.
+        kind: "alone", "chief" (assigns trials) or "worker" (runs trials).
+        name: The process's name in keras-tuner.
+        addresses: `host:port` of all processes, as far as known. The chief, which listens at its
+            address, is the first.
+        index: Index of this process among them.
+
+    Example:
+
+    >>> Role().kind
+    'alone'
     """
 
     kind: str = "alone"
@@ -338,8 +368,8 @@ class Role:
     index: int = 0
 
 
-def role(workers=None, worker=None):
-    """Find out this process's part: from keras-tuner's own variables, or as `distribute` does.
+def role(workers: list[str] | None = None, worker: int | None = None) -> Role:
+    """The role of this process: from keras-tuner's environment variables, or as `distribute` does.
 
     Args:
         workers: As for `bigmodels.distribute.strategy`.
@@ -350,6 +380,11 @@ def role(workers=None, worker=None):
 
     Raises:
         ValueError: naming the variable or argument that does not fit.
+
+    Example:
+
+    >>> role(["host1:2345", "host2:2345"], worker=1).name
+    'tuner1'
     """
     own = {n: os.environ.get(f"KERASTUNER_{n}") for n in ("ORACLE_IP", "ORACLE_PORT", "TUNER_ID")}
     if own["ORACLE_IP"]:
@@ -367,8 +402,18 @@ def role(workers=None, worker=None):
 
 
 @contextlib.contextmanager
-def playing(role):
-    """Tell keras-tuner who this process is, and each trial that it is alone on its machine."""
+def playing(role: Role) -> Iterator[None]:
+    """Set the environment variables of a role: for keras-tuner, and so that trials run alone.
+
+    Args:
+        role: The process's `Role`.
+
+    Example:
+
+    >>> with playing(Role("chief", "chief", ("localhost:2345",))):
+    ...     print(os.environ["KERASTUNER_ORACLE_PORT"])
+    2345
+    """
     changes = {"TF_CONFIG": None, "SLURM_PROCID": None}
     if role.kind != "alone":
         host, _, port = role.addresses[0].rpartition(":")
@@ -377,7 +422,7 @@ def playing(role):
     before = {name: os.environ.get(name) for name in changes}
     with contextlib.ExitStack() as stack:
         stack.callback(_set_environment, before)
-        # Every trial is another model, so every trial traces: no reason for a warning.
+        # Every trial builds a new model, so retracing is expected.
         log, quiet = tf.get_logger(), _NoRetracing()
         log.addFilter(quiet)
         stack.callback(log.removeFilter, quiet)
@@ -387,7 +432,7 @@ def playing(role):
             if role.kind == "worker":
                 host, _, port = role.addresses[role.index].rpartition(":")
                 with contextlib.suppress(OSError):
-                    # Nobody calls here; but by its open port a launcher knows who has joined.
+                    # An open port shows the launcher that this worker has joined.
                     stack.enter_context(socket.create_server((host, int(port))))
         yield
 
@@ -406,7 +451,7 @@ def _set_environment(values):
 
 
 def _take_gpus(role):
-    """Each worker of a machine its own GPUs, or a part of one; the chief needs none."""
+    """Restrict a worker to its share of the machine's GPUs; the chief uses none."""
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
         return
@@ -416,15 +461,20 @@ def _take_gpus(role):
         tf.config.experimental.set_memory_growth(gpu, True)
 
 
-def share_gpus(gpus, role):
-    """Which GPUs of its machine a process takes.
+def share_gpus(gpus: list, role: Role) -> tuple[list, bool]:
+    """Divide the GPUs of a machine among its workers.
 
     Args:
-        gpus: A list of the machine's.
+        gpus: All GPUs of the machine.
         role: The process's `Role`.
 
     Returns:
-        `(own, shared)`: a list, and whether other workers use them too.
+        `(own, shared)`: the GPUs of this process, and whether other workers use them too.
+
+    Example:
+
+    >>> share_gpus(["GPU:0", "GPU:1"], Role("worker", "tuner2", ("a:1", "a:2", "a:3"), 2))
+    (['GPU:1'], False)
     """
     hosts = [address.rpartition(":")[0] for address in role.addresses]
     here = [i for i in range(1, len(hosts)) if hosts[i] == hosts[role.index]]
@@ -434,17 +484,17 @@ def share_gpus(gpus, role):
     return gpus[place :: len(here)] or [gpus[place % len(gpus)]], len(here) > len(gpus)
 
 
-def search(tuner, oracle, role, timeout):
-    """Search until the oracle has enough.
+def search(tuner: Tuner, oracle: keras_tuner.Oracle, role: Role, timeout: float) -> None:
+    """Run a search to its end.
 
     Args:
         tuner: A `Tuner`.
-        oracle: Its oracle, which it has replaced by a messenger on a worker.
+        oracle: Its oracle. (On a worker the tuner itself holds only a client of the chief's.)
         role: The process's `Role`.
-        timeout: Seconds without a sign of life after which the others count as lost.
+        timeout: Seconds without a sign of life after which another process counts as lost.
 
     Raises:
-        TimeoutError: naming who was lost.
+        TimeoutError: naming the lost processes.
         OSError: if the chief cannot listen at its address.
     """
     try:
@@ -469,15 +519,15 @@ def _serve(tuner, oracle, role, timeout):
         except Exception as error:
             errors.append(error)
 
-    # keras-tuner's server notices neither that workers are lost nor, for twenty seconds, the end.
+    # keras-tuner's server does not notice lost workers, and takes 20 seconds to notice the end.
     server = threading.Thread(target=serve, daemon=True)
     server.start()
     while server.is_alive() and not oracle.everyone_knows():
         server.join(0.2)
         if lost := oracle.silent(timeout):
             raise TimeoutError(
-                f"nothing was heard from {', '.join(sorted(lost))} for a long time (more than "
-                f"{timeout:g} s); the same command continues the search"
+                f"no sign of life from {', '.join(sorted(lost))} for more than {timeout:g} s; the "
+                "same command continues the search"
             )
     if errors:
         reason = str(errors[0]).splitlines()[0]
@@ -485,7 +535,7 @@ def _serve(tuner, oracle, role, timeout):
 
 
 class _Pulse:
-    """Tells the chief that this worker is alive, and notices if the chief is not."""
+    """Sends signs of life to the chief, and detects when the chief is lost."""
 
     def __init__(self, tuner, role, timeout):
         self._tuner, self._chief, self._timeout = tuner, role.addresses[0], timeout
@@ -525,8 +575,8 @@ class _Pulse:
                 else:
                     stub.GetSpace(service.GetSpaceRequest(), timeout=self._timeout)
                 answered, limit = time.monotonic(), self._timeout
-            except Exception:  # Each kind of gRPC's errors says the same here: no answer.
+            except Exception:  # Any gRPC error means that there was no answer.
                 self._lost = time.monotonic() - answered > limit
                 if self._lost and self._in_main:
-                    # Ends the training, or the waiting for the chief's answer.
+                    # Interrupts the training, or the wait for the chief's answer.
                     signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)

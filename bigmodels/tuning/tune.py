@@ -1,4 +1,4 @@
-"""Search the settings of a task for those that do best on validation data."""
+"""Hyperparameter search over the settings of a task."""
 
 import math
 import os
@@ -6,6 +6,8 @@ import pathlib
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import keras_tuner
@@ -18,12 +20,13 @@ from bigmodels.reports import plots, report
 from bigmodels.reports.pages import words
 from bigmodels.runs import atomic
 from bigmodels.runs.directory import RunDirectory, plain, versions
+from bigmodels.tasks.record import Task
 from bigmodels.tasks.settings import command_line, flat_settings, with_settings
 from bigmodels.tuning import search
 
 TUNERS = tuple(search.ORACLES)
 _TRIALS = 10
-# By how a metric's name ends: which way is better, where its task does not say.
+# Direction by the end of a metric's name, for metrics whose task does not define it.
 _DIRECTIONS = {
     "min": ("loss", "error", "perplexity", "distance", "per_character", "mae", "mse", "rmse",
             "wer", "cer"),
@@ -33,58 +36,65 @@ _DIRECTIONS = {
 
 
 def tune(
-    task,
-    workdir,
-    settings=None,
-    tuner="random",
-    trials=None,
-    hours=None,
-    objective=None,
-    direction=None,
-    verbose=1,
-    workers=None,
-    worker=None,
-    timeout=120.0,
-):
-    """Train a task with many settings and say which did best.
+    task: str | Task,
+    workdir: str | os.PathLike,
+    settings: dict[str, Any] | None = None,
+    tuner: str = "random",
+    trials: int | None = None,
+    hours: float | None = None,
+    objective: str | None = None,
+    direction: str | None = None,
+    verbose: int = 1,
+    workers: Sequence[str] | None = None,
+    worker: int | None = None,
+    timeout: float = 120.0,
+) -> dict | None:
+    """Search the settings of a task for those with the best validation score.
 
-    Every trial is an ordinary run in `workdir/trials/`. Run again with the same arguments, it
-    continues an unfinished search: finished trials are kept, those that were in flight go on after
-    their last finished epoch. With a larger `trials` or `hours` it continues a finished one.
+    Every trial is an ordinary run in `workdir/trials/`. Called again with the same arguments, it
+    continues an unfinished search: finished trials are reused, interrupted ones continue from their
+    last checkpoint. With larger `trials` or `hours` it continues a finished search.
 
-    Several processes search together if TF_CONFIG, Slurm, `workers` or keras-tuner's own
-    KERASTUNER_TUNER_ID, _ORACLE_IP and _ORACLE_PORT say so: each calls this with the same
-    arguments, the first hands out trials, and the others run them, each on its own machine's
-    devices. They share a disk.
+    Several processes search together if TF_CONFIG, Slurm, `workers`, or keras-tuner's own
+    KERASTUNER_TUNER_ID, _ORACLE_IP and _ORACLE_PORT define them. Each calls this function with the
+    same arguments; the first assigns the trials, and the others run them on the devices of their
+    machine. They need a shared file system.
 
     Args:
-        task: Name of a task.
+        task: Name of a task, or a `bigmodels.tasks.record.Task` of your own.
         workdir: The search's directory.
-        settings: Dotted names to values for all trials: `{"epochs": 3, "early_stopping": 2}`. One
-            that the task's `search_space` would vary is not varied.
-        tuner: "random", "hyperband", "bayesian" or "grid". For hyperband `epochs` is what the best
-            are trained for; a grid takes at most three values of each range of numbers.
-        trials: How many trials at most. By default 10 for random and bayesian, one pass of
-            hyperband, or the whole grid; none if `hours` is given.
-        hours: No trial begins after so many hours of searching; those that run are finished.
-        objective: `SPLIT.METRIC` of the result, for example "validation.accuracy"; by default the
-            task's own. Not of the test split.
-        direction: "min" or "max"; by default as the metric's name says.
-        verbose: 0 for silence, 1 for a line a trial on stderr.
+        settings: Settings of all trials, by dotted name: `{"epochs": 3, "early_stopping": 2}`.
+            Settings given here are not searched.
+        tuner: "random", "hyperband", "bayesian" or "grid". For hyperband `epochs` is the largest
+            number of epochs of a trial; a grid has at most three values of each numeric range.
+        trials: Largest number of trials. By default 10 for random and bayesian, one pass of
+            hyperband, or the whole grid; unlimited if `hours` is given.
+        hours: Hours of searching after which no new trial starts; running trials are finished.
+        objective: `SPLIT.METRIC` of the result, for example "validation.accuracy"; the task's own
+            by default. The test split is not allowed.
+        direction: "min" or "max"; derived from the metric by default.
+        verbose: 0 for silence, 1 for a line per trial on stderr.
         workers: Addresses of all processes, if there are several; see
             `bigmodels.distribute.strategy`.
-        worker: Which of them this process is.
+        worker: Index of this process among the workers.
         timeout: Seconds without a sign of life after which another process counts as lost.
 
     Returns:
-        The content of `result.json`; on processes that only run trials `None`.
+        The content of `result.json`; `None` on processes that only run trials.
 
     Raises:
-        ValueError: naming the argument or setting that does not fit; nothing was trained or
-            written then.
+        ValueError: naming the argument or setting that does not fit, before anything is trained or
+            written.
         FloatingPointError: if no trial finished.
         TimeoutError: if another process is lost.
-        OSError: if the process that hands out trials cannot listen at its address.
+        OSError: if the process that assigns the trials cannot listen at its address.
+
+    Example:
+
+    >>> settings = {"epochs": 1, "steps_per_epoch": 2, "model.filters": "4"}
+    >>> result = tune("image_classification", "runs/search", settings, trials=1, verbose=0)
+    >>> result["best"]["trial"]
+    '0000'
     """
     task = tasks.get(task)
     settings = dict(settings or {})
@@ -105,18 +115,18 @@ def tune(
     }
     role = search.role(workers, worker)
     say = (lambda line: print(line, file=sys.stderr)) if verbose else (lambda line: None)
-    ours = _Search(task, settings, config, space, plan, trials, hours, workdir, say)
-    known = ours.check(role)
-    if (result := ours.finished()) is not None:
-        say(f"{ours.run.path} is finished already; more trials or hours would continue it.")
+    this = _Search(task, settings, config, space, plan, trials, hours, workdir, say)
+    exists = this.check(role)
+    if (result := this.finished()) is not None:
+        say(f"{this.run.path} is finished already; more trials or hours would continue it.")
         return None if role.kind == "worker" else result
     with search.playing(role):
         data = task.load_data(config)
         say(f"Loaded and checked {config.dataset}.")
-        if not known and role.kind != "worker":
+        if not exists and role.kind != "worker":
             _check_metric(task, config, data, objective)
-        del data  # Each trial loads it anew, as a run does.
-        return (ours.help if role.kind == "worker" else ours.lead)(role, timeout)
+        del data  # Each trial loads its data itself, as any run does.
+        return (this.help if role.kind == "worker" else this.lead)(role, timeout)
 
 
 def _check(tuner, trials, hours, timeout, config):
@@ -126,20 +136,20 @@ def _check(tuner, trials, hours, timeout, config):
             raise ValueError(f"{name}: {value!r}, expected a positive number")
     if config.strategy == "multi_worker":
         raise ValueError(
-            "strategy: 'multi_worker', but a trial trains on one machine; several processes run "
-            "a trial each"
+            "strategy: 'multi_worker', but a trial trains on one machine; with several workers "
+            "each runs trials of its own"
         )
     if tuner == "hyperband" and config.stop_after is not None:
-        raise ValueError(f"stop_after: {config.stop_after}, but hyperband itself sets it")
+        raise ValueError(f"stop_after: {config.stop_after}, but hyperband sets it itself")
 
 
 def _objective(task, name, direction):
-    """An objective's name and direction, checked."""
+    """The checked name and direction of an objective."""
     split, _, metric = name.partition(".")
     if split == "test":
         raise ValueError(
-            f"objective: {name!r}: settings chosen by the test split would make it worthless as a "
-            f"measure of unseen data; use validation.{metric or 'loss'}"
+            f"objective: {name!r}, but after a search by the test split its metrics no longer "
+            f"estimate the performance on unseen data; use validation.{metric or 'loss'}"
         )
     if split not in ("train", "validation") or not metric:
         raise ValueError(f"objective: {name!r}, expected validation.METRIC or train.METRIC")
@@ -148,34 +158,34 @@ def _objective(task, name, direction):
     if direction is None:
         direction = next((d for d, ends in _DIRECTIONS.items() if metric.endswith(ends)), None)
         if direction is None:
-            raise ValueError(f"direction: {name} does not say which way is better; give min or max")
+            raise ValueError(f"direction: not known for {name}; give min or max")
     if direction not in _DIRECTIONS:
         raise ValueError(f"direction: {direction!r} is not one of min, max")
     return name, direction
 
 
 def _check_metric(task, config, data, objective):
-    """See that results will have the objective, by measuring one batch with an untrained model."""
+    """Check that the objective exists, by evaluating an untrained model on one batch."""
     split, _, metric = objective.partition(".")
     model = task.build_model(config, data)
     task.compile_model(model, config, 1)
-    found = model.evaluate(data.validation.take(1), return_dict=True, verbose=0)
-    if metric not in found and objective != task.objective:
-        # Not one of Keras'; the task's own may take a while.
-        same = dict.fromkeys(("train", "validation", "test"), found)
-        evaluation = task.evaluate(model, data, config, same)
-        found = found | evaluation.metrics.get(split, {})
-        if metric not in found:
-            hint = did_you_mean(f"{split}.{metric}", [f"{split}.{name}" for name in found])
+    metrics = model.evaluate(data.validation.take(1), return_dict=True, verbose=0)
+    if metric not in metrics and objective != task.objective:
+        # Not a Keras metric. Those of the task come last, as they may take a while.
+        measured = dict.fromkeys(("train", "validation", "test"), metrics)
+        evaluation = task.evaluate(model, data, config, measured)
+        metrics = metrics | evaluation.metrics.get(split, {})
+        if metric not in metrics:
+            hint = did_you_mean(f"{split}.{metric}", [f"{split}.{name}" for name in metrics])
             raise ValueError(
-                f"objective: {objective!r}, but of {split} {task.name} measures "
-                f"{', '.join(found)}{hint}"
+                f"objective: {objective!r}, but the {split} metrics of {task.name} are "
+                f"{', '.join(metrics)}{hint}"
             )
     keras.utils.clear_session()
 
 
 class _Search:
-    """One search: what lies in its directory, and what a process does with it."""
+    """One search: its directory, and the work of a process in it."""
 
     def __init__(self, task, settings, config, space, plan, trials, hours, workdir, say):
         self.task, self.settings, self.config = task, settings, config
@@ -185,14 +195,14 @@ class _Search:
         self.split, _, self.metric = plan["objective"].partition(".")
 
     def check(self, role):
-        """See that the directory is free, or holds this very search; whether it does."""
-        known = (self.run.path / "search.json").exists()
-        if known or role.kind != "worker":  # The chief may be making it just now.
+        """Check that the directory is free or holds this search; return whether it does."""
+        exists = (self.run.path / "search.json").exists()
+        if exists or role.kind != "worker":  # For a worker: the chief may be about to write it.
             self.run.check_is("search", "search.json", self.plan)
-        return known
+        return exists
 
     def finished(self):
-        """The result, if there is one and the budget has not grown since."""
+        """The result, or `None` if there is none or the budget is now larger."""
         if not self.run.has_result():
             return None
         result = self.run.read_json("result.json")
@@ -203,16 +213,16 @@ class _Search:
         return result
 
     def lead(self, role, timeout):
-        """Search, alone or through others, and write down what came of it."""
+        """Search, alone or with workers, and write the result."""
         self.run.path.mkdir(parents=True, exist_ok=True)
         if not (self.run.path / "search.json").exists():
             self.run.write_json("search.json", self.plan | {"versions": versions()})
         self.oracle = self._oracle(self.run.path)
-        most = f", at most {self.oracle.max_trials} trials" if self.oracle.max_trials else ""
-        most += f", {self.space.size} combinations" if self.plan["tuner"] == "grid" else ""
+        limit = f", at most {self.oracle.max_trials} trials" if self.oracle.max_trials else ""
+        limit += f", {self.space.size} combinations" if self.plan["tuner"] == "grid" else ""
         self.say(
-            f"A {self.plan['tuner']} search for the {self.plan['direction']}imum of "
-            f"{self.plan['objective']} over {self.plan['searched']}{most}."
+            f"{self.plan['tuner'].capitalize()} search for the {self.plan['direction']}imum of "
+            f"{self.plan['objective']} over {self.plan['searched']}{limit}."
         )
         if self.space.left:
             self.say(f"Fixed, so not searched: {', '.join(self.space.left)}.")
@@ -225,15 +235,15 @@ class _Search:
         return self._finish()
 
     def help(self, role, timeout):
-        """Run trials that another process hands out."""
-        # What keras-tuner writes on a worker is of no use to anyone.
+        """Run trials that the chief assigns."""
+        # keras-tuner writes files on workers that are not needed.
         with tempfile.TemporaryDirectory(prefix="bigmodels-worker-") as own:
             oracle = self._oracle(pathlib.Path(own))
             tuner = search.Tuner(oracle, self.space, self._run_trial, role, own)
             try:
                 search.search(tuner, oracle, role, timeout)
             except TimeoutError:
-                if self.finished() is None:  # Else it came too late to be of help.
+                if self.finished() is None:  # Otherwise the chief has ended, as all is done.
                     raise
 
     def _oracle(self, path):
@@ -246,24 +256,24 @@ class _Search:
             options["hyperband_iterations"] = 0 if endless else 1
             options["max_epochs"] = self.config.epochs
         if tuner == "bayesian":
-            # keras-tuner's own number, unless that were most of the trials.
-            usual = 3 * len(self.space.searched)
-            options["num_initial_points"] = min(usual, max(3, (trials or 3 * usual) // 3))
+            # keras-tuner's default, but at most a third of the trials.
+            default = 3 * len(self.space.searched)
+            options["num_initial_points"] = min(default, max(3, (trials or 3 * default) // 3))
         oracle = search.ORACLES[tuner](
             objective=keras_tuner.Objective(self.plan["objective"], self.plan["direction"]),
-            seed=self.config.seed + 1,  # keras-tuner takes 0 for none.
+            seed=self.config.seed + 1,  # keras-tuner treats 0 as no seed.
             max_consecutive_failed_trials=math.inf,
             run=RunDirectory(path / "keras_tuner"),
             hours=hours,
-            on_begin=self._begun,
-            on_end=self._ended,
+            on_begin=self._report_start,
+            on_end=self._report_end,
             **options,
         )
         oracle.max_trials = trials
         return oracle
 
     def _settings(self, trial):
-        """What is particular to a trial."""
+        """The settings that a trial searches."""
         settings = self.space.settings(trial.hyperparameters)
         epochs = trial.hyperparameters.values.get("tuner/epochs", self.config.epochs)
         return settings | ({"stop_after": epochs} if epochs < self.config.epochs else {})
@@ -275,7 +285,7 @@ class _Search:
         try:
             config = with_settings(self.task.config(), settings)
             if not (path / "config.json").exists():
-                shutil.rmtree(path, ignore_errors=True)  # A kill's leavings.
+                shutil.rmtree(path, ignore_errors=True)  # Left incomplete by a kill.
                 if earlier := trial.hyperparameters.values.get("tuner/trial_id"):
                     self._take_over(self._path(earlier), path, config)
             result = train(self.task.name, path, settings, verbose=0)
@@ -283,7 +293,7 @@ class _Search:
             if not math.isfinite(score):
                 raise FloatingPointError(f"{self.plan['objective']} is {score}")
         except (ValueError, FloatingPointError, tf.errors.ResourceExhaustedError) as error:
-            # The trial's own fault: data and objective have been checked before.
+            # Caused by the trial's settings, as data and objective have been checked before.
             reason = " ".join(str(error).split())[:500]
             (self.run.path / "failed").mkdir(exist_ok=True)
             RunDirectory(self.run.path / "failed").write_text(f"{path.name}.txt", reason + "\n")
@@ -291,7 +301,7 @@ class _Search:
         return score
 
     def _take_over(self, earlier, path, config):
-        """Begin a run where another, of the same settings but fewer epochs, has ended."""
+        """Start a run from the end of another with the same settings and fewer epochs."""
         new = RunDirectory(path.with_name(f".{path.name}"))
         shutil.rmtree(new.path, ignore_errors=True)
         new.create(self.task, config)
@@ -303,17 +313,17 @@ class _Search:
     def _path(self, trial_id):
         return self.run.path / "trials" / f"{int(trial_id):04d}"
 
-    def _begun(self, trial, again):
+    def _report_start(self, trial, again):
         self.say(
-            f"Trial {self._path(trial.trial_id).name} {'goes on' if again else 'begins'}: "
-            f"{_spoken(self._settings(trial))}"
+            f"Trial {self._path(trial.trial_id).name} {'continues' if again else 'starts'}: "
+            f"{_as_text(self._settings(trial))}"
         )
 
-    def _ended(self, trial):
+    def _report_end(self, trial):
         row = self._row(trial)
-        line = f"Trial {row['trial']} {row['status']}: {_spoken(row['settings'])}: "
+        line = f"Trial {row['trial']} {row['status']}: {_as_text(row['settings'])}: "
         if row["status"] == "failed":
-            self.say(f"{line}{row['reason']}. The search goes on.")
+            self.say(f"{line}{row['reason']}. The search continues.")
             return
         (best,) = self.oracle.get_best_trials(1)
         self.say(
@@ -322,7 +332,7 @@ class _Search:
         )
 
     def _row(self, trial):
-        """What the result says of a trial."""
+        """A trial's row in the result."""
         run = RunDirectory(self._path(trial.trial_id))
         states = {"COMPLETED": "finished", "FAILED": "failed"}
         history = run.history()
@@ -347,8 +357,8 @@ class _Search:
         scored = [row for row in rows if row["status"] == "finished"]
         if not scored:
             reasons = [row["reason"] for row in rows if "reason" in row]
-            why = f"; the last failure: {reasons[-1]}" if reasons else ""
-            raise FloatingPointError(f"none of {len(rows)} trials finished{why}")
+            reason = f"; the last failure: {reasons[-1]}" if reasons else ""
+            raise FloatingPointError(f"none of {len(rows)} trials finished{reason}")
         sign = {"min": 1, "max": -1}[self.plan["direction"]]
         scored.sort(key=lambda row: sign * row["score"])
         rest = [row for row in rows if row not in scored]
@@ -381,7 +391,7 @@ class _Search:
             self.space.searched,
         )
         if importance is not None:
-            drawn["What mattered"] = importance
+            drawn["Importance of the settings"] = importance
         page = report.render_search(
             f"{words(self.task.name).capitalize()}: search on {self.config.dataset}", result, drawn
         )
@@ -394,5 +404,5 @@ class _Search:
         return result
 
 
-def _spoken(settings):
+def _as_text(settings):
     return ", ".join(f"{name}={value}" for name, value in settings.items())

@@ -1,4 +1,4 @@
-"""A training that is stopped at any step and begun again is the training that was not."""
+"""A training that is stopped at any step and resumed gives the same result as without a stop."""
 
 import signal
 
@@ -13,7 +13,7 @@ from bigmodels.callbacks import BackupAndRestore
 from bigmodels.distribute.resume import get_state
 from bigmodels.models import GAN, ConvDiscriminator, ConvGenerator
 
-ROWS, BATCH, EPOCHS = 22, 4, 3  # Six batches an epoch, the last of two rows.
+ROWS, BATCH, EPOCHS = 22, 4, 3  # Six batches per epoch, the last of two rows.
 
 
 class _Stopped(Exception):
@@ -21,7 +21,7 @@ class _Stopped(Exception):
 
 
 class _StopAt(keras.callbacks.Callback):
-    """Ends a process' part of a training, as a kill would."""
+    """Ends a process's part of a training, like a kill."""
 
     def __init__(self, epoch, step):
         super().__init__()
@@ -98,7 +98,7 @@ CASES = {
 }
 
 
-# Beside the others they add little.
+# These cases add little to the others.
 _SLOW = ("arrays", "accumulation", "schedule", "mixed_bfloat16", "length unknown", "GAN")
 _THOROUGH = ("EMA", "steps_per_execution", "endless")
 
@@ -112,7 +112,7 @@ def _callbacks():
 
 
 def _train(case, directory, strategy=None, stop=None, others=(), **options):
-    """One process' part: a new model every time."""
+    """One process's part of a training, with a new model."""
     keras.config.set_dtype_policy(case.get("policy", "float32"))
     keras.utils.set_random_seed(11)
     with (strategy or tf.distribute.get_strategy()).scope():
@@ -163,11 +163,11 @@ def _assert_same(found, wanted):
         for c in CASES
     ],
 )
-def test_stopped_anywhere_it_goes_on_as_if_nothing_had_happened(name, tmp_path):
+def test_a_resumed_training_equals_an_uninterrupted_one(name, tmp_path):
     case = CASES[name]
     wanted = _everything(*_train(case, tmp_path / "untouched"))
     assert wanted[1] == list(range(EPOCHS))
-    # Every process dies in another place, the last one finishes.
+    # Every process is stopped at another step, and the last one finishes.
     for epoch, step in zip((0, 1, 1, 2), case.get("steps", [3, 1, 4, 5]) * 2, strict=False):
         with pytest.raises(_Stopped):
             _train(case, tmp_path / "killed", stop=(epoch, step))
@@ -175,7 +175,7 @@ def test_stopped_anywhere_it_goes_on_as_if_nothing_had_happened(name, tmp_path):
 
 
 @pytest.mark.thorough
-def test_the_other_callbacks_go_on_too(tmp_path):
+def test_other_callbacks_are_resumed_too(tmp_path):
     case = CASES["adam"]
     wanted = _everything(*_train(case, tmp_path / "untouched", others=_callbacks()))
     for stop in ((0, 2), (1, "end"), (2, 0), (2, 3)):
@@ -207,11 +207,11 @@ def test_over_several_replicas(name, replicas, tmp_path):
     _assert_same(_everything(*_train(case, tmp_path / "killed", strategy)), wanted)
 
 
-def test_on_another_number_of_replicas_what_was_counted_is_not_lost(tmp_path):
+def test_metric_counts_survive_another_number_of_replicas(tmp_path):
     strategy = tf.distribute.MirroredStrategy(
         ["CPU:0", "CPU:1"], tf.distribute.ReductionToOneDevice()
     )
-    case = {"optimizer": lambda: optimizers.SGD(0.0)}  # Metrics follow from the rows alone.
+    case = {"optimizer": lambda: optimizers.SGD(0.0)}  # Metrics depend on the rows alone.
     with pytest.raises(_Stopped):
         _train(case, tmp_path, strategy, (1, 4))
     _, history = _train(case, tmp_path)
@@ -219,7 +219,7 @@ def test_on_another_number_of_replicas_what_was_counted_is_not_lost(tmp_path):
     assert history.epoch == [0, 1, 2] and 0 <= min(losses) <= max(losses) <= 1
 
 
-def test_a_finished_training_leaves_nothing_unless_told(tmp_path):
+def test_a_finished_training_deletes_its_checkpoints_by_default(tmp_path):
     _train(CASES["adam"], tmp_path / "a")
     assert list((tmp_path / "a").iterdir()) == []
     _train(CASES["adam"], tmp_path / "b", delete_checkpoint=False, max_to_keep=3, monitor="loss")
@@ -227,7 +227,7 @@ def test_a_finished_training_leaves_nothing_unless_told(tmp_path):
     assert len(names) == 4 and names[-1] == "best.npz"
 
 
-def test_the_best_epoch_is_kept(tmp_path):
+def test_the_best_epoch_is_retained(tmp_path):
     _, history = _train(CASES["adam"], tmp_path, delete_checkpoint=False, monitor="val_loss")
     best = int(np.argmin(history.history["val_loss"]))
     checkpoint = BackupAndRestore(tmp_path).checkpoints
@@ -243,7 +243,7 @@ def test_checkpoints_of_another_model_are_refused(tmp_path):
 
 
 def _unseeded(data):
-    tf.random.set_seed(None)  # As where nobody has called `keras.utils.set_random_seed`.
+    tf.random.set_seed(None)  # As without `keras.utils.set_random_seed`.
     return data.shuffle(9)
 
 
@@ -252,13 +252,16 @@ def _unseeded(data):
     [
         (
             {"data": lambda: _unseeded(tf.data.Dataset.from_tensor_slices(_table())).batch(4)},
-            "x: shuffle without a seed comes in another order in every process",
+            "x: shuffle without a seed has another order in every process",
         ),
-        ({"data": lambda: iter([_table()])}, "x: list_iterator cannot be brought to the batch"),
-        ({"fit": {"steps_per_epoch": 3}}, r"to go on at the right one it has to be endless: x.rep"),
+        ({"data": lambda: iter([_table()])}, "x: list_iterator cannot be advanced to the batch"),
+        (
+            {"fit": {"steps_per_epoch": 3}},
+            "continue at the right one it must be endless: x.rep",
+        ),
     ],
 )
-def test_data_that_cannot_be_had_again_are_refused(case, message, tmp_path):
+def test_data_that_cannot_be_repeated_are_refused(case, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         _train(case, tmp_path)
 
@@ -284,7 +287,7 @@ def _damage(path, how):
         path.write_bytes(whole[: len(whole) // 2])
     elif how == "empty":
         path.write_bytes(b"")
-    else:  # One bit, in the midst of the numbers.
+    else:  # One bit of an array's values.
         place = whole.index(b"state/dense_0/kernel.npy") + 200
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
 
@@ -308,8 +311,8 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(how, tmp_path,
 
 
 @pytest.mark.thorough
-def test_upstream_s_own_still_does_not_go_on_in_the_midst(tmp_path):
-    """When this fails, Keras does what ours is for (keras#19179)."""
+def test_upstream_still_restarts_the_epoch(tmp_path):
+    """If this fails, Keras' own callback may be sufficient (keras#19179)."""
 
     def train(directory, stop=None):
         keras.utils.set_random_seed(11)
@@ -323,11 +326,11 @@ def test_upstream_s_own_still_does_not_go_on_in_the_midst(tmp_path):
     steps = train(tmp_path / "untouched")
     with pytest.raises(_Stopped):
         train(tmp_path / "killed", (1, 4))
-    # It begins the epoch anew, with the weights of the step at which it was stopped.
+    # It restarts the epoch, with the weights of the step at which it was stopped.
     assert train(tmp_path / "killed") == steps + 4
 
 
-def test_signals_are_given_back_however_the_training_ends(tmp_path):
+def test_signal_handlers_are_restored_after_an_exception(tmp_path):
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.getsignal(number) for number in numbers]
     with pytest.raises(_Stopped):

@@ -1,4 +1,4 @@
-"""NaN and infinity end a training, or leave a batch out, before they reach the weights."""
+"""NaN and infinity stop training, or skip the batch, before they reach the weights."""
 
 import keras
 import numpy as np
@@ -18,7 +18,7 @@ def _rows(bad=True):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(20, 6)).astype("float32"), rng.normal(size=(20, 1)).astype("float32")
     if bad:
-        y[BAD * BATCH + 1] = 3e38  # A finite number whose square is none.
+        y[BAD * BATCH + 1] = 3e38  # A finite number whose square is infinite.
     return x, y
 
 
@@ -54,7 +54,7 @@ def _mirrored():
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
-def test_it_stops_at_the_step_and_names_what_it_was(replicas, tmp_path):
+def test_it_stops_at_the_step_and_names_the_cause(replicas, tmp_path):
     model = _model(_mirrored() if replicas == 2 else None)
     seen = []
 
@@ -81,9 +81,9 @@ def _infinite(shape, dtype=None):
 
 
 class _Counting(layers.Layer):
-    """Adds nothing, but keeps a statistic, a limit that is infinite from the start, and counters.
+    """Returns its inputs; has a statistic, a limit that is infinite from the start, and counters.
 
-    Keras does not know of one of the counters.
+    One of the counters is a `tf.Variable` that Keras does not track.
     """
 
     def __init__(self):
@@ -102,7 +102,7 @@ class _Counting(layers.Layer):
 
 
 class _Before(keras.callbacks.Callback):
-    """Keeps what a model was before the last call of its step."""
+    """Saves the state of a model before the last call of its step."""
 
     def on_train_batch_begin(self, batch, logs=None):
         self.state = _everything(self.model)
@@ -168,7 +168,7 @@ _DEAR = ("accumulation, replicas", "mixed_float16, replicas", "run_eagerly", "ji
 )
 def test_nothing_has_changed_when_it_stops(name):
     model, before = _counted(**NOTHING_CHANGES[name]()), _Before()
-    with pytest.raises(FloatingPointError, match="the model was left as it was"):
+    with pytest.raises(FloatingPointError, match="the model was left unchanged"):
         _fit(model, _rows(), before, FiniteValues())
     _assert_same(_everything(model), before.state)
 
@@ -176,7 +176,7 @@ def test_nothing_has_changed_when_it_stops(name):
 @pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("value", [np.inf, np.nan])
 def test_a_statistic_alone_is_enough(replicas, value):
-    """Loss and gradients are finite; the second replica alone sees the row."""
+    """Loss and gradients are finite; only the second replica sees the row."""
     model, before = _counted(strategy=_mirrored() if replicas == 2 else None), _Before()
     (counting,) = (layer for layer in model.layers if isinstance(layer, _Counting))
     x, y = _rows(bad=False)
@@ -188,8 +188,8 @@ def test_a_statistic_alone_is_enough(replicas, value):
     _assert_same(_everything(model), before.state)
 
 
-def test_variables_that_the_model_does_not_know_are_put_back_too():
-    """They are those of the step's graph."""
+def test_untracked_variables_are_restored_too():
+    """They are found in the step's graph."""
     counter = tf.Variable(0.0)
 
     class Unknown(layers.Layer):
@@ -205,7 +205,7 @@ def test_variables_that_the_model_does_not_know_are_put_back_too():
 
 
 def test_a_moment_that_overflows_is_enough():
-    """A finite gradient whose square is not."""
+    """The gradient is finite, its square is not."""
     inputs = keras.Input((6,))
     model, before = distribute.Model(inputs, layers.Dense(1)(inputs)), _Before()
     model.compile("adam", "mse")
@@ -217,8 +217,8 @@ def test_a_moment_that_overflows_is_enough():
 
 
 @pytest.mark.parametrize("steps_per_execution", [3, 5])
-def test_the_steps_before_it_in_one_execution_stay_made(steps_per_execution):
-    """Those after it are not made, though they are in the same execution."""
+def test_earlier_steps_of_the_same_execution_stay_applied(steps_per_execution):
+    """Later steps are not executed, although they belong to the same execution."""
     wanted = _counted(steps_per_execution=3)
     wanted.fit(_data(tuple(part[: BAD * BATCH] for part in _rows())), verbose=0)
     model = _counted(steps_per_execution=steps_per_execution)
@@ -231,14 +231,14 @@ def test_the_steps_before_it_in_one_execution_stay_made(steps_per_execution):
 @pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.thorough)])
 @pytest.mark.thorough
 def test_of_two_optimizers_neither_has_stepped(replicas):
-    """The discriminator's step is made before the generator's gradients are looked at."""
+    """The discriminator's step is applied before the generator's gradients are checked."""
     images = np.random.default_rng(0).uniform(-1, 1, (12, 12, 12, 1)).astype("float32")
     images[5] = 3e38
     with (_mirrored() if replicas == 2 else tf.distribute.get_strategy()).scope():
         judge = ConvDiscriminator((12, 12, 1), normalization="spectral")
         model = GAN(ConvGenerator(4, (12, 12, 1)), judge, seed=3, ema_momentum=0.9)
         model.compile()
-    model.data_specs = lambda: (None, None)  # Which would refuse it before.
+    model.data_specs = lambda: (None, None)  # Else the bad row is refused earlier.
     before = _Before()
     with pytest.raises(FloatingPointError):
         model.fit(
@@ -249,7 +249,7 @@ def test_of_two_optimizers_neither_has_stepped(replicas):
 
 @pytest.mark.parametrize("execution", [1, pytest.param(2, marks=pytest.mark.thorough)])
 def test_mirrored_on_one_device_trains_as_one_device_does(execution):
-    """Keras' conditions fail there (`merge_call called while defining a new graph`)."""
+    """Keras' conditions fail here (`merge_call called while defining a new graph`)."""
     found = {}
     for name, strategy in {
         "one": None,
@@ -268,8 +268,8 @@ def test_without_it_the_weights_are_ruined():
 
 
 @pytest.mark.parametrize("steps_per_execution", [1, 3])
-def test_a_skipped_batch_was_never_there(steps_per_execution, capsys):
-    """Weights, batch statistics, optimizer and metrics are those of a training without it."""
+def test_a_skipped_batch_leaves_no_trace(steps_per_execution, capsys):
+    """Weights, batch statistics, optimizer and metrics equal those of a training without it."""
     wanted = _model(steps_per_execution=steps_per_execution)
     wanted_history = _fit(wanted, _without_bad(), epochs=2)
     model = _model(steps_per_execution=steps_per_execution)
@@ -280,7 +280,7 @@ def test_a_skipped_batch_was_never_there(steps_per_execution, capsys):
     for a, b in zip(model.weights, wanted.weights, strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
     assert history.history == wanted_history.history
-    assert "this step is left out (2 so far)" in capsys.readouterr().err
+    assert "the step is skipped (2 so far)" in capsys.readouterr().err
 
 
 def test_a_skipped_batch_at_an_epochs_end_is_in_no_log():
@@ -294,7 +294,7 @@ def test_a_skipped_batch_at_an_epochs_end_is_in_no_log():
     assert logged[BAD] == logged[BAD - 1] and len(logged) == BAD + 1
 
 
-def test_a_metric_that_is_nan_is_no_failure():
+def test_a_nan_metric_is_not_a_failure():
     class Nothing(keras.metrics.Metric):
         def __init__(self):
             super().__init__(name="nothing")
@@ -311,7 +311,7 @@ def test_a_metric_that_is_nan_is_no_failure():
 
 
 @pytest.mark.thorough
-def test_a_skipped_batch_over_replicas_was_never_there_either():
+def test_a_skipped_batch_over_replicas_leaves_no_trace():
     wanted, model = _counted(strategy=_mirrored()), _counted(strategy=_mirrored())
     wanted_history = _fit(wanted, _without_bad(), epochs=2)
     guard = FiniteValues(skip=True, verbose=0)
@@ -321,7 +321,7 @@ def test_a_skipped_batch_over_replicas_was_never_there_either():
 
 
 @pytest.mark.thorough
-def test_the_loss_scale_s_own_overflows_are_no_failure():
+def test_overflows_handled_by_the_loss_scale_are_not_failures():
     """A scale of 2**100 overflows for dozens of steps, until it is low enough."""
     optimizer = keras.optimizers.LossScaleOptimizer(
         keras.optimizers.SGD(0.01), initial_scale=2.0**100
@@ -332,15 +332,15 @@ def test_the_loss_scale_s_own_overflows_are_no_failure():
     assert guard.left_out == 0 and float(optimizer.dynamic_scale) < 2.0**60
 
 
-def test_float16_that_overflows_at_any_scale_is_one():
+def test_float16_that_overflows_at_any_scale_is_a_failure():
     optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.01), initial_scale=4.0)
     model = _model(policy="mixed_float16", optimizer=optimizer)
     with pytest.raises(FloatingPointError, match="became NaN or infinite"):
         _fit(model, _rows(), FiniteValues(), epochs=9)
 
 
-def test_a_skipped_step_lowers_the_loss_scale_all_the_same():
-    """Or the next batch would overflow as this one did."""
+def test_a_skipped_step_still_lowers_the_loss_scale():
+    """Otherwise the next batch would overflow too."""
     optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.01), initial_scale=0.5)
     model = _model(policy="mixed_float16", optimizer=optimizer)
     guard = FiniteValues(skip=True, verbose=0)
@@ -350,9 +350,9 @@ def test_a_skipped_step_lowers_the_loss_scale_all_the_same():
 
 
 class Pair(distribute.Model):
-    """Two weights, each with an optimizer of its own; the second's gradient may be infinite."""
+    """Two weights, each with its own optimizer; the second one's gradient may be infinite."""
 
-    steps_add_up = True
+    supports_replicas = True
 
     def __init__(self):
         super().__init__()
@@ -382,7 +382,7 @@ class Pair(distribute.Model):
         return {"loss": loss}
 
 
-def test_what_the_second_optimizer_met_is_said():
+def test_a_failure_of_the_second_optimizer_is_named():
     model = Pair()
     model.compile()
     model.build((None, 2))
@@ -393,18 +393,18 @@ def test_what_the_second_optimizer_met_is_said():
         model.fit(x, factor, batch_size=4, shuffle=False, verbose=0, callbacks=[FiniteValues()])
 
 
-def test_the_model_trains_as_before_when_the_watch_is_over():
+def test_the_model_trains_as_before_once_it_is_no_longer_watched():
     model = _model()
     _fit(model, _rows(bad=False), FiniteValues())
     other = _model()
     _fit(other, _rows(bad=False))
     for a, b in zip(model.weights, other.weights, strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
-    _fit(model, _rows())  # Nobody looks any more.
+    _fit(model, _rows())  # No longer checked.
     assert any(not np.isfinite(weight.numpy()).all() for weight in model.trainable_weights)
 
 
-def test_what_was_skipped_is_taken_along():
+def test_skipped_steps_are_part_of_the_state():
     guard, other = FiniteValues(skip=True), FiniteValues(skip=True)
     guard.skipped = ["epoch 1, step 3"]
     other.set_state(guard.get_state())
@@ -423,5 +423,5 @@ def test_an_interrupted_fit_leaves_no_watch_behind():
     x, y = np.ones((4, 2), "float32"), np.full((4, 1), 1e30, "float32")
     with pytest.raises(KeyboardInterrupt):
         model.fit(x, y * 0, verbose=0, callbacks=[FiniteValues(), Interrupt()])
-    model.fit(x, y, verbose=0)  # Its loss is infinite, and nobody watches.
+    model.fit(x, y, verbose=0)  # Its loss is infinite, but no longer checked.
     assert abs(model.get_weights()[0]).max() > 1e20

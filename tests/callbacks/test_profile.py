@@ -1,4 +1,4 @@
-"""The steps that were asked for are recorded, and no others."""
+"""Exactly the given steps are recorded."""
 
 import keras
 import numpy as np
@@ -26,6 +26,6 @@ def test_some_steps_are_recorded(start, stop, wanted, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 3), (4, 3)])
-def test_steps_that_are_none_are_refused(start, stop, tmp_path):
+def test_invalid_steps_are_refused(start, stop, tmp_path):
     with pytest.raises(ValueError, match=f"profile: {start}:{stop}, expected START:STOP"):
         Profile(tmp_path, start, stop)

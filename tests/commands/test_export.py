@@ -704,7 +704,7 @@ def test_a_file_that_differs_is_not_kept(make_run, tmp_path, monkeypatch):
     monkeypatch.setattr(onnx, "save", save_wrong)
     path = tmp_path / "model.onnx"
     path.write_text("what was there before")
-    with pytest.raises(FloatingPointError, match="'probabilities' gives another 'probabilities'"):
+    with pytest.raises(FloatingPointError, match="'probabilities' of 'probabilities' differs"):
         export(make_run("cnn"), "onnx", output=path)
     assert path.read_text() == "what was there before" and len(list(tmp_path.iterdir())) == 1
 
@@ -716,11 +716,11 @@ def test_a_file_that_differs_is_not_kept(make_run, tmp_path, monkeypatch):
         ({"signature": "logit"}, "did you mean logits?"),
         (
             {"format": "onnx", "signature": "generate"},
-            "signature: 'generate' needs what onnx does not have .* of onnx logits",
+            "signature: 'generate' needs strings, .* onnx does not support; .* signature logits",
         ),
         ({"format": "litert", "signature": "generate"}, "what litert does not have"),
         ({"format": "onnx", "output": "model.tflite"}, "file name that ends in .onnx"),
-        ({"format": "litert", "output": "nowhere/model.tflite"}, "'nowhere' is no directory"),
+        ({"format": "litert", "output": "nowhere/model.tflite"}, "'nowhere' is not a directory"),
         ({"format": "litert", "output": "directory.tflite"}, "is a directory, expected a file"),
         ({"format": "saved_model", "output": "file"}, "is a file, expected a directory"),
     ],

@@ -41,18 +41,18 @@ EXTENSIBLE = struct.pack("<HHI", 22, 16, 4)
 WAV = wav()
 BAD_WAVS = {
     "empty": (b"", "it is empty"),
-    "text": (b"not a recording", "it is no WAV file"),
+    "text": (b"not a recording", "it is not a WAV"),
     "mp3": (b"ID3\x04" + bytes(40), "soundfile cannot read it: Format not recognised"),
     "m4a": (b"\0\0\0\x20ftypM4A " + bytes(40), "it is MPEG-4 (.m4a, .mp4), which is not read"),
-    "avi": (b"RIFF" + bytes(4) + b"AVI " + bytes(40), "it is a RIFF file, but no WAV"),
-    "webp": (b"RIFF" + bytes(4) + b"WEBPVP8 " + bytes(40), "it is a RIFF file, but no WAV"),
+    "avi": (b"RIFF" + bytes(4) + b"AVI " + bytes(40), "it is a RIFF file, but not WAV"),
+    "webp": (b"RIFF" + bytes(4) + b"WEBPVP8 " + bytes(40), "it is a RIFF file, but not WAV"),
     "riff": (WAV[:10], "it ends too early (truncated)"),
     "head": (WAV[:30], "it ends too early (truncated)"),
-    "no data": (WAV[:36], "it holds no samples"),
-    "no frames": (wav(b""), "it holds no samples"),
+    "no data": (WAV[:36], "it contains no samples"),
+    "no frames": (wav(b""), "it contains no samples"),
     "cut": (WAV[:-100], "it claims 4,800 bytes of samples, but has 4,700"),
     "1 GB": (wav(claimed=2**30), "it claims 1,073,741,824 bytes of samples, but has 4,800"),
-    "piped, nothing": (wav(b"", claimed=2**32 - 1), "it holds no samples"),
+    "piped, nothing": (wav(b"", claimed=2**32 - 1), "it contains no samples"),
     "odd": (wav(NOISE.tobytes()[:-1]), "its last sample is cut off"),
     "0 bits": (wav(bits=0), "its samples have 0 bits"),
     "12 bits": (wav(bits=12), "its samples have 12 bits, expected 8, 16, 24 or 32"),
@@ -64,8 +64,8 @@ BAD_WAVS = {
     "extensible cut": (wav(coding=0xFFFE), "it ends too early (truncated)"),
     "no channels": (wav(channels=0), "it has 0 channels"),
     "six channels": (wav(channels=6), "it has 6 channels, expected one or two"),
-    "no rate": (wav(rate=0), "it claims 0 samples a second"),
-    "rate": (wav(rate=2**32 - 1 >> 4), "it claims 268435455 samples a second"),
+    "no rate": (wav(rate=0), "it claims 0 samples per second"),
+    "rate": (wav(rate=2**32 - 1 >> 4), "it claims 268435455 samples per second"),
     "long": (wav(bytes(2 * 61 * RATE)), "it lasts 61.0 s, more than 60"),
     "data first": (b"RIFF" + bytes(4) + b"WAVEdata" + bytes(40), "come before their format"),
     "endless part": (
@@ -143,10 +143,10 @@ def test_other_formats_are_read(form, subtype, tolerance):
     middle = slice(500, 3500)
     assert np.abs(samples[middle].astype(int) - SINE[middle]).max() <= tolerance
     deep = subtype in ("PCM_24", "PCM_32", "FLOAT", "DOUBLE")
-    assert remarks == ["more than 16 bits, and are brought to 16"] * deep
+    assert remarks == ["more than 16 bits, which are converted to 16"] * deep
     stereo = np.stack([SINE, np.zeros_like(SINE)], 1) / 32768
     samples, _, remarks = decode_audio(encoded(stereo, form, subtype))
-    assert remarks[-1] == "two channels, of which the mean is taken"
+    assert remarks[-1] == "two channels, which are averaged"
     assert np.abs(samples[middle] - SINE[middle] / 2).max() <= tolerance + 1
 
 
@@ -172,7 +172,7 @@ def test_a_header_written_into_a_pipe_claims_nothing(size, subtype):
 def test_no_samples_and_more_behind_them_are_no_pipe():
     content = wav(b"") + b"LIST" + struct.pack("<I", 4) + b"abcd"
     content = content[:4] + struct.pack("<I", len(content) - 8) + content[8:]
-    with pytest.raises(ValueError, match="it holds no samples"):
+    with pytest.raises(ValueError, match="it contains no samples"):
         decode_audio(content)
 
 
@@ -200,11 +200,11 @@ def test_what_is_no_regular_file_is_named(tmp_path):
         assert str(error.value) == f"audio: {str(tmp_path / name)!r} cannot be read: {reason}"
 
     (tmp_path / "folder.wav").mkdir()
-    refused("folder.wav", "it is no regular file")
+    refused("folder.wav", "it is not a regular file")
     os.mkfifo(tmp_path / "pipe.wav")  # To open it would wait for ever.
-    refused("pipe.wav", "it is no regular file")
+    refused("pipe.wav", "it is not a regular file")
     (tmp_path / "zero.wav").symlink_to("/dev/zero")
-    refused("zero.wav", "it is no regular file")
+    refused("zero.wav", "it is not a regular file")
     (tmp_path / "gone.wav").symlink_to("nowhere")
     refused("gone.wav", "No such file or directory")
     with open(tmp_path / "large.wav", "wb") as file:
@@ -303,11 +303,11 @@ def test_a_table_of_transcripts(table):
     [
         ("LJ-00", "line 21: 1 columns, expected ID|transcript"),
         ("a|b|c|d", "line 21: 4 columns"),
-        ("LJ-03|again", "line 21: 'LJ-03' comes again, after line 4"),
+        ("LJ-03|again", "line 21: 'LJ-03' is a duplicate of line 4"),
         ("LJ-99|hello", "line 21: there is no"),
-        ("../x|hello", "line 21: '../x' is no file's name below the directory"),
-        ("/etc/x|hello", "line 21: '/etc/x' is no file's name"),
-        ("|hello", "line 21: '' is no file's name"),
+        ("../x|hello", "line 21: '../x' is not the name of a file below the directory"),
+        ("/etc/x|hello", "line 21: '/etc/x' is not the name of a file"),
+        ("|hello", "line 21: '' is not the name of a file"),
         ("a\0b|hello", "line 21: NUL character"),
         ("x" * 5000 + "|hello", "line 21: there is no"),
     ],
@@ -348,7 +348,7 @@ def test_what_a_table_does_not_hold_is_named(table):
     [
         (wav(np.zeros(900, "int16")), "is silent: all its samples are 0"),
         (wav(NOISE[:800]), "lasts 0.10 s, which are 5 steps of the model; its transcript of 8"),
-        (wav(rate=16_000), "has 16000 samples a second but"),
+        (wav(rate=16_000), "has 16000 samples per second but"),
         (BAD_WAVS["12 bits"][0], "its samples have 12 bits"),
     ],
 )
@@ -360,7 +360,7 @@ def test_a_recording_that_does_not_fit_is_named(folder, content, message):
 
 def test_folders_that_do_not_fit_are_named(folder, tmp_path):
     (folder / "empty").mkdir()
-    assert "empty' holds no recording ('.wav'" in refused(folder)
+    assert "empty' contains no recording ('.wav'" in refused(folder)
     (folder / "empty").rmdir()
     (folder / " ").mkdir()
     (folder / " " / "a.wav").write_bytes(WAV)
@@ -401,7 +401,7 @@ def test_folders_of_splits_are_no_words(tmp_path):
     shutil.rmtree(tmp_path / "dev")
     data = load_audio(f"audio:{tmp_path}", 8)
     assert data.sizes == {"train": 18, "validation": 2, "test": 6}
-    assert said(data, "a tenth of train each is cut off for validation.")
+    assert said(data, "a tenth of train is split off for validation.")
     shutil.move(tmp_path / "TEST_SET", tmp_path / "yes")
     assert "folders of splits (Train) and others beside them (yes)" in refused(tmp_path)
     shutil.move(tmp_path / "yes", tmp_path / "training")
@@ -418,8 +418,8 @@ def test_a_test_without_words_is_no_split(tmp_path):
     write(tmp_path, *(f"test/{i}.wav" for i in range(3)))
     data = load_audio(f"audio:{tmp_path}", 8)
     assert data.sizes == {"train": 32, "validation": 4, "test": 4}
-    assert said(data, "test' holds no folders of words: it is no split.")
-    assert data.notes.left_out == {"recordings that no word or table belongs to": 3}
+    assert said(data, "test' contains no folders of words: it is not a split.")
+    assert data.notes.left_out == {"recordings without a word or a table": 3}
 
 
 @pytest.mark.parametrize(
@@ -469,7 +469,7 @@ def test_speech_commands_with_its_noise_and_its_lists(tmp_path):
     assert data.sizes == {"train": 32, "validation": 4, "test": 4}
     assert set(data.transcripts["train"]) == {"no", "yes"}
     assert data.notes.left_out["recordings in folders of noise"] == 1
-    assert "README.md" in said(data, "no recordings by their names")[0]
+    assert "README.md" in said(data, "not named like recordings")[0]
     testing = [f"yes/{i:08x}_nohash_0.wav" for i in range(3)]
     (tmp_path / "testing_list.txt").write_text("\n".join(testing) + "\n")
     (tmp_path / "validation_list.txt").write_text("no/00000005_nohash_0.wav\n")
@@ -481,7 +481,7 @@ def test_speech_commands_with_its_noise_and_its_lists(tmp_path):
         file.write("yes/gone.wav\n")
     assert "testing_list.txt', line 4: there is no" in refused(tmp_path)
     skipped = load_audio(f"audio:{tmp_path}", 8, skip_bad_files=True)
-    assert skipped.notes.left_out["files that are listed but not there"] == 1
+    assert skipped.notes.left_out["listed files that do not exist"] == 1
     assert skipped.sizes == data.sizes
 
 
@@ -492,7 +492,7 @@ def test_common_voices_tables(tmp_path):
     (tmp_path / "validated.tsv").write_text(header + "".join(rows[:28]))
     data = load_audio(f"audio:{tmp_path}", 8)
     assert sum(data.sizes.values()) == 28 and data.speakers["train"] == ["id0", "id1", "id2"]
-    assert data.notes.left_out["recordings that no word or table belongs to"] == 2
+    assert data.notes.left_out["recordings without a word or a table"] == 2
     for name, part in {"train": rows[:20], "dev": rows[20:24], "test": rows[24:]}.items():
         (tmp_path / f"{name}.tsv").write_text(header + "".join(part))
     data = load_audio(f"audio:{tmp_path}", 8)
@@ -505,7 +505,7 @@ def test_common_voices_tables(tmp_path):
         tmp_path
     )
     data = load_audio(f"audio:{tmp_path}", 8, skip_bad_files=True)
-    assert data.notes.left_out["files that are listed but not there"] == 1
+    assert data.notes.left_out["listed files that do not exist"] == 1
 
 
 def test_hugging_faces_tables(tmp_path):
@@ -542,10 +542,10 @@ def test_bad_recordings_are_left_out_and_counted_when_asked(folder):
     assert sum(data.sizes.values()) == 40
     assert data.notes.left_out == {
         "bad files": 1,
-        "recordings that do not fit": 2,
-        "files that are no recordings by their names": 1,
+        "invalid recordings": 2,
+        "files that are not named like recordings": 1,
     }
-    assert "voice.m4a" in said(data, "no recordings by their names")[0]
+    assert "voice.m4a" in said(data, "not named like recordings")[0]
     shutil.rmtree(folder / "go")
     assert "1 folders, expected one per word" in refused(folder, skip_bad_files=True)
 
@@ -559,10 +559,10 @@ def test_what_is_changed_is_said(folder):
     for i in range(100, 140):  # Some of which would fall into each split.
         shutil.copy(copy, pathlib.Path(copy).parent / f"{i}.wav")
     data = load_audio(f"audio:{folder}", 8, sample_rate=RATE)
-    assert said(data, "1 recordings have another rate than 8,000 samples a second")
+    assert said(data, "1 recordings are resampled to 8,000 samples per second")
     assert said(data, "1 recordings end in zeros, which are cut off")
-    assert said(data, "1 recordings have two channels, of which the mean is taken")
-    assert said(data, "transcripts are written in lower case")
+    assert said(data, "1 recordings have two channels, which are averaged")
+    assert said(data, "transcripts are converted to lower case")
     count = data.notes.left_out["recordings that are a copy of one in another split"]
     assert sum(data.sizes.values()) + count == 80 and count > 0
 
@@ -705,7 +705,7 @@ def test_a_missing_package_is_named(monkeypatch):
         ({"batch_size": 0}, "batch_size: 0"),
         ({"stack": 0}, "stack: 0"),
         ({"split": "half"}, "data.split: 'half', expected random or speaker:NAME"),
-        ({"split": "speaker:theo"}, "those of 'spoken_characters' are one synthetic voice"),
+        ({"split": "speaker:theo"}, "speakers of 'spoken_characters' are one synthetic voice"),
         (
             {"split": "speaker:one synthetic voice"},
             "data.split: 'speaker:one synthetic voice' leaves 0 recordings to train on",
@@ -750,7 +750,7 @@ def test_spoken_digit_from_tfds(tfds_dir):
     for split in ("train", "validation"):
         assert "theo" not in alone.speakers[split]
         assert not any("_theo_" in name for name in alone.names[split])
-    with pytest.raises(ValueError, match="those of 'spoken_digit' are george, jackson"):
+    with pytest.raises(ValueError, match="the speakers of 'spoken_digit' are george, jackson"):
         load_audio("spoken_digit", data_dir=tfds_dir, split="speaker:nobody")
 
 
@@ -759,7 +759,7 @@ def test_columns_that_are_not_read_are_said(tmp_path):
     (tmp_path / "metadata.csv").write_text("a|Hello|speaker1\n")
     notes = Notes()
     audio_folder(tmp_path, notes=notes)
-    assert "the last column is what is said: 'speaker1'." in notes.lines[0]
+    assert "the last column is the transcript: 'speaker1'." in notes.lines[0]
     (tmp_path / "metadata.csv").write_text("file,start,text\nb.wav,0.5,Hello\n")
     notes = Notes()
     audio_folder(tmp_path, notes=notes)
@@ -777,5 +777,5 @@ def test_a_listed_file_of_another_kind_is_named_as_such(tmp_path):
 def test_transcripts_beside_recordings_are_refused(tmp_path, name):
     write(tmp_path, "19/198/19-198-0000.wav", "26/495/26-495-0000.wav")
     (tmp_path / name).write_text("19-198-0000 NORTHANGER ABBEY\n")
-    with pytest.raises(ValueError, match="seems to hold what is said in recordings beside it"):
+    with pytest.raises(ValueError, match="seems to contain transcripts of recordings beside it"):
         audio_folder(tmp_path)

@@ -158,7 +158,7 @@ def test_a_real_tub_is_read_and_split():
 
 
 def test_what_is_no_recording_is_refused(tub):
-    with pytest.raises(ValueError, match="'digits' is no recording of driving; give tub:DIR or"):
+    with pytest.raises(ValueError, match="'digits' is not a recording of driving; give tub:DIR or"):
         load_driving("digits")
     with pytest.raises(ValueError, match="is not images"):
         load_images(tub)

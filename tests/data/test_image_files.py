@@ -89,11 +89,11 @@ def test_what_is_transparent_lies_on_white_and_it_is_said(tmp_path, rng):
         assert not dark.read(paths[-1]).numpy().any()
     reader.tell(notes := Notes())
     assert notes.lines == [
-        f"input: {len(paths)} images with transparent parts, laid on white; the first is "
+        f"input: {len(paths)} images with transparent parts, blended with white; the first is "
         f"{str(paths[0])!r}."
     ]
     dark.tell(notes)
-    assert "laid on black" in notes.lines[1]
+    assert "blended with black" in notes.lines[1]
 
 
 def test_four_channels_keep_their_opacity(rng):
@@ -127,7 +127,9 @@ def test_many_frames_and_16_bits_are_said(tmp_path, rng):
         decode_image(files["a.webp"], 3)
     reader.tell(notes := Notes())
     assert "input: 3 images with several frames, of which the first is read" in notes.lines[0]
-    assert "input: 2 images of 16 bits a channel, of which the upper 8 are read" in notes.lines[1]
+    assert (
+        "input: 2 images with 16 bits per channel, of which the upper 8 are read" in notes.lines[1]
+    )
 
 
 @pytest.mark.parametrize(

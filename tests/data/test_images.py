@@ -125,7 +125,7 @@ def test_too_few_images_or_classes(tmp_path):
     with pytest.raises(ValueError, match="has 1 folders, expected one per class"):
         load_images(f"images:{tmp_path}")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="empty' holds no image"):
+    with pytest.raises(ValueError, match="empty' contains no image"):
         load_images(f"images:{tmp_path}")
 
 

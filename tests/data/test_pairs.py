@@ -175,7 +175,7 @@ NOT_PAIRS = {
     "ids": ("{i}\t{en}\t9{i}\t{de}", "", "column 1 holds numbers ('0'), not texts", "2,4"),
     "scores": ("0.9{i}\t{en}\t{de}", "", "column 1 holds numbers ('0.90'), not texts", "2,3"),
     "score in between": ("{en}\t0.9{i}\t{de}", "", "column 2 holds numbers ('0.90')", "1,3"),
-    "languages": ("en\t{en}\tde\t{de}", "", "column 1 holds one and the same value", "2,4"),
+    "languages": ("en\t{en}\tde\t{de}", "", "column 1 holds a single value", "2,4"),
     "names": ("sent-{i}\t{en}\t{de}", "", "column 1 holds ids ('sent-0'), not texts", "2,3"),
     "header": ("{i}\t{en}\t{de}", "id\ten\tde", "has the columns id, en, de", "en,de"),
     "numbered": ("{i}\t{en}\t{de}", "#\tEnglish\tDeutsch", "columns #, English", "English,Deutsch"),
@@ -299,7 +299,7 @@ def test_all_that_is_left_out_or_odd_is_counted(tmp_path):
     with pytest.raises(ValueError, match="line 207: 'no tab'"):
         load(path)
     skipped = load(path, skip_bad_files=True)
-    assert skipped.notes.left_out["lines that are no pair"] == 1 and skipped.sizes == data.sizes
+    assert skipped.notes.left_out["lines that are not a pair"] == 1 and skipped.sizes == data.sizes
 
 
 def test_columns_are_checked(tmp_path):
@@ -307,15 +307,18 @@ def test_columns_are_checked(tmp_path):
     for columns, message in (
         (("2",), "data.columns: '2', expected two"),
         (("2", "2"), "data.columns: '2,2', expected two"),
-        (("2", "4"), "data.columns: '4' is no column; those of .*a.tsv' are 1, 2, 3"),
-        (("0", "1"), "data.columns: '0' is no column"),
-        (("en", "de"), "data.columns: 'en' is no column; those of .* are 0, The number is 0., Die"),
+        (("2", "4"), "data.columns: '4' is not a column; the columns of .*a.tsv' are 1, 2, 3"),
+        (("0", "1"), "data.columns: '0' is not a column"),
+        (
+            ("en", "de"),
+            "data.columns: 'en' is not a column; the columns of .* are 0, The number is 0., Die",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             load(path, columns=columns)
-    with pytest.raises(ValueError, match=r"data.columns: .* 'dates' is no file of pairs:FILE"):
+    with pytest.raises(ValueError, match=r"data.columns: .* 'dates' is not a file of pairs:FILE"):
         load_pairs("dates", columns=("1", "2"))
-    with pytest.raises(ValueError, match=r"data.encoding: 'gbk9' is no text encoding"):
+    with pytest.raises(ValueError, match=r"data.encoding: 'gbk9' is not a text encoding"):
         load(path, encoding="gbk9")
 
 

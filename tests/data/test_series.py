@@ -91,8 +91,10 @@ def test_usual_windows_follow_from_the_season(file):
 
 def test_settings_for_files_are_not_for_embedded_series():
     data = load_series("sunspots", time="when", missing=("-1",))
-    said = ["data.time: 'when' is for files; 'sunspots' is none."]
-    assert data.notes.lines == [*said, "data.missing: ('-1',) is for files; 'sunspots' is none."]
+    assert data.notes.lines == [
+        "data.time: 'when' is for files; 'sunspots' is not a file.",
+        "data.missing: ('-1',) is for files; 'sunspots' is not a file.",
+    ]
     with pytest.raises(
         ValueError, match=r"data\.targets: \('a',\), but 'sunspots' has one variable"
     ):
@@ -215,7 +217,7 @@ def test_times_keep_their_form(tmp_path):
     file = write(tmp_path / "t.csv", [(f"0{d}.12.1999 x", d) for d in range(1, 5)], "day,a")
     line = read_csv(file, time_format="%d.%m.%Y x").timeline
     assert line.text(0) == "01.12.1999 x" and line.text(31) == "01.01.2000 x"
-    with pytest.raises(ValueError, match=r"line 2: '01.12.1999 x' in column 'day' is no time"):
+    with pytest.raises(ValueError, match=r"line 2: '01.12.1999 x' in column 'day' is not a time"):
         read_csv(file)
 
 
@@ -227,7 +229,7 @@ def test_the_column_of_dates_is_found_and_columns_are_chosen(tmp_path):
     np.testing.assert_array_equal(table.values[1], [20, 2])
     table = read_csv(file, time="number", targets=("a",))
     assert table.timeline.text(5) == 6
-    with pytest.raises(ValueError, match="line 2: 'text' in column 'note' is no number"):
+    with pytest.raises(ValueError, match="line 2: 'text' in column 'note' is not a number"):
         read_csv(file)
 
 
@@ -345,7 +347,7 @@ def test_a_clock_time_beside_unique_dates_is_a_column_of_its_own(tmp_path):
     text = "day,a,sunrise\n2020-01-01,2,8:01\n2020-01-02,5,8:00\n2020-01-03,3,7:59\n"
     table, _ = read(tmp_path, text, targets=("a",))
     assert table.timeline.text(3) == "2020-01-04"
-    with pytest.raises(ValueError, match="line 2: '8:01' in column 'sunrise' is no number"):
+    with pytest.raises(ValueError, match="line 2: '8:01' in column 'sunrise' is not a number"):
         read(tmp_path, text)
 
 
@@ -373,7 +375,7 @@ def test_index_columns_separators_comments_and_units(tmp_path, delimiter):
     table, notes = read(tmp_path, text)
     assert table.values[:, 0].tolist() == [1, 4, 9, 16] and notes == [
         "FILE: left out 2 lines of comments: 1; 4.",
-        "FILE: left out lines below the header that are taken for units (1): 3 ['', 'deg C'].",
+        "FILE: left out lines below the header that look like units (1): 3 ['', 'deg C'].",
     ]
     table, notes = read(tmp_path, "# of X\n# " + lines(["date", "a"], *days))
     assert table.variables == ("a",) and notes == ["FILE: left out lines of comments (1): 1."]
@@ -421,7 +423,9 @@ def test_decimal_marks_and_thousands(tmp_path, values, wanted, said):
 
 def test_a_mark_that_may_be_either_is_refused_or_set(tmp_path):
     text = column(["998", "999", "1,000"])
-    with pytest.raises(ValueError, match=r"line 4: '1,000' .*: data.decimal=, or data.decimal=\."):
+    with pytest.raises(
+        ValueError, match=r"line 4: '1,000' .*: set data.decimal=, or data.decimal=\."
+    ):
         read(tmp_path, text)
     for mark, value in ((",", 1.0), (".", 1000.0)):
         table, notes = read(tmp_path, text, decimal=mark)
@@ -431,7 +435,7 @@ def test_a_mark_that_may_be_either_is_refused_or_set(tmp_path):
     assert ["is read as 1000" in note for note in notes] == [True]
     table, notes = read(tmp_path, "time,a\n1,1.000\n2,2.345\n3,9.999\n")
     assert table.values[:, 0].tolist() == [1, 2.345, 9.999] and not notes
-    with pytest.raises(ValueError, match=r"line 3: '2\.5' in column 'a' is no number"):
+    with pytest.raises(ValueError, match=r"line 3: '2\.5' in column 'a' is not a number"):
         read(tmp_path, column(["1,5", "2.5", "3"]))
 
 
@@ -441,19 +445,19 @@ def test_codes_for_missing_values_are_named_or_set(tmp_path):
     text = column(values)
     table, notes = read(tmp_path, text)
     assert table.values[4, 0] == -9999 and len(notes) == 1
-    said = "FILE, line 6: column 'a' holds -9999 in 2 rows of 60, far from all others (20 to "
+    said = "FILE, line 6: column 'a' contains -9999 in 2 rows of 60, far from all others (20 to "
     assert notes[0].startswith(said) and "data.missing=-9999 makes them" in notes[0]
     for missing in (("-9999",), (-9999,), "-9999", -9999, "-1,-9999.0"):
         table, notes = read(tmp_path, text, missing=missing)
         assert np.flatnonzero(np.isnan(table.values[:, 0])).tolist() == [4, 9]
-        unused = ["FILE: data.missing=-1 is nowhere in the variables."]
+        unused = ["FILE: data.missing=-1 does not occur in the variables."]
         assert notes == (unused if missing == "-1,-9999.0" else [])
     assert table.first_missing.endswith("line 6: no value in column 'a'")
     values[5], values[6] = 9999, "Bad"
-    with pytest.raises(ValueError, match="line 8: 'Bad' in column 'a' is no number"):
+    with pytest.raises(ValueError, match="line 8: 'Bad' in column 'a' is not a number"):
         read(tmp_path, column(values))
     table, notes = read(tmp_path, column(values), missing=("bad",))
-    assert "holds -9999 in 2 rows and 9999 in 1 rows of 60" in notes[0]
+    assert "contains -9999 in 2 rows and 9999 in 1 rows of 60" in notes[0]
     assert np.isnan(table.values[6, 0])
 
 
@@ -484,8 +488,8 @@ def test_another_encoding_is_refused_or_set(tmp_path):
         read(tmp_path, text.encode("latin-1"))
     for encoding, message in (
         ("utf-8", "line 1: byte 0xf6 is not utf-8"),
-        ("klingon", "data.encoding: 'klingon' is no text encoding"),
-        ("hex", "data.encoding: 'hex' is no text encoding"),
+        ("klingon", "data.encoding: 'klingon' is not a text encoding"),
+        ("hex", "data.encoding: 'hex' is not a text encoding"),
     ):
         with pytest.raises(ValueError, match=message):
             read(tmp_path, text.encode("latin-1"), encoding=encoding)
@@ -504,7 +508,7 @@ def test_quoted_thousands_and_headers_with_another_separator_are_read(tmp_path):
 
 @pytest.mark.parametrize("field", ["1 234", "12 %", "12%", "3 m/s", "12 °C", "$5", "0x10"])
 def test_what_is_more_than_a_number_is_refused_by_line(tmp_path, field):
-    with pytest.raises(ValueError, match=r"line 3: .* in column 'a' is no number"):
+    with pytest.raises(ValueError, match=r"line 3: .* in column 'a' is not a number"):
         read(tmp_path, column([1, field, 2]))
 
 
@@ -525,15 +529,15 @@ GOOD = "time,a\n2020-01-01,1\n2020-01-02,2\n2020-01-03,3\n2020-01-04,4\n"
         ("time\n1\n2\n3\n", "line 1: one column 'time'"),
         ("1,2\n2,3\n3,4\n4,5\n", "line 1: ['1', '2'] are not names: the file has no header"),
         ("2020-01-01,2\n2020-01-02,3\n", "the file has no header"),
-        ("time,a,a\n1,1,1\n", "line 1: the name 'a' is empty or there twice"),
+        ("time,a,a\n1,1,1\n", "line 1: the name 'a' is empty or a duplicate"),
         ("time,a,\n1,1,1\n", "line 1: the name '' is empty"),
         (GOOD + "2020-01-05\n", "line 6: 1 fields, expected 2"),
         (GOOD + "2020-01-05,5,6\n", "line 6: 3 fields, expected 2"),
-        (GOOD + "2020-01-05,five\n", "line 6: 'five' in column 'a' is no number"),
+        (GOOD + "2020-01-05,five\n", "line 6: 'five' in column 'a' is not a number"),
         (GOOD + "2020-01-05,1_000\n", "line 6: '1_000'"),
         (GOOD + "2020-01-05,inf\n", "line 6: 'inf'"),
-        (GOOD + "2020-01-05,1e300\n", "line 6: '1e300' in column 'a' is no number up to 1e+18"),
-        (GOOD + "05.01.2020,5\n", "line 6: '05.01.2020' in column 'time' is no time like those"),
+        (GOOD + "2020-01-05,1e300\n", "line 6: '1e300' in column 'a' is not a number up to 1e+18"),
+        (GOOD + "05.01.2020,5\n", "line 6: '05.01.2020' in column 'time' is not a time like those"),
         (GOOD + "2020-01-04,5\n", "line 6: the time '2020-01-04 00:00:00' does not come after"),
         (GOOD + "2019-01-04,5\n", "with a step of 1 day, 361 of 366 rows are missing, more than"),
         (GOOD + "2020-01-05 07:00,5\n", "line 6: the time '2020-01-05 07:00:00' does not fit the"),
@@ -582,10 +586,10 @@ def test_too_many_columns_are_refused(tmp_path):
         ({"split": (80, 10, 20)}, r"data\.split: \(80, 10, 20\), but 'csv:.*' has 100 rows"),
         ({"split": (80, 2, 10)}, r"has 2 rows for validation, too few.*data\.horizon=3"),
         ({"length": 69}, r"has 70 rows for train, too few for a window of data\.length=69"),
-        ({"time": "when"}, r"data\.time: 'when' is no column"),
-        ({"time": "a", "targets": ("a",)}, r"data\.targets: 'a' is no variable"),
-        ({"targets": ("c",)}, r"data\.targets: 'c' is no variable of \['a', 'b'\]"),
-        ({"targets": ("a", "a")}, r"data\.targets: \('a', 'a'\) names one twice"),
+        ({"time": "when"}, r"data\.time: 'when' is not a column"),
+        ({"time": "a", "targets": ("a",)}, r"data\.targets: 'a' is not a variable"),
+        ({"targets": ("c",)}, r"data\.targets: 'c' is not a variable of \['a', 'b'\]"),
+        ({"targets": ("a", "a")}, r"data\.targets: \('a', 'a'\) has a duplicate"),
     ],
 )
 def test_settings_that_do_not_fit_the_file_are_named(file, options, message):
@@ -595,13 +599,13 @@ def test_settings_that_do_not_fit_the_file_are_named(file, options, message):
 
 def test_a_variable_that_never_changes_is_named(tmp_path):
     file = write(tmp_path / "t.csv", [(i, 5, i) for i in range(60)])
-    with pytest.raises(ValueError, match=r"'a' of 'csv:.*' is the same throughout"):
+    with pytest.raises(ValueError, match=r"'a' of 'csv:.*' is constant in the training rows"):
         load(file)
     load(file, targets=("b",))
 
 
 def test_other_data_is_refused():
-    with pytest.raises(ValueError, match="'digits' is no series; give csv:FILE or co2"):
+    with pytest.raises(ValueError, match="'digits' is not a series; give csv:FILE or co2"):
         load_series("digits")
 
 
@@ -618,10 +622,13 @@ def test_the_last_window_of_a_file(file, tmp_path, capsys):
     said = capsys.readouterr().err
     assert f"input: {str(wide)!r}: left out columns that are not asked for (1): '0'." in said
     for change, message in (
-        ({"variables": ("c", "a", "d")}, r"fit the model: 'c', 'd' are no variables of \['a', 'b'"),
+        (
+            {"variables": ("c", "a", "d")},
+            r"fit the model: 'c', 'd' are not variables of \['a', 'b'",
+        ),
         ({"spacing": "1 day"}, "has a step of 1:00:00, but the model was trained on 1 day"),
-        ({"length": 101}, "has 100 rows, the model looks at 101"),
-        ({"variables": ("c",)}, "'c' is no variable"),
+        ({"length": 101}, "has 100 rows, the model needs 101"),
+        ({"variables": ("c",)}, "'c' is not a variable"),
         ({"path": tmp_path / "no"}, r"input: '.*no' is not a file"),
     ):
         asked = {"path": file, "variables": ("a",), "length": 4, "spacing": "1:00:00"} | change
@@ -643,7 +650,7 @@ def test_the_last_window_is_filled_in_as_the_last_of_a_training(gaps, capsys):
 
 
 def test_no_date_after_the_last_year():
-    with pytest.raises(ValueError, match="beyond the year 9999"):
+    with pytest.raises(ValueError, match="after the year 9999"):
         Timeline("month", 12 * 9999, 1).at(12)
 
 

@@ -180,7 +180,7 @@ def test_a_directory_is_read_in_order_and_the_rest_named(tmp_path):
         load_text(f"text:{tmp_path}", 4, length=10)
     skipped = load_text(f"text:{tmp_path}", 4, length=10, skip_bad_files=True)
     assert skipped.notes.left_out["bad files"] == 1 and skipped.sizes == data.sizes
-    with pytest.raises(ValueError, match=r"b/none' holds no .txt file"):
+    with pytest.raises(ValueError, match=r"b/none' contains no .txt file"):
         (tmp_path / "b" / "none").mkdir()
         load_text(f"text:{tmp_path / 'b' / 'none'}")
 
@@ -197,7 +197,9 @@ def test_the_path_may_be_quoted_and_begin_at_home(text_file, monkeypatch):
     monkeypatch.setenv("HOME", str(text_file.parent))
     for name in ("~/mine.txt", f'"{text_file}"', "'~/mine.txt'"):
         assert load_text(f"text:{name}", 4, length=20).sizes["test"] == 99
-    with pytest.raises(ValueError, match="'text:' names no file; give text:FILE or text:DIR"):
+    with pytest.raises(
+        ValueError, match="'text:' does not name a file; give text:FILE or text:DIR"
+    ):
         load_text("text:")
 
 
@@ -206,16 +208,16 @@ def test_what_is_changed_or_fills_no_window_is_said(tmp_path):
     path.write_bytes(("abc" * 9999 + "\r\ncafe\N{COMBINING ACUTE ACCENT} \ufffd" + "z").encode())
     data = load_text(f"text:{path}", 4, length=10)
     joined = "\n".join(data.notes.lines)
-    assert "1 line ends that have a carriage return are read as plain ones" in joined
-    assert "1 words are brought to Unicode's form NFC" in joined
+    assert "1 line ends with a carriage return are read as line feeds" in joined
+    assert "1 words are normalised to Unicode NFC" in joined
     assert "1 replacement characters U+FFFD, the first in line 2" in joined
-    assert "of 1,499 characters of test are in no training text" in joined
+    assert "of 1,499 characters of test are not in the training text" in joined
     for split in ("validation", "test"):
         measured = sum(y.size for _, y in getattr(data, split).as_numpy_iterator())
-        what = f"characters at the end of {split}, which fill no window"
+        what = f"characters at the end of {split} that do not fill a window"
         assert data.notes.left_out.get(what, 0) == data.sizes[split] - measured
     quiet = load_text("python_docs", 64, length=50)
-    assert all("fill no window" in line for line in quiet.notes.lines)
+    assert all("do not fill a window" in line for line in quiet.notes.lines)
 
 
 @pytest.mark.parametrize(

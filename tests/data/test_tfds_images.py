@@ -93,7 +93,7 @@ def test_of_16_bits_the_upper_8_are_read_as_of_a_file(tmp_path):
     as_file = [tf.io.decode_image(tf.io.encode_png(each)).numpy() / 255 for each in pixels[40:]]
     np.testing.assert_allclose(_test_images(data)[0], as_file, atol=1e-6)
     assert data.notes.lines == [
-        "dataset: 'odd' has 16 bits a channel, of which the upper 8 are read."
+        "dataset: 'odd' has 16 bits per channel, of which the upper 8 are read."
     ]
 
 

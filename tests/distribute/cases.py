@@ -1,9 +1,9 @@
-"""One training for every model and feature that must come out the same everywhere.
+"""One training for every model and feature, which must give the same result in every strategy.
 
-The models are also evaluated and predict; the features only train.
+The models also evaluate and predict; the features only train.
 
-Run as `python -m tests.distribute.cases DIR DEVICES GROUP` it is a worker: it trains every case of
-the group under `multi_worker` and leaves what came out in DIR.
+`python -m tests.distribute.cases DIR DEVICES GROUP` runs a worker: it trains every case of the
+group under `multi_worker` and writes the results to DIR.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ ROWS, BATCH, EPOCHS = 43, 8, 4  # 24 steps; the last batch of an epoch has 3 row
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What is trained.
+    """A model, its data, and how it is trained.
 
     Attributes:
         build: `() -> model`, not compiled.
@@ -33,9 +33,9 @@ class Case:
         compile: Arguments of `compile`; functions are called for their value.
         batches: `(data set of rows) -> data set of batches`.
         policy: Keras dtype policy.
-        predict: What `predict` is given, if not the inputs.
+        predict: `(x) -> inputs of predict`, if not `x`.
         tolerance: Largest difference of a weight after all steps; see `test_exactness`.
-        whole: Whether it is also evaluated and predicts, as all `MODELS` are.
+        whole: Whether the model also evaluates and predicts, as all `MODELS` do.
     """
 
     build: Callable
@@ -94,19 +94,19 @@ def _tokens(rng):
 
 
 def _pairs(rng):
-    """Sources of other lengths than their targets."""
+    """Sources and targets of different lengths."""
     target, following = _tokens(rng)
     return {"source": _tokens(rng)[0], "target": target}, following
 
 
 def _series(rng):
-    """Windows of two variables and what follows."""
+    """Windows of two variables and their continuations."""
     x = np.cumsum(rng.normal(size=(ROWS, 11, 2)), 1).astype("float32")
     return x[:, :7], x[:, 7:]
 
 
 def _recordings(rng):
-    """Recordings of different lengths, and transcripts too."""
+    """Recordings and transcripts of different lengths."""
     samples = rng.uniform(-1, 1, (ROWS, 1500)).astype("float32")
     samples *= np.arange(1500) < rng.integers(1100, 1500, (ROWS, 1))
     ids = rng.integers(1, 5, (ROWS, 3))
@@ -115,7 +115,7 @@ def _recordings(rng):
 
 
 def _objects(rng):
-    """Of different numbers, some images without any: a mean over objects is not one over images."""
+    """Images with 0 or more objects, so a mean over objects differs from a mean over images."""
     images = rng.random((ROWS, 10, 12, 1), dtype="float32")
     corners = rng.uniform(0, 6, (ROWS, 3, 2))
     labels = rng.integers(0, 2, (ROWS, 3, 1))
@@ -131,7 +131,7 @@ def _gan():
 
 
 def _steadied_gan():
-    """With everything that is off by default."""
+    """A GAN with every option that is off by default."""
     judge = models.ConvDiscriminator((4, 4, 1), (4, 6), 0.0, "spectral")
     generator = models.ConvGenerator(5, (4, 4, 1), filters=(6, 4))
     return models.GAN(generator, judge, seed=1, r1=1.0, ema_momentum=0.9)
@@ -144,7 +144,7 @@ def _inpainting_gan():
 
 
 def _holes(rng):
-    """Of different sizes, so that a mean over all holes is not the mean of every image's."""
+    """Holes of different sizes, so a mean over all holes differs from the mean over images."""
     images = rng.uniform(-1, 1, (ROWS, 5, 4, 1)).astype("float32")
     mask = np.zeros_like(images)
     for row, hole in zip(rng.integers(1, 5, ROWS), mask, strict=True):
@@ -204,7 +204,7 @@ def _two_targets(rng):
     return x, (y, rng.normal(size=(ROWS, 1)).astype("float32"))
 
 
-# What looks across the rows of a batch.
+# Losses, metrics and layers that depend on several rows of a batch at once.
 
 
 def _scores(rng):
@@ -218,7 +218,7 @@ def _unweighted_scores(rng):
 
 
 class Contrast(keras.losses.Loss):
-    """In-batch negatives: each row's target is to be nearer its own output than all others'."""
+    """In-batch negatives: each target should be nearer to its own output than to the others."""
 
     def call(self, y_true, y_pred):
         similarity = keras.ops.matmul(y_pred, keras.ops.transpose(y_true)) * Temperature.made.scale
@@ -226,7 +226,7 @@ class Contrast(keras.losses.Loss):
 
 
 class Temperature(layers.Layer):
-    """Holds a weight that only the loss uses."""
+    """Has a weight that only the loss uses."""
 
     def __init__(self):
         super().__init__()
@@ -238,7 +238,7 @@ class Temperature(layers.Layer):
 
 
 class OwnCall(keras.losses.Loss):
-    """Has its own mean, and takes part in Keras' as well."""
+    """Computes its own mean, and is reduced by Keras as well."""
 
     def call(self, y_true, y_pred):
         return keras.ops.mean(keras.ops.abs(y_true - y_pred), -1)
@@ -249,13 +249,13 @@ class OwnCall(keras.losses.Loss):
 
 
 def one_number(y_true, y_pred):
-    """A loss function that calls Keras', which divides by the number of replicas."""
+    """A loss function that calls one of Keras, which divides by the number of replicas."""
     spread = keras.ops.var(y_pred - y_true, axis=0)
     return keras.losses.MeanSquaredError()(y_true, y_pred) + 0.1 * keras.ops.mean(spread)
 
 
 def centred(y_true, y_pred):
-    """A number for each row that depends on all others; of sequences too."""
+    """A number for each row that depends on all rows; also for sequences."""
     y_pred = y_pred - keras.ops.mean(y_pred, axis=0, keepdims=True)
     y_true = keras.ops.one_hot(keras.ops.cast(y_true, "int32"), 7)
     return keras.ops.mean(keras.ops.square(y_true - y_pred), -1)
@@ -266,7 +266,7 @@ def rmse(y_true, y_pred):
 
 
 class Kept(keras.metrics.Metric):
-    """A largest or smallest value, or a product: a state that begins somewhere and is no sum."""
+    """A maximum, minimum or product: a state with an initial value that is not a sum."""
 
     def __init__(self, how, begin, aggregation="sum", dtype="float32", **kwargs):
         super().__init__(**kwargs)
@@ -289,7 +289,7 @@ class Kept(keras.metrics.Metric):
 
 
 class MyError(keras.metrics.MeanAbsoluteError):
-    """Keras' name, but not Keras' numbers."""
+    """Has the name of a Keras class, but computes something else."""
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         super().update_state(y_true, y_pred - keras.ops.mean(y_pred, 0), sample_weight)
@@ -345,14 +345,14 @@ def _named_targets(rng):
 
 
 class Furthest(keras.regularizers.Regularizer):
-    """An activity regularizer that is no sum over the rows."""
+    """An activity regularizer that is not a sum over the rows."""
 
     def __call__(self, x):
         return 0.3 * keras.ops.max(keras.ops.square(x)) * keras.ops.cast(tf.shape(x)[0], x.dtype)
 
 
 class Centre(layers.Layer):
-    """Takes off the batch's mean, and counts the rows, as `Model.steps_add_up` says."""
+    """Subtracts the batch's mean and counts the rows; see `Model.supports_replicas`."""
 
     def build(self, shape):
         self.seen = self.add_weight(shape=(), initializer="zeros", trainable=False)
@@ -366,7 +366,7 @@ class Centre(layers.Layer):
 
 
 class Deviation(layers.Layer):
-    """Minibatch standard deviation, of all rows that `all_gather` gives."""
+    """Minibatch standard deviation over all rows, from `all_gather`."""
 
     def call(self, x):
         spread = keras.ops.var(distribute.all_gather(x), axis=0)
@@ -384,8 +384,8 @@ MODELS = {
     "Transformer": Case(
         lambda: models.Transformer(7, 8, 2, 12, 0.0, num_layers=1, max_length=6),
         _tokens,
-        # The softmax does not see the bias of the keys: their gradient is nothing but rounding,
-        # which Adam with its usual epsilon of 1e-7 would blow up to a step of full size.
+        # The softmax does not depend on the bias of the keys. Its gradient is only rounding error,
+        # which Adam with the default epsilon of 1e-7 would scale up to a full step.
         _classify(lambda: optimizers.Adam(1e-2, epsilon=1e-3)),
     ),
     "GAN": Case(
@@ -398,7 +398,8 @@ MODELS = {
         _steadied_gan,
         lambda rng: rng.uniform(-1, 1, (ROWS, 4, 4, 1)).astype("float32"),
         {
-            # As long as no logit is beyond 1, the hinge loss does not see the last bias: as above.
+            # While all logits are within 1, the hinge loss does not depend on the last bias. The
+            # epsilon is as above.
             "d_optimizer": lambda: optimizers.Adam(2e-4, beta_1=0.5, epsilon=1e-3),
             "loss_fn": keras.losses.Hinge,
             "g_loss_fn": losses.Wasserstein,
@@ -419,7 +420,7 @@ MODELS = {
     "Detector": Case(
         lambda: models.Detector(2, (3, 4, 4, 5), 4),
         _objects,
-        # Adam makes full steps of what is only rounding, which batch normalisation multiplies.
+        # Adam would scale rounding errors to full steps, and batch normalisation amplifies them.
         {"optimizer": lambda: optimizers.SGD(0.05), "loss": losses.CenterPoints},
     ),
     "Seq2SeqTransformer": Case(
@@ -430,7 +431,7 @@ MODELS = {
 }
 
 FEATURES = {
-    # What runs every time stands in for the rows below, which run with `-m slow`.
+    # The cases that always run represent those below, which run with `-m slow`.
     "much at once": _case(
         layers.BatchNormalization,
         Penalty,
@@ -521,7 +522,7 @@ FEATURES = {
         _recordings,
         {"optimizer": lambda: optimizers.Adam(1e-2, epsilon=1e-3), "loss": losses.CTC},
     ),
-    # Products are rounded to 8 bits, whatever the number of rows in them; sums follow their order.
+    # Products are rounded to 8 bits. Sums depend on the order of their terms.
     "mixed_bfloat16": _case(policy="mixed_bfloat16", tolerance=2e-3),
     "mixed_float16": _case(policy="mixed_float16", tolerance=2e-3),
 }
@@ -530,7 +531,7 @@ FEATURES = {
 _by_sgd = {"optimizer": lambda: optimizers.SGD(0.05), "metrics": list}
 
 ACROSS_ROWS = {
-    # What runs every time stands in for the rows below.
+    # The cases that always run represent those below.
     "metrics": Case(
         _probabilities,
         _scores,
@@ -613,9 +614,9 @@ def _crossed():
             f"{name}, much at once",
             dataclasses.replace(case, compile=case.compile | many, batches=_first_batch_of_one),
         )
-        # SGD: Adam would make full steps of what is only the rounding of the half precisions. Batch
-        # normalisation and pooling still multiply it: the CNN in bfloat16 drifts by 2e-2 on one
-        # device if the rows of each batch are only reversed.
+        # SGD, as Adam would scale the rounding errors of half precision to full steps. Batch
+        # normalisation and pooling still amplify them: on one device, the weights of the CNN in
+        # bfloat16 change by 2e-2 if the rows of each batch are reversed.
         plain = dict.fromkeys(both, lambda: optimizers.SGD(0.05))
         for policy in ("mixed_bfloat16", "mixed_float16"):
             tolerance = 0.3 if name == "GAN" else 0.1
@@ -625,10 +626,10 @@ def _crossed():
 
 CROSSED = dict(_crossed())
 CASES = MODELS | FEATURES | ACROSS_ROWS | CROSSED
-# Several workers train a group in one start; `FAST_MODELS` without the others, which are slow.
+# Workers are started once for each group. Slow models are not in the group of `FAST_MODELS`.
 FAST_MODELS = ("CNN", "RNN", "Transformer", "GAN")
 GROUPS = {
-    "first": ("RNN",),  # Which runs every time.
+    "first": ("RNN",),  # Always runs.
     "models": tuple(name for name in FAST_MODELS if name != "RNN"),
     "other models": tuple(name for name in MODELS if name not in FAST_MODELS),
     "features": tuple(FEATURES),
@@ -657,7 +658,7 @@ def run(name, strategy):
     with strategy.scope():
         model = case.build()
         model.compile(**{key: make() for key, make in case.compile.items()})
-    whole = case.whole or name in MODELS  # Every function that is traced takes seconds.
+    whole = case.whole or name in MODELS  # Tracing each function takes seconds.
     history = model.fit(
         case.batches(rows),
         epochs=EPOCHS,
@@ -666,18 +667,18 @@ def run(name, strategy):
     )
     measured, predicted = {}, []
     if whole:
-        # Batches of one row leave all replicas but one without any.
+        # With batches of one row, all replicas but one have no rows.
         measured = model.evaluate(rows.batch(1), return_dict=True, verbose=0)
         predicted = model.predict(case.predict(x) if case.predict else x, batch_size=5, verbose=0)
     keras.config.set_dtype_policy("float32")
-    # By position: Keras numbers layers through a process.
+    # By position, as Keras numbers layers consecutively within a process.
     weights = {f"{i:02d}": np.asarray(w) for i, w in enumerate(model.weights)}
     logs = {"history": history.history, "evaluate": measured}
     return weights, logs, tf.nest.flatten(predicted)
 
 
 def save(directory, name, worker, result):
-    """Leave what `run` gave where another process finds it."""
+    """Write a result of `run` for another process."""
     weights, logs, predictions = result
     stem = pathlib.Path(directory) / f"{list(CASES).index(name)}.{worker}"
     np.savez(f"{stem}.weights.npz", **weights)
@@ -686,7 +687,7 @@ def save(directory, name, worker, result):
 
 
 def load(directory, name, worker):
-    """What `save` left."""
+    """Read a result written by `save`."""
     stem = pathlib.Path(directory) / f"{list(CASES).index(name)}.{worker}"
     weights = dict(np.load(f"{stem}.weights.npz"))
     predictions = list(np.load(f"{stem}.predictions.npz").values())
@@ -694,7 +695,7 @@ def load(directory, name, worker):
 
 
 def main(directory, devices, group):
-    """Be one of several workers."""
+    """Run one of several workers."""
     bigmodels.distribute.make_cpu_devices(int(devices))
     strategy = distribute.strategy("multi_worker")
     for name in GROUPS[group]:

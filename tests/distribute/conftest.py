@@ -1,4 +1,4 @@
-"""Prints the table of differences after the tests that fill it."""
+"""Prints the table of differences after the tests that measure them."""
 
 
 def pytest_terminal_summary(terminalreporter):

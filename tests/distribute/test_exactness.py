@@ -1,9 +1,9 @@
-"""The proof: weights, logs and predictions equal one device's, for every model, strategy, feature.
+"""Weights, logs and predictions equal those of one device, for every model, strategy and feature.
 
-Tolerances are absolute differences of a weight after 24 steps. Sums over the batch are taken in
-another order by every strategy, which float32 rounds differently in the seventh digit; training
-carries the difference on. 5e-6 is some dozens of roundings of a weight near 1. A mean of means, a
-clipping per replica or a missed row differs by 1e-3 and more.
+Tolerances are absolute differences of a weight after 24 steps. Every strategy sums over the batch
+in another order, so float32 rounds differently in the seventh digit, and training accumulates the
+difference. 5e-6 is a few dozen roundings of a weight near 1. A mean of means, clipping per replica
+or a missing row makes a difference of 1e-3 or more.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from bigmodels import distribute
 from bigmodels.commands.launch import launch
 from tests.distribute import cases
 
-# name: (workers, devices of each)
+# name: (workers, devices per worker)
 TOPOLOGIES = {
     "mirrored 2": (1, 2),
     "mirrored 3": (1, 3),
@@ -32,7 +32,7 @@ TOPOLOGIES = {
 
 @pytest.fixture(scope="module")
 def one_device():
-    """Results on one device, each computed once."""
+    """Results on one device, computed once each."""
     results = {}
 
     def result(name):
@@ -51,7 +51,7 @@ def _mirrored(devices):
 
 @pytest.fixture(scope="module")
 def workers(tmp_path_factory):
-    """Results of real worker processes, a group of cases in one start."""
+    """Results of real worker processes, which are started once per group of cases."""
     directories = {}
 
     def results(name, count, devices):
@@ -75,15 +75,15 @@ def _furthest(found, wanted):
 FAST = {"mirrored 2": ("CNN", "two outputs"), "2 workers": ("RNN",)}
 THOROUGH = {
     "mirrored 2": (*cases.MODELS, "functional", "much at once", "mixed_float16"),
-    # A batch of two rows leaves one of them without any.
+    # With a batch of two rows, one replica has no rows.
     "mirrored 3": (*cases.ACROSS_ROWS, "outputs by name"),
-    # Beside these, and beside two replicas of one process, a functional model adds little.
+    # A functional model adds little to these and to two replicas of one process.
     "2 workers": (*cases.FAST_MODELS, *cases.ACROSS_ROWS),
 }
 
 
 def _matrix():
-    """Everything; what the fast tests leave out is marked thorough or slow."""
+    """All combinations; those that are not fast are marked thorough or slow."""
     for topology in TOPOLOGIES:
         for name in cases.CASES:
             fast = name in FAST.get(topology, ())
@@ -92,7 +92,7 @@ def _matrix():
             yield pytest.param(topology, name, marks=marks, id=f"{topology}-{name}")
 
 
-@pytest.mark.filterwarnings("ignore:Your input ran out of data")  # Keras', of unknown lengths.
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")  # From Keras, for unknown lengths.
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(("topology", "name"), _matrix())
 def test_same_as_on_one_device(topology, name, one_device, workers, record_property):
@@ -117,8 +117,8 @@ def test_same_as_on_one_device(topology, name, one_device, workers, record_prope
         assert _furthest(predictions, wanted_predictions) <= 100 * tolerance
 
 
-# What Keras alone does under two replicas. When a row fails, Keras has learnt it, or something else
-# stands in the way; a part of `bigmodels.distribute` may be no longer needed.
+# Failures of plain Keras with two replicas. If one of these tests fails, Keras has changed, and a
+# part of `bigmodels.distribute` may no longer be needed.
 _FAILS = {
     "first batch of one row": (  # keras#19246
         tf.errors.InvalidArgumentError,
@@ -126,19 +126,19 @@ _FAILS = {
     ),
     "gradient accumulation": (RuntimeError, "`merge_call` called while defining a new graph"),
 }
-# Where batches divide evenly, one thing alone makes the weights differ: that which the row names.
+# With batches that divide evenly, only the named feature makes the weights differ.
 _DIFFERS = ("global_clipnorm", "BatchNorm", "ignored class")
 
 
 def _of_keras(test):
-    # Not an error here: `fit` on a data set warns that it does not shuffle, and it would be taken
-    # for what the test looks for.
+    # `fit` warns that it does not shuffle a data set. As an error, it would be mistaken for the
+    # expected failure.
     ignored = pytest.mark.filterwarnings("ignore:`shuffle=True` was passed")
     return pytest.mark.thorough(ignored(test))
 
 
 def _by_keras_alone(name, monkeypatch, even=False):
-    """How far Keras' weights over two replicas are from its own on one device."""
+    """The largest difference between Keras' weights with two replicas and on one device."""
     case = cases.CASES[name]
     if even:
         case = dataclasses.replace(case, batches=lambda rows: rows.batch(cases.BATCH, True))
@@ -165,7 +165,7 @@ def test_upstream_still_differs(name, monkeypatch):
 
 @_of_keras
 def test_upstream_still_takes_a_mean_of_means(monkeypatch):
-    """Of a ragged last batch; where all divide evenly, nothing is left that differs."""
+    """With a smaller last batch; if all batches divide evenly, the weights are equal."""
     assert 1e-3 < _by_keras_alone("SGD, momentum", monkeypatch) < 1
     tolerance = cases.CASES["SGD, momentum"].tolerance
     assert _by_keras_alone("SGD, momentum", monkeypatch, even=True) <= tolerance
@@ -173,7 +173,7 @@ def test_upstream_still_takes_a_mean_of_means(monkeypatch):
 
 @pytest.mark.thorough
 def test_upstream_still_fails_with_several_workers(tmp_path):
-    """keras#20585: when this fails, Keras' own `fit` has learnt to reduce over workers."""
+    """If this fails, Keras' own `fit` can reduce over workers (keras#20585)."""
     script = tmp_path / "plain.py"
     script.write_text(
         "import pathlib, sys, keras\n"

@@ -1,4 +1,4 @@
-"""What several replicas do besides equalling one: noise of their own, clear refusals."""
+"""Several replicas: different noise on each, and clear errors for what cannot be exact."""
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ from tests.distribute.test_exactness import _mirrored
 
 
 class Recorder(keras.layers.Layer):
-    """Keeps what passes through it, by replica."""
+    """Records its inputs, by replica."""
 
     def __init__(self):
         super().__init__()
@@ -44,7 +44,7 @@ def _dropped(strategy, seed):
     return recorder.seen, [np.asarray(v) for v in generators]
 
 
-def test_replicas_drop_different_units_and_the_seed_decides_which():
+def test_replicas_drop_different_units_depending_on_the_seed():
     (first, state), (again, state_again) = (_dropped(_mirrored(2), 1) for _ in range(2))
     assert sorted(first) == [0, 1]
     for step in range(3):
@@ -54,7 +54,7 @@ def test_replicas_drop_different_units_and_the_seed_decides_which():
     assert np.any(first[0][0] != first[0][1])
     other, _ = _dropped(_mirrored(2), 2)
     assert np.any(first[0][0] != other[0][0])
-    # What a checkpoint holds is one state for all replicas, and the same as one device's.
+    # A checkpoint holds one state for all replicas, and the same one as on one device.
     np.testing.assert_array_equal(state, state_again)
     _, alone = _dropped(distribute.strategy("one_device"), 1)
     np.testing.assert_array_equal(state, alone)
@@ -79,11 +79,11 @@ class OwnStep(distribute.Model):
 
 
 class OwnStepThatAddsUp(OwnStep):
-    steps_add_up = True
+    supports_replicas = True
 
 
-def test_an_own_step_must_say_that_it_adds_up():
-    with pytest.raises(ValueError, match="train_step: OwnStep has its own, which 2 replicas"):
+def test_a_custom_step_needs_supports_replicas():
+    with pytest.raises(ValueError, match="train_step: OwnStep overrides it, and 2 replicas"):
         _model(_mirrored(2), OwnStep).fit(*DATA, verbose=0)
     _model(_mirrored(2), OwnStepThatAddsUp).fit(*DATA, verbose=0)
     _model(distribute.strategy("one_device"), OwnStep).fit(*DATA, verbose=0)
@@ -94,8 +94,8 @@ class OwnLoss(distribute.Model):
         return keras.ops.mean(keras.ops.square(y - y_pred))
 
 
-def test_an_own_loss_must_say_that_it_adds_up():
-    with pytest.raises(ValueError, match="compute_loss: OwnLoss has its own, which 2 replicas"):
+def test_a_custom_compute_loss_needs_supports_replicas():
+    with pytest.raises(ValueError, match="compute_loss: OwnLoss overrides it, and 2 replicas"):
         _model(_mirrored(2), OwnLoss).fit(*DATA, verbose=0)
 
 
@@ -104,11 +104,11 @@ class OwnVector(keras.losses.Loss):
         return tf.square(y_true - y_pred)
 
 
-def test_a_loss_must_be_one_number():
+def test_a_loss_must_be_a_scalar():
     with pytest.raises(ValueError, match="has reduction='none'"):
         loss = keras.losses.MeanSquaredError(reduction="none")
         _model(_mirrored(2), loss=loss).fit(*DATA, verbose=0)
-    with pytest.raises(ValueError, match=r"loss: 'own_vector' gives shape \(None, 3\)"):
+    with pytest.raises(ValueError, match=r"loss: 'own_vector' has shape \(None, 3\)"):
         _model(_mirrored(2), loss=OwnVector()).fit(*DATA, verbose=0)
 
 
@@ -117,8 +117,8 @@ def no_rows(y_true, y_pred):
     return tf.reduce_mean(y_true - y_pred)
 
 
-def test_a_loss_that_says_it_is_row_by_row_must_be():
-    with pytest.raises(ValueError, match="loss: 'no_rows' is not row by row: it gives one number"):
+def test_a_loss_declared_row_by_row_must_have_rows():
+    with pytest.raises(ValueError, match="loss: 'no_rows' is not row by row: it returns a scalar"):
         _model(_mirrored(2), loss=no_rows).fit(*DATA, verbose=0)
 
 
@@ -135,7 +135,7 @@ class Largest(keras.metrics.Metric):
 
 
 class Watched(keras.layers.Layer):
-    """Updates a metric where no rows can be gathered for it."""
+    """Updates a metric within the model, where no rows can be gathered for it."""
 
     def __init__(self, metric):
         super().__init__()
@@ -160,7 +160,7 @@ class Meant(Largest):
         self.value = self.add_variable((), "zeros", aggregation="mean")
 
 
-def test_a_metric_within_the_model_that_is_no_sum_is_refused():
+def test_a_metric_within_the_model_that_is_not_a_sum_is_refused():
     with pytest.raises(ValueError, match=r"metrics: .* has aggregation='mean'"):
         _model(_mirrored(2), hidden=lambda x: Watched(Meant())(x)).fit(*DATA, verbose=0)
 
@@ -168,26 +168,26 @@ def test_a_metric_within_the_model_that_is_no_sum_is_refused():
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ([tf.ones((2, 1)), tf.ones((3, 1))], "gather: 3 rows of one tensor beside 2 of another"),
+        ([tf.ones((2, 1)), tf.ones((3, 1))], "gather: 3 rows of one tensor and 2 of another"),
         (tf.constant(1.0), "expected rows of numbers"),
         (tf.constant(["a"]), "expected rows of numbers"),
         (tf.sparse.eye(2), "expected a dense tensor"),
     ],
     ids=["of two lengths", "scalar", "strings", "sparse"],
 )
-def test_what_cannot_be_gathered_is_refused(value, message):
+def test_values_that_cannot_be_gathered_are_refused(value, message):
     with pytest.raises(ValueError, match=message):
         _mirrored(2).run(lambda: distribute.all_gather(value))
 
 
 @pytest.mark.parametrize("static", [True, False])
-def test_what_is_not_of_the_batch_s_rows_is_not_gathered_as_such(static):
+def test_every_row_needs_rows_of_the_batch(static):
     class Odd(keras.layers.Layer):
         def call(self, x):
             return x + keras.ops.sum(distribute.all_gather(tf.ones((4, 1)), every_row=True))
 
     data = tf.data.Dataset.from_tensor_slices(DATA).batch(6, drop_remainder=static)
-    message = "gather: 3 rows of the batch, but a tensor's first axis 4"
+    message = "gather: 3 rows of the batch, but a tensor's first axis has 4"
     with pytest.raises(ValueError, match=message):
         _model(_mirrored(2), hidden=lambda x: Odd()(x)).fit(data, verbose=0)
 
@@ -197,13 +197,13 @@ class OwnMetrics(distribute.Model):
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
 
-def test_own_compute_metrics_must_say_that_they_add_up():
-    with pytest.raises(ValueError, match="compute_metrics: OwnMetrics has its own, which 2"):
+def test_custom_compute_metrics_need_supports_replicas():
+    with pytest.raises(ValueError, match="compute_metrics: OwnMetrics overrides it, and 2"):
         _model(_mirrored(2), OwnMetrics).fit(*DATA, verbose=0)
 
 
-def test_what_is_not_known_to_be_row_by_row_is_gathered():
-    """By identity: neither a name nor a base class will do, nor Keras' own over the rows."""
+def test_unknown_losses_and_metrics_are_gathered():
+    """By identity: not by name or base class, and not if Keras' function averages over rows."""
     losses, metrics = keras.losses, keras.metrics
     output = tf.zeros((4, 3))
     wrap = recognition.LossFunctionWrapper
@@ -249,12 +249,12 @@ def test_what_is_not_known_to_be_row_by_row_is_gathered():
     ]
     assert [recognition.is_row_by_row(each, output) for each in rows] == [True] * len(rows)
     assert [recognition.is_row_by_row(each, output) for each in across] == [False] * len(across)
-    # Keras' means over the last axis are over the rows where it is the only one.
+    # Keras takes means over the last axis. If it is the only one, it is the rows.
     assert not recognition.is_row_by_row(losses.MeanSquaredError(), tf.zeros(4))
 
 
-def test_every_loss_and_metric_of_keras_has_been_thought_of():
-    """What a newer Keras adds is gathered until it is looked at."""
+def test_every_loss_and_metric_of_keras_is_classified():
+    """Those added by a newer Keras are gathered until someone has classified them."""
     gathered = "Circle Hinge SquaredHinge circle hinge squared_hinge Loss Metric get".split()
     gathered += "serialize deserialize".split()
     for module in (keras.losses, keras.metrics):
@@ -264,15 +264,15 @@ def test_every_loss_and_metric_of_keras_has_been_thought_of():
                 assert known != (name in gathered), name
 
 
-def test_a_model_made_outside_the_scope_is_refused():
+def test_a_model_created_outside_the_scope_is_refused():
     inputs = keras.Input((4,))
     model = distribute.Model(inputs, keras.layers.Dense(3)(inputs))
     model.compile("sgd", "mse")
-    with _mirrored(2).scope(), pytest.raises(ValueError, match="scope: Model was made outside"):
+    with _mirrored(2).scope(), pytest.raises(ValueError, match="scope: Model was created outside"):
         model.fit(*DATA, verbose=0)
 
 
-def test_replicas_predict_with_noise_of_their_own():
+def test_replicas_predict_with_different_noise():
     class Noise(keras.layers.Layer):
         def __init__(self):
             super().__init__()
@@ -326,7 +326,7 @@ def test_stateful_layers_are_refused():
         model = distribute.Model(inputs, keras.layers.LSTM(3, stateful=True)(inputs))
         model.compile("sgd", "mse")
     data = tf.data.Dataset.from_tensors((DATA[0][..., None], DATA[1]))
-    with pytest.raises(ValueError, match=r"stateful: layer 'lstm.*' carries rows"):
+    with pytest.raises(ValueError, match=r"stateful: layer 'lstm.*' carries the state of rows"):
         model.fit(data, verbose=0)
 
 
@@ -404,11 +404,13 @@ def test_no_step_without_data(devices, steps_per_execution):
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
 def test_upstream_still_counts_a_step_without_data():
-    assert _iterations(distribute.strategy("one_device"), keras.Model) == 8
+    """Keras 3.16 does not; when 3.15 is no longer supported, our own loop can go."""
+    mended = tuple(map(int, keras.__version__.split(".")[:2])) >= (3, 16)
+    assert _iterations(distribute.strategy("one_device"), keras.Model) == (6 if mended else 8)
 
 
 class Anchored(distribute.Model):
-    """Compares its rows with a few that are the same for every batch."""
+    """Compares its rows with a few constant ones."""
 
     def __init__(self):
         super().__init__()
@@ -438,7 +440,7 @@ ANCHORS = tf.ones((10, 4))
     ("pack", "name"),
     [(lambda x: {"of_rows": x, "other": ANCHORS}, r"x\['other'\]"), (lambda x: (x, ANCHORS), "x")],
 )
-def test_an_input_that_is_not_rows_is_refused(static, how, pack, name):
+def test_an_input_without_a_batch_axis_is_refused(static, how, pack, name):
     rows = tf.data.Dataset.from_tensor_slices(DATA).batch(6, drop_remainder=static)
     model, bad = _anchored(), rows.map(lambda x, y: (pack(x), y))
     name = r"x\[1\]" if name == "x" else name
@@ -459,7 +461,7 @@ def test_an_input_that_is_not_rows_is_refused(static, how, pack, name):
             getattr(model, how)(bad, verbose=0)
 
 
-def test_nothing_was_trained_when_an_input_is_not_rows():
+def test_an_input_without_a_batch_axis_trains_nothing():
     model = _anchored()
     with _mirrored(2).scope():
         model.build(None)
@@ -472,7 +474,7 @@ def test_nothing_was_trained_when_an_input_is_not_rows():
 
 
 class Product(Largest):
-    """Is no sum, and begins with one."""
+    """A product, which is not a sum and begins with 1."""
 
     def update_state(self, y, y_pred=None, sample_weight=None):
         self.value.assign(self.value * (1 + tf.reduce_max(tf.abs(y - y_pred))))
@@ -488,14 +490,14 @@ class Beginning(Product):
 
 
 @pytest.mark.parametrize("aggregation", ["sum", "mean"])
-def test_a_state_of_all_rows_goes_on_with_another_number_of_replicas(aggregation):
+def test_a_metric_s_state_continues_with_another_number_of_replicas(aggregation):
     class Own(Product):
         def __init__(self):
             keras.metrics.Metric.__init__(self, name="own")
             self.value = self.add_variable((), "ones", aggregation=aggregation)
 
         def result(self):
-            return self.value + 0  # Not the variable, which a replica has in its own way.
+            return self.value + 0  # A tensor, as the variable differs between replicas.
 
     def step(model, rows):
         with model.distribute_strategy.scope():
@@ -507,7 +509,7 @@ def test_a_state_of_all_rows_goes_on_with_another_number_of_replicas(aggregation
     alone, kept = models[0], None
     for model, part in zip(models, np.split(x, 4), strict=True):
         with model.distribute_strategy.scope():
-            model.test_on_batch(x[:1], x[:1, :3])  # Builds its metrics.
+            model.test_on_batch(x[:1], x[:1, :3])  # Builds the metrics.
             model.set_weights([np.ones_like(w) for w in model.get_weights()])
             if kept is None:
                 model.reset_metrics()
@@ -516,14 +518,14 @@ def test_a_state_of_all_rows_goes_on_with_another_number_of_replicas(aggregation
         found = step(model, part)
         if model is not alone:
             np.testing.assert_allclose(found, step(alone, part), rtol=1e-5)
-        with model.distribute_strategy.scope():  # As a callback reads it.
+        with model.distribute_strategy.scope():  # Like a callback.
             read = model.get_metrics_result()["own"]
             np.testing.assert_allclose(read, found, rtol=1e-5)
             kept = get_state(model)
         assert found > 1.5
 
 
-def test_a_state_that_begins_with_something_is_counted_once():
+def test_a_nonzero_initial_state_is_counted_once():
     found = []
     for strategy in (distribute.strategy("one_device"), _mirrored(2)):
         keras.utils.set_random_seed(1)
@@ -533,14 +535,14 @@ def test_a_state_that_begins_with_something_is_counted_once():
     np.testing.assert_allclose(found[1], found[0], rtol=1e-6)
 
 
-def test_metrics_made_outside_the_scope_are_refused():
+def test_metrics_created_outside_the_scope_are_refused():
     auc = keras.metrics.AUC(name="area")
-    with pytest.raises(ValueError, match="metrics: 'area' was made outside the strategy's scope"):
+    with pytest.raises(ValueError, match="metrics: 'area' was created outside the strategy"):
         _model(_mirrored(2), metrics=lambda: [auc]).fit(*DATA, verbose=0)
 
 
 def test_a_loss_and_a_metric_of_all_rows_cost_one_message(monkeypatch):
-    """Rows x (outputs + targets) x 4 bytes, as the guide says; its gradient costs nothing."""
+    """Rows x (outputs + targets) x 4 bytes, as in the guide; the gradient costs nothing."""
     sent, plain = [], tf.distribute.ReplicaContext.all_reduce
 
     def all_reduce(self, op, value, options=None):

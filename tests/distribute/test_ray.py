@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 def _worker(config):
-    """What Ray runs in each of its processes; Ray sets TF_CONFIG."""
+    """The function that Ray runs in each of its processes; Ray sets TF_CONFIG."""
     cases.distribute.make_cpu_devices(1)
     strategy = distribute.strategy()
     if strategy.num_replicas_in_sync != 2:

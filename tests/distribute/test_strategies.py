@@ -1,4 +1,4 @@
-"""Strategies by name: what is chosen, why, and what is refused."""
+"""Strategies by name: the choice, its reason, and invalid arguments."""
 
 import json
 import os
@@ -32,10 +32,10 @@ def _plain_environment(monkeypatch):
 @pytest.mark.parametrize(
     ("environment", "workers", "name", "why"),
     [
-        ({}, None, "mirrored", "this machine has 3 CPU devices"),  # Made by conftest.py.
+        ({}, None, "mirrored", "this machine has 3 CPU devices"),  # Created by conftest.py.
         ({"TF_CONFIG": _tf_config(2, 0)}, None, "multi_worker", "TF_CONFIG names several workers"),
         ({"TF_CONFIG": _tf_config(1, 0)}, None, "mirrored", "this machine has 3 CPU devices"),
-        (  # As Kubeflow writes it.
+        (  # Written by Kubeflow.
             {"TF_CONFIG": _tf_config(1, 0, chief=["c:1"])},
             None,
             "multi_worker",
@@ -46,7 +46,7 @@ def _plain_environment(monkeypatch):
         ({}, ["a:1", "b:1"], "multi_worker", "2 workers were given"),
     ],
 )
-def test_auto_says_what_and_why(environment, workers, name, why, monkeypatch):
+def test_auto_returns_a_name_and_a_reason(environment, workers, name, why, monkeypatch):
     for key, value in environment.items():
         monkeypatch.setenv(key, value)
     assert distribute.resolve("auto", workers) == (name, why)
@@ -80,7 +80,7 @@ def test_named_strategies():
         ({"TF_CONFIG": _tf_config(2, 0, ps=["c:1"])}, {}, "names parameter servers"),
     ],
 )
-def test_what_does_not_fit_is_named(environment, arguments, message, monkeypatch):
+def test_invalid_arguments_are_named(environment, arguments, message, monkeypatch):
     for key, value in environment.items():
         monkeypatch.setenv(key, value)
     with pytest.raises(ValueError, match=message):
@@ -99,14 +99,14 @@ def test_the_first_worker_is_the_chief_without_starting_anything(index, chief, m
 
 @pytest.mark.thorough
 def test_slurm_s_variables_make_a_cluster():
-    """Two processes as `srun --ntasks=2` would start them on this machine, with a real sum."""
+    """Two processes as `srun --ntasks=2` would start them, which compute a sum together."""
     code = (
         "from bigmodels import distribute; import tensorflow as tf\n"
         "s = distribute.strategy()\n"
         "total = s.run(lambda: distribute.all_sum(tf.constant(2.0 + s.cluster_resolver.task_id)))\n"
         "print(s.num_replicas_in_sync, distribute.is_chief(), float(total))\n"
     )
-    with socket.socket() as probe:  # The resolver's own ports, 8888 and up, may be taken.
+    with socket.socket() as probe:  # The resolver's ports, from 8888, may be in use.
         if probe.connect_ex(("localhost", 8888)) == 0:
             pytest.skip("port 8888 is in use")
     processes = [
@@ -132,7 +132,7 @@ def test_slurm_s_variables_make_a_cluster():
         assert re.search(rf"2 {rank == 0} 5.0", out)
 
 
-def test_devices_can_only_be_made_in_time():
+def test_cpu_devices_must_be_created_before_tensorflow_starts():
     tf.config.list_logical_devices("CPU")
     with pytest.raises(ValueError, match="devices: 5, but TensorFlow has already started"):
         distribute.make_cpu_devices(5)
@@ -154,7 +154,7 @@ for shape in ((3,), (5,)):
 
 
 def _two_strategies(kind):
-    """Two after the other in a process, over collective operations as between GPUs."""
+    """Two strategies one after the other, with collective operations as between GPUs."""
     script = _TWO_STRATEGIES.format(kind=kind)
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
 
@@ -165,8 +165,8 @@ def test_one_process_makes_several_mirrored_strategies():
 
 
 @pytest.mark.thorough
-def test_upstream_s_mirrored_strategies_still_meet():
-    """Or else `_Mirrored` is no longer needed."""
+def test_upstream_mirrored_strategies_still_conflict():
+    """If this fails, `_Mirrored` is no longer needed."""
     done = _two_strategies("tf.distribute.MirroredStrategy")
     assert done.returncode and "Shape mismatch in the collective instance" in done.stderr
 

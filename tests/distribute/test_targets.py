@@ -1,4 +1,4 @@
-"""Keras' own losses are told by identity, and what they would broadcast is refused or fitted."""
+"""Keras' losses are recognised by identity; targets they would broadcast are refused."""
 
 import functools
 
@@ -23,7 +23,7 @@ def my_own_mean_squared_error(y, p):
 
 
 class Pinball(losses.MeanSquaredError):
-    """A user's own arithmetic in a subclass of Keras'."""
+    """A user's own computation in a subclass of a Keras loss."""
 
     def call(self, y_true, y_pred):
         return tf.reduce_mean(tf.abs(y_true - y_pred), -1)
@@ -73,7 +73,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("name", ELEMENTWISE)
-def test_keras_own_elementwise_losses_are_told_however_they_are_given(name):
+def test_keras_elementwise_losses_are_recognised_in_every_form(name):
     model = _model(lambda x: _flat(x, N), ELEMENTWISE[name])
     with pytest.raises(
         ValueError, match=r"y: shape \(\w+, 1\), but the output has shape \(\w+, 8\)"
@@ -83,7 +83,7 @@ def test_keras_own_elementwise_losses_are_told_however_they_are_given(name):
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_losses_are_left_alone(name):
-    """A function named like Keras' own is a function like any other."""
+    """A user's function that has the name of one of Keras."""
     y = X[:, 0, :1]
     plain, ours = (
         _model(lambda x: _flat(x, 3), OTHERS[name], cls).fit(X, y, shuffle=False, verbose=0)
@@ -130,12 +130,12 @@ RANKS = {
 @pytest.mark.parametrize("unknown", [False, True], ids=["shape known", "shape unknown"])
 @pytest.mark.parametrize("name", RANKS)
 def test_targets_of_every_rank(name, unknown):
-    """Only a last axis of one may be missing, whether shapes are known while tracing or not."""
+    """Only a last axis of size one may be missing, also if shapes are unknown while tracing."""
     shape, outputs, fits = RANKS[name]
     y = np.random.default_rng(1).normal(size=shape).astype("float32")
     data = tf.data.Dataset.from_tensors((X, y))
     if unknown and len(shape) > 1:
-        # Of a last axis that is not known, Keras does not know that it is one, either.
+        # If the size of the last axis is unknown, Keras does not squeeze it either.
         known = [None] * (len(shape) - 1) + [shape[-1] if shape[-1] == 1 else None]
         data = data.map(lambda x, y: (x, tf.ensure_shape(tf.py_function(lambda v: v, [y], y.dtype),
                                                          known)))  # fmt: skip
@@ -205,7 +205,7 @@ def test_replicas_refuse_the_same():
     with _mirrored(2).scope():
         model = _model(lambda x: [_flat(x, 4), SEQUENCE(x)], ["mse", "mse"])
     ones = np.ones((N, 4), "float32")
-    for _ in range(2):  # Also when the losses are built.
+    for _ in range(2):  # The second time the losses are built already.
         with pytest.raises(ValueError, match=r"y\[1\]: shape \(.*1\), but the output has shape"):
             model.fit(X, [ones, X[:, 0, :1]], verbose=0)
     assert model.fit(X, [ones, X[..., 0]], verbose=0).epoch == [0]
@@ -233,14 +233,14 @@ OF_PROBABILITIES = [
 def test_losses_of_probabilities_are_refused_for_logits(loss):
     model = CNN(3, (2,), dense_units=4)
     model.compile("sgd", loss)
-    message = r"loss: '\w+' takes probabilities, but CNN gives logits; use keras.losses.\w+\(from_"
+    message = r"loss: '\w+' takes probabilities, but CNN outputs logits; use keras.losses.\w+\(f"
     for method in (model.fit, model.evaluate):
         with pytest.raises(ValueError, match=message):
             method(np.zeros((4, 8, 8, 1), "float32"), np.zeros(4, "int32"), verbose=0)
 
 
 class OfLogits(losses.CategoricalCrossentropy):
-    """Its `call` may do anything: it says nothing of `from_logits`."""
+    """Its `call` may compute anything, so `from_logits` is ignored."""
 
     def call(self, y_true, y_pred):
         return tf.nn.softmax_cross_entropy_with_logits(y_true, y_pred)
@@ -291,14 +291,14 @@ def test_generalised_cross_entropy_of_a_column_is_broadcast():
         ValueError, match=r"y: shape \(\w+, 1\), but the output has shape \(\w+, 3\)"
     ):
         model.evaluate(X, y[:, None], verbose=0)
-    # What is refused: eight losses a row.
+    # The refused case: eight losses per row.
     assert loss.call(tf.constant(y)[:, None], tf.ones((N, 3)) / 3).shape == (N, N)
 
 
-# Weights. Losses differ a lot from step to step, or an error along time would not show.
+# Weights. Losses differ a lot from step to step, so that weights along time change the result.
 
 CLASSES, ROW_WEIGHTS = 4, np.array([0, 1, 0.5, 2, 0, 1, 3, 0.25], "float32")
-CLASS_WEIGHTS = {0: 0.0, 1: 2.0, 3: 0.5}  # The others count 1.
+CLASS_WEIGHTS = {0: 0.0, 1: 2.0, 3: 0.5}  # Other classes have weight 1.
 SQUARE = np.random.default_rng(2).normal(size=(N, N, 3)).astype("float32")
 SQUARE_Y = np.random.default_rng(3).integers(0, CLASSES, (N, N))
 MASKED = SQUARE.copy()
@@ -332,7 +332,7 @@ def _tagger(masked, loss=None, cls=bigmodels.Model, **arguments):
 
 
 def _expected(x, weights, masked):
-    """Loss and metric of the model by the definition."""
+    """Loss and metric of the model, computed from their definition."""
     logits = _tagger(False).predict(x, verbose=0).astype("float64")
     log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     nats = -np.take_along_axis(log_p, SQUARE_Y[..., None], -1)[..., 0]
@@ -398,7 +398,7 @@ QUICK = ("rows", "classes, tf.data")
     "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.thorough) for n in WEIGHED]
 )
 def test_weights_of_sequences(name, masked):
-    """Rows and steps are equally many, so that weights along time would pass."""
+    """There are as many rows as steps, so weights along time have a valid shape."""
     weights, run = WEIGHED[name]
     x = MASKED if masked else SQUARE
     keras.config.disable_interactive_logging()
@@ -435,7 +435,7 @@ def test_weights_of_sequences_on_replicas():
     ids=["a loss each value", "a loss each row", "divided by the weights"],
 )
 @pytest.mark.thorough
-def test_weights_of_rows_are_for_whatever_the_loss_has_of_a_row(loss):
+def test_row_weights_apply_to_all_loss_values_of_a_row(loss):
     given = _tagger(False, loss).evaluate(SQUARE, SQUARE_Y, sample_weight=ROW_WEIGHTS, verbose=0)
     alone = [
         np.ravel(_tagger(False, loss).evaluate(SQUARE[i : i + 1], SQUARE_Y[i : i + 1], verbose=0))[
@@ -448,7 +448,7 @@ def test_weights_of_rows_are_for_whatever_the_loss_has_of_a_row(loss):
 
 
 def test_weights_of_images_and_of_several_outputs():
-    """Also where only one output is a sequence, and the weights are given once for all."""
+    """Also if only one output is a sequence, and the same weights apply to all outputs."""
     x = np.random.default_rng(6).normal(size=(N, N, N, 2)).astype("float32")
     y = {"map": x[..., 0], "row": x[:, 0, 0, :1]}
 
@@ -475,7 +475,7 @@ def test_weights_of_images_and_of_several_outputs():
 
 
 def _fit_with_a_loss_around(cls, weights=None):
-    """A loss of two outputs together, beside one of the second alone; both are sequences."""
+    """A loss of two outputs together and one of the second output alone; both are sequences."""
 
     def together(y, output):
         return keras.ops.square(y[0] - output[0]) + keras.ops.square(y[1] - output[1])
@@ -489,7 +489,7 @@ def _fit_with_a_loss_around(cls, weights=None):
     return model.fit(x, {"a": [y, y]}, sample_weight=weights, verbose=0).history["loss"]
 
 
-def test_a_loss_around_another_is_keras_own():
+def test_a_loss_of_nested_outputs_is_left_to_keras():
     expected = _fit_with_a_loss_around(keras.Model)
     np.testing.assert_allclose(_fit_with_a_loss_around(bigmodels.Model), expected, rtol=1e-6)
     with pytest.raises(ValueError, match=r"sample_weight: .* the losses at \['a'\] and \['a', 1\]"):
@@ -497,7 +497,7 @@ def test_a_loss_around_another_is_keras_own():
 
 
 def test_weights_that_keras_takes_are_left_to_it():
-    """A column for rows, a loss that is one number, and a loss that weighs by itself."""
+    """A column of row weights, a scalar loss, and a loss that applies weights itself."""
     flat = np.square(_model(lambda x: _flat(x, N), "mse").predict(X, verbose=0)).mean(-1)
     targets, column = np.zeros((N, N)), ROW_WEIGHTS[:, None]
     found = _model(lambda x: _flat(x, N), "mse").evaluate(X, targets, N, 0, sample_weight=column)
@@ -521,7 +521,7 @@ def test_weights_that_keras_takes_are_left_to_it():
 
 
 def test_weights_that_fit_nothing_are_refused():
-    model = _model(lambda x: _flat(x, N), "mse")  # One loss a row.
+    model = _model(lambda x: _flat(x, N), "mse")  # One loss per row.
     with pytest.raises(
         ValueError, match=r"sample_weight: shape \(\w+, 8\), .*but the loss has shape"
     ):
@@ -542,7 +542,7 @@ TARGETS = {
 
 
 class Tagger(bigmodels.Model):
-    """Not built before it is trained, and of no known shape."""
+    """Not built before training, with unknown shapes."""
 
     def __init__(self, units):
         super().__init__()
@@ -593,10 +593,10 @@ def test_class_weights_of_rows_are_keras_own(one_hot):
     assert found[:2] == found[2:]
 
 
-def test_class_weights_where_they_are_not_to_be_told():
+def test_class_weights_that_cannot_be_applied_are_refused():
     model = bigmodels.Model(i := keras.Input((N, 3)), layers.Dense(1)(i))
     model.compile("sgd", losses.BinaryCrossentropy(from_logits=True))
-    # Keras takes the mean over the steps here: there is no loss of a step to be weighed.
+    # Keras takes the mean over the steps here, so single steps have no loss to weight.
     with pytest.raises(ValueError, match=r"which may come from class_weight, but the loss has sh"):
         model.fit(SQUARE, BITS, class_weight=CLASS_WEIGHTS, verbose=0)
     with pytest.raises(ValueError, match="class_weight: the batches of x have sample weights"):
@@ -609,7 +609,7 @@ def test_class_weights_where_they_are_not_to_be_told():
         _tagger(False).fit(SQUARE, SQUARE_Y, **weights, verbose=0)
 
 
-def test_class_weights_of_numbers_that_are_nearly_whole_or_have_none():
+def test_class_weights_of_nearly_integer_or_missing_classes():
     given = {0: 2.0, 1: 3.0}
     weights = target_checks.class_weights(np.float32([0.9999999, 2, 0, 7]), given, True)
     np.testing.assert_array_equal(weights, [3, 1, 2, 1])

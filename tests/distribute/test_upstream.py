@@ -1,4 +1,4 @@
-"""What is private in Keras and TensorFlow is used in one place, and missed aloud."""
+"""Private names of Keras and TensorFlow are used in one module, and checked on import."""
 
 import ast
 import configparser
@@ -21,14 +21,14 @@ TREES = {
     path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
     for path in PACKAGE.rglob("*.py")
 }
-# Private names that are neither Keras' nor TensorFlow's: keras-tuner's, which setup.cfg holds to a
-# minor version, Python's, and what we set on objects other than `self`.
+# Private names that are not of Keras or TensorFlow: those of keras-tuner, which setup.cfg pins to a
+# minor version, those of Python, and those that we set on objects other than `self`.
 OF_OTHERS = {"_compare", "_exit", "_ordered_ids", "_populate_next"}
 OF_OURS = {"_column", "_header", "_wrap_apply"}
 BATCH_NORM = keras.layers.BatchNormalization
 
 
-def test_one_module_imports_what_is_private():
+def test_one_module_imports_private_names():
     private = ("keras.src", "tensorflow.python")
     found = set()
     for path, tree in TREES.items():
@@ -38,14 +38,14 @@ def test_one_module_imports_what_is_private():
                 names = [f"{node.module}.{name}" for name in names]
             elif isinstance(node, ast.Attribute):
                 names = [ast.unparse(node)]
-            elif isinstance(node, ast.Constant):  # As `importlib.import_module` takes it.
+            elif isinstance(node, ast.Constant):  # The argument of `importlib.import_module`.
                 names = [str(node.value)]
             if any(f"{name}.".startswith(f"{each}.") for name in names for each in private):
                 found.add(path)
     assert found == {"distribute/upstream.py"}
 
 
-def test_every_private_attribute_is_looked_for():
+def test_every_private_attribute_is_checked():
     ours, used = set(), {}
     for path, tree in TREES.items():
         for node in ast.walk(tree):
@@ -96,7 +96,7 @@ def test_a_method_that_keras_no_longer_calls_is_named(monkeypatch):
     assert _sentence().endswith("BatchNormalization.call does not use _moments")
 
 
-def test_a_function_with_more_optional_arguments_will_do(monkeypatch):
+def test_more_optional_arguments_are_accepted(monkeypatch):
     def can_slice_array(x, more=None):
         return None
 
@@ -123,7 +123,7 @@ def test_a_missing_import_is_named(monkeypatch):
         vars(upstream).update(before)
 
 
-def test_callbacks_still_have_what_is_left_out_of_their_state():
+def test_callbacks_still_have_the_attributes_left_out_of_their_state():
     kinds = [each for each in vars(keras.callbacks).values() if isinstance(each, type)]
     for kind, names in state._OF_PROCESS.items():
         own = [each for each in kinds if issubclass(each, kind)]
@@ -131,7 +131,7 @@ def test_callbacks_still_have_what_is_left_out_of_their_state():
             assert any(upstream._assigns(each, name) for each in own), (kind, name)
 
 
-# What follows would not be missed by an error.
+# If one of these private names no longer worked, no error would show it.
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ def two_replicas():
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], tf.distribute.ReductionToOneDevice())
 
 
-def test_the_statistics_are_the_batch_s(two_replicas, monkeypatch):
+def test_statistics_are_those_of_the_whole_batch(two_replicas, monkeypatch):
     seen, moments = [], exact._moments
     monkeypatch.setattr(exact, "_moments", lambda *args: seen.append(1) or moments(*args))
     with two_replicas.scope():
@@ -150,7 +150,7 @@ def test_the_statistics_are_the_batch_s(two_replicas, monkeypatch):
     model.fit(x, np.zeros_like(x), batch_size=3, verbose=0)
     assert len(seen) >= 2
     norm = model.get_layer("norm")
-    # With a momentum of 0 these are the last batch's: not of 1, and of 2 and 6.
+    # With a momentum of 0 these are of the last batch, not of 1 and of 2 and 6 separately.
     np.testing.assert_allclose(norm.moving_mean, [3.0], rtol=1e-6)
     np.testing.assert_allclose(norm.moving_variance, [14 / 3], rtol=1e-6)
 
@@ -161,14 +161,14 @@ def test_gradients_are_summed_before_they_are_clipped(two_replicas):
         outputs = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")(inputs)
         model = Model(inputs, outputs)
         model.compile(keras.optimizers.SGD(1.0, clipnorm=1.0), "mse")
-    # The gradient of the mean of (w x - y)^2 at w = 0: -2/4 (3 + 3 - 2 - 3) = -0.5, not clipped;
-    # each replica's alone (-3 and 2.5) would be.
+    # The gradient of the mean of (w x - y)^2 at w = 0 is -2/4 (3 + 3 - 2 - 3) = -0.5, which is not
+    # clipped. Those of the replicas (-3 and 2.5) would be.
     x, y = np.ones((4, 1), "float32"), np.array([[3.0], [3.0], [-2.0], [-3.0]], "float32")
     model.fit(x, y, batch_size=4, shuffle=False, verbose=0)
     np.testing.assert_allclose(model.trainable_variables[0].numpy(), [[0.5]], rtol=1e-6)
 
 
-def test_an_epoch_begins_where_it_is_told_to():
+def test_an_epoch_begins_at_the_given_step():
     strategy = tf.distribute.get_strategy()
     data = tf.data.Dataset.range(12).batch(3)
     iterator = upstream.TFEpochIterator(distribute_strategy=strategy, x=data)

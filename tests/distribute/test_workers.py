@@ -18,9 +18,9 @@ ROWS, EPOCHS = 29, 2
 
 
 class Ids(distribute.Model):
-    """Trains nothing; keeps the ids that its replicas are given."""
+    """Does not train; records the ids that its replicas get."""
 
-    steps_add_up = True
+    supports_replicas = True
 
     def __init__(self):
         super().__init__()
@@ -33,14 +33,14 @@ class Ids(distribute.Model):
         return self.dense(tf.cast(x, "float32")[:, None])
 
     def train_step(self, x):
-        # A row that only stands in for a replica without any is not one of its own.
+        # Without the placeholder row of a replica that has no rows.
         own = x[: tf.shape(x)[0] * replicas.rows().real]
         tf.py_function(lambda ids: self.seen.append(ids.numpy().tolist()), [own], [])
         return {"loss": tf.constant(0.0)}
 
 
 def _ids(strategy, dataset, epochs):
-    """The ids this worker was given, a list a step."""
+    """The ids that this worker got, a list per step."""
     with strategy.scope():
         model = Ids()
         model.compile("sgd")
@@ -49,7 +49,7 @@ def _ids(strategy, dataset, epochs):
 
 
 def worker(directory):
-    """What each process does."""
+    """Run in each process."""
     strategy = distribute.strategy("multi_worker")
     path = pathlib.Path(directory) / f"{strategy.cluster_resolver.task_id}.json"
 
@@ -62,7 +62,7 @@ def worker(directory):
     found["workers"] = distribute.workers(strategy)
     found["sent"] = int(from_chief(strategy, [number])[0])
     try:
-        # No seed anywhere: each process shuffles in its own way.
+        # Without a seed, each process shuffles differently.
         _ids(strategy, shuffled(None), 1)
         found["error"] = None
     except ValueError as error:

@@ -65,10 +65,10 @@ def test_what_is_asked_for(seen, causal, target, mask):
     ("shape", "dtype", "masked", "why"),
     [
         (SHAPE, "float32", False, "computes in float32"),
-        ((None, *SHAPE[1:]), "bfloat16", False, "the batch's size is not known"),
+        ((None, *SHAPE[1:]), "bfloat16", False, "the batch size is not known"),
         ((2, 4, 6, 12), "bfloat16", False, "key_dim=12"),
         ((2, 4, 6, 136), "float16", False, "key_dim=136"),
-        ((2, 4, 5, 8), "float16", True, "an odd length under a mask"),
+        ((2, 4, 5, 8), "float16", True, "an odd length with a mask"),
         ((2, 4, 5, 8), "float16", False, None),
         (SHAPE, "bfloat16", True, None),
     ],

@@ -424,20 +424,20 @@ def test_graph_of_strings_gives_what_generate_gives(make):
         ({"prompt": []}, "prompt: []"),
         ({"prompt": [[1], []]}, "prompt: [[1], []]"),
         ({"prompt": [[3, 12]]}, "prompt: element 1 holds 12"),
-        ({"prompt": [[0, 0]]}, "prompt: a row holds nothing but padding"),
+        ({"prompt": [[0, 0]]}, "prompt: a row contains only padding"),
         ({"prompt": ["a", ""]}, "prompt: ['a', ''] is empty"),
         ({"top_k": 0}, "top_k: 0"),
         ({"top_p": 0.0}, "top_p: 0.0"),
         ({"top_p": 1.1}, "top_p: 1.1"),
         ({"num_beams": 0}, "num_beams: 0"),
-        ({"num_beams": 2, "top_k": 3}, "top_k: 3, but a search"),
+        ({"num_beams": 2, "top_k": 3}, "top_k: 3, expected None"),
         ({"num_beams": 2, "length": 30}, "length: prompt and continuation have 31 tokens"),
         ({"stop": "z"}, "stop: 'z'"),
         ({"stop": [12]}, "stop: 12"),
         ({"temperature": float("nan")}, "temperature: nan"),
         ({"seed": 2**31}, "seed: 2147483648"),
         ({"num_beams": 2, "length_penalty": float("nan")}, "length_penalty: nan"),
-        ({"length_penalty": 0.5}, "length_penalty: 0.5, but without num_beams"),
+        ({"length_penalty": 0.5}, "length_penalty: 0.5, expected 0 without num_beams"),
     ],
 )
 def test_errors_name_argument_and_value(options, message):
@@ -495,7 +495,7 @@ def test_xla_compiles_one_program_for_lengths_that_are_near():
 )
 def test_room_is_made_within_the_context(context, given, length, sizes):
     model = Transformer(12, 8, 2, 16, 0.0, max_length=context) if context else RNN(12, 8, 16)
-    tokens, room = model._roomy(np.ones((2, given), "int32"), length)
+    tokens, room = model._bucketed(np.ones((2, given), "int32"), length)
     assert (tokens.shape[1], room) == sizes and tokens.sum() == 2 * given
 
 

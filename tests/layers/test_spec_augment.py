@@ -70,7 +70,7 @@ def test_comes_back_from_its_config():
     [
         ({"time_masks": -1}, "time_masks: -1, expected from 0 to 100"),
         ({"frequency_masks": 101}, "frequency_masks: 101"),
-        ({"time_share": 1.5}, "time_share: 1.5, expected a share from 0 to 1"),
+        ({"time_share": 1.5}, "time_share: 1.5, expected a number from 0 to 1"),
         ({"frequency_share": -0.1}, "frequency_share: -0.1"),
     ],
 )

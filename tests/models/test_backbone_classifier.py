@@ -62,19 +62,22 @@ def test_weights_that_do_not_fit_are_named(weights, tmp_path):
     (tmp_path / "text.weights.h5").write_text("no HDF5")
     wide = BackboneClassifier(3, (32, 32, 3), "MobileNet", 0.5)
     for file in ("/nowhere.weights.h5", tmp_path / "text.weights.h5", tmp_path):
-        with pytest.raises(ValueError, match=f"weights: '{file}' are none for MobileNet: "):
+        with pytest.raises(ValueError, match=f"weights: '{file}', expected weights of MobileNet: "):
             _model().load_backbone(file)
-    with pytest.raises(ValueError, match="are none for MobileNet: "):
+    with pytest.raises(ValueError, match="expected weights of MobileNet: "):
         wide.load_backbone(weights[0])
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((3, (28, 28, 1)), r"image_shape: \(28, 28, 1\) is not for MobileNetV2: .* at least 32x32"),
+        (
+            (3, (28, 28, 1)),
+            r"image_shape: \(28, 28, 1\) is not supported by MobileNetV2: .* at least 32x32",
+        ),
         ((3, (32, 32, 2)), "expected 1 or 3 channels"),
         ((3, (32, 32, 3), "MobileNetV5"), "application: 'MobileNetV5' is not one of ConvNeXtBase"),
-        ((3, (32, 32, 3), "ResNet50", 0.5), "alpha: 0.5, but ResNet50 has one width only"),
+        ((3, (32, 32, 3), "ResNet50", 0.5), "alpha: 0.5, expected 1: ResNet50 has no width"),
         ((1, (32, 32, 3)), "num_classes: 1, expected at least 2"),
     ],
 )

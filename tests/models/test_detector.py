@@ -100,7 +100,7 @@ def test_a_class_that_there_is_not_is_refused(rng):
     y[1, 0, 4] = 2
     model = tiny()
     model.compile("adam", CenterPoints())
-    with pytest.raises(ValueError, match="y: expected class numbers below 2"):
+    with pytest.raises(ValueError, match="y: expected class indices below 2"):
         model.fit(x, y, verbose=0)
 
 

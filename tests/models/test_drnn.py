@@ -169,7 +169,7 @@ def test_transcribe_takes_recordings_of_several_lengths(rng):
         assert model.transcribe(rows, beams) == alone
     with pytest.raises(ValueError, match="num_beams: 0, expected from 1"):
         model.transcribe(rows, 0)
-    with pytest.raises(ValueError, match="made without one"):
+    with pytest.raises(ValueError, match="vocabulary: None, expected"):
         DRNN(5, 6).transcribe(rows)
 
 

@@ -151,7 +151,7 @@ def test_bounds_rest_on_what_was_measured(rng):
         rank = math.ceil((len(each) + 1) * 0.8)
         assert float(model.widths[step, column]) == pytest.approx(each[rank - 1], rel=1e-4)
     weights[:, 3, 1] = 0
-    with pytest.raises(ValueError, match="no target of 'b' 4 steps ahead counts"):
+    with pytest.raises(ValueError, match="no target of 'b' 4 steps ahead has a positive weight"):
         model.calibrate(tf.data.Dataset.from_tensor_slices((x, y, weights)).batch(64))
 
 

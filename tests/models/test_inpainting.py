@@ -134,7 +134,7 @@ def test_float16_scales_both_losses():
         (lambda: Inpainter(SHAPE).build((None, 9, 7, 2)), "input_shape: (None, 9, 7, 2), expected"),
         (
             lambda: InpaintingGAN(Inpainter(SHAPE), ConvDiscriminator((8, 8, 1)), 0.1),
-            "discriminator: judges images (8, 8, 1), but the generator makes (9, 7, 2)",
+            "discriminator: takes images (8, 8, 1), but the generator makes (9, 7, 2)",
         ),
         (lambda: InpaintingGAN(Inpainter(SHAPE), None, 0.1), "adversarial_weight: 0.1"),
         (lambda: InpaintingGAN(Inpainter(SHAPE), ConvDiscriminator(SHAPE)), "there is one"),

@@ -133,8 +133,8 @@ def test_translate_takes_one_text_or_many(model):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((["a", " "],), "texts: ' ', expected a text that is not empty"),
-        (([3],), "texts: 3, expected a text"),
+        ((["a", " "],), "texts: ' ', expected a non-empty string"),
+        (([3],), "texts: 3, expected a non-empty"),
         (("a" * 9,), r"texts: 'aaaaaaaaa' has 9 tokens, more than max_length=7"),
         (("a", 0), "num_beams: 0, expected a positive integer"),
     ],
@@ -150,7 +150,7 @@ def test_translate_refuses(model, arguments, message):
         ({"vocab_size": 4}, "vocab_size: 4, expected at least 5"),
         ({"num_layers": 0}, "num_layers: 0"),
         ({"num_heads": 3}, "embedding_dim: 8 is not divisible by num_heads=3"),
-        ({"pieces": ["a"]}, "pieces: 1 and 4 more ids are not vocab_size=9"),
+        ({"pieces": ["a"]}, "pieces: 1, expected vocab_size - 4 = 5"),
     ],
 )
 def test_arguments_are_checked(changes, message):

@@ -80,7 +80,7 @@ def test_the_page_shows_tables_settings_and_overlaid_curves(runs, tmp_path):
 def test_what_was_measured_on_other_data_is_not_compared(runs):
     found = compare([runs / "learns", runs / "other"], verbose=0)
     assert found["differences"] == [] and found["output"] is None
-    assert found["verdicts"]["accuracy"] == "not comparable: other data"
+    assert found["verdicts"]["accuracy"] == "not comparable: different data"
     assert any("different data" in line for line in found["warnings"])
 
 
@@ -91,7 +91,7 @@ def test_an_unfinished_run_is_shown_without_figures(runs, tmp_path, capsys):
         (copy / name).write_text((source / name).read_text())
     found = compare([source, copy])
     assert [run["finished"] for run in found["runs"]] == [True, False]
-    assert "Not finished, so without held-out figures: unfinished." in found["warnings"]
+    assert "Not finished, so without test metrics: unfinished." in found["warnings"]
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("Note: Not finished")
     assert re.search(r"^accuracy % .*%?", "\n".join(lines), re.MULTILINE)
@@ -114,7 +114,7 @@ def test_a_difference_within_chance_is_not_called_one():
         pair = [run("a", a), run("b", b)]
         return module._verdict(task, pair, "accuracy", module._differences(pair))
 
-    assert "but not clearly of" in verdict(values, changed)
+    assert "but not significantly of" in verdict(values, changed)
     assert verdict(values, np.zeros(200, bool)) == "a is better"
 
 

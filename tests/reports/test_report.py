@@ -23,7 +23,7 @@ def _history(values):
         # A gap of 60 % is no clear one yet, whether the loss still falls or not.
         ([2.0, 1.0, 1.0], 1.0, 1.6, "It fits well"),
         ([3.0, 2.0, 1.0], 1.0, 1.6, "It underfits"),
-        ([2.0, 2e-3, 1e-3], 1e-6, 1e-3, "It fits: validation loss is next to nothing"),
+        ([2.0, 2e-3, 1e-3], 1e-6, 1e-3, "It fits: validation loss is below a thousandth"),
     ],
 )
 def test_verdict_says_how_it_knows(curve, train, validation, begins):
@@ -41,7 +41,7 @@ def test_the_gap_is_a_share_of_the_training_loss():
 
 
 def test_a_gans_losses_are_not_compared():
-    assert "losses pull against each other" in report.verdict([], {}, overfits=False)
+    assert "networks of a GAN compete" in report.verdict([], {}, overfits=False)
 
 
 RESULT = {
@@ -191,7 +191,7 @@ def test_how_fast_it_was():
     lines = report._speed(RESULT | speed)
     assert lines == {
         "images a second": "1,234",
-        "first step, which traces the model": "3.2 s",
+        "first step, including tracing": "3.2 s",
         "waiting for input": "1.2%",
         "peak memory": "2.50 GB",
         "precision": "float32",

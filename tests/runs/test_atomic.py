@@ -1,4 +1,4 @@
-"""Files are whole or not there."""
+"""Files are written completely or not at all."""
 
 import os
 
@@ -8,7 +8,7 @@ from bigmodels.runs import atomic
 from bigmodels.runs.directory import RunDirectory
 
 
-def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     atomic.write_text(tmp_path / "a.txt", "old")
     with pytest.raises(OSError, match="full"), atomic.atomic_path(tmp_path / "a.txt") as temporary:
         temporary.write_text("half")
@@ -16,7 +16,7 @@ def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.txt", "old")]
 
 
-def test_a_directory_is_written_whole_too(tmp_path):
+def test_a_directory_is_written_atomically_too(tmp_path):
     with atomic.atomic_path(tmp_path / "model") as temporary:
         (temporary / "inner").mkdir(parents=True)
         (temporary / "inner" / "file").write_text("x")
@@ -24,7 +24,7 @@ def test_a_directory_is_written_whole_too(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
-def test_what_a_killed_process_had_begun_is_removed(tmp_path):
+def test_temporary_files_of_a_killed_process_are_removed(tmp_path):
     (tmp_path / ".4711.report.html").write_text("half")
     (tmp_path / ".4711.model").mkdir()
     (tmp_path / ".gitignore").write_text("*")
@@ -32,7 +32,7 @@ def test_what_a_killed_process_had_begun_is_removed(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == [".gitignore"]
 
 
-def test_a_second_process_is_told(tmp_path):
+def test_a_second_process_is_refused(tmp_path):
     fcntl = pytest.importorskip("fcntl")
     holder = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(holder, fcntl.LOCK_EX)
@@ -41,6 +41,6 @@ def test_a_second_process_is_told(tmp_path):
         RunDirectory(tmp_path).lock(),
     ):
         pass
-    os.close(holder)  # As when its owner dies.
+    os.close(holder)  # Like the end of the process.
     with RunDirectory(tmp_path).lock():
         pass

@@ -34,7 +34,7 @@ def test_more_epochs_of_a_finished_run_are_answered_with_the_command(run):
 @pytest.mark.parametrize(
     ("finished", "settings"),
     [
-        (False, {"epochs": 5}),  # The same command goes on.
+        (False, {"epochs": 5}),  # The same command continues.
         (True, {"epochs": 1}),
         (True, {"seed": 3}),
         (True, {"epochs": 5, "seed": 3}),

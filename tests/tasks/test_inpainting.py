@@ -101,7 +101,7 @@ def test_a_large_hole_is_filled_from_a_larger_part(run, photo, tmp_path):
         ({"box": "0,0,30,40"}, "box: '0,0,30,40', expected a part"),
         ({"mask": "none.png"}, "mask: '{0}/none.png' cannot be read: No such file"),
         ({"mask": "dark.png"}, "mask: '{0}/dark.png' has no light pixel"),
-        ({"mask": "light.png"}, "mask: '{0}/light.png' has nothing but light pixels"),
+        ({"mask": "light.png"}, "mask: '{0}/light.png' has only light pixels"),
         ({"mask": "small.png"}, "mask: '{0}/small.png' is (3, 3) pixels but the image is (30, 40)"),
         ({"mask": "cut.png"}, "mask: '{0}/cut.png' cannot be decoded: it ends too early"),
         ({"box": "1,1,2,2", "output": "x.jpg"}, "expected a .png in an existing directory"),
@@ -146,7 +146,7 @@ def test_boxes(where, box):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"data.hole_share": "0.1"}, "data.hole_share: (0.1,), expected LEAST,LARGEST"),
+        ({"data.hole_share": "0.1"}, "data.hole_share: (0.1,), expected SMALLEST,LARGEST"),
         ({"data.hole_share": "0.3,0.2"}, "data.hole_share: (0.3, 0.2)"),
         ({"data.hole_share": "0,0.2"}, "data.hole_share: (0.0, 0.2)"),
         ({"data.hole_share": "0.1,nan"}, "data.hole_share: (0.1, nan)"),

@@ -47,7 +47,7 @@ def test_fewer_recordings_than_pictures_are_drawn(few):
     heard = [text for samples, _ in data.test for text in model.transcribe(samples)]
     said = data.transcripts["test"]
     assert titles == [f"{a} \N{RIGHTWARDS ARROW} {b}" for a, b in zip(said, heard, strict=True)]
-    assert evaluation.sample(model, data, config).startswith("said")
+    assert evaluation.sample(model, data, config).startswith("reference")
 
 
 def test_what_is_not_read_as_it_is_is_said(few, folder, tmp_path, monkeypatch, capsys):
@@ -60,6 +60,6 @@ def test_what_is_not_read_as_it_is_is_said(few, folder, tmp_path, monkeypatch, c
     (row,) = predictor.predict(f"~/{tmp_path.name}")
     assert row["file"] == str(tmp_path / "a.wav") and row["seconds"] == 0.25
     said = capsys.readouterr().err
-    assert "input: 1 recordings have two channels, of which the mean is taken" in said
-    assert "has 16,000 samples a second and is brought to the model's 8,000." in said
-    assert "input: left out files that are no recordings by their names (1): " in said
+    assert "input: 1 recordings have two channels, which are averaged" in said
+    assert "has a sample rate of 16,000 Hz and is resampled to the model's 8,000 Hz." in said
+    assert "input: left out files that are not named like recordings (1): " in said

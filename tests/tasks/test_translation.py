@@ -29,7 +29,7 @@ def test_fewer_pairs_than_pictures_are_drawn(few):
     model, data, _ = few
     assert data.sizes["test"] == 1
     figures = evaluation._figures(model, data, ["Wort"])
-    assert sum(title.startswith("Where it looks") for title in figures) == 1
+    assert sum(title.startswith("Attention map") for title in figures) == 1
 
 
 def test_what_is_left_out_of_texts_is_said(few, tmp_path, capsys):
@@ -39,7 +39,7 @@ def test_what_is_left_out_of_texts_is_said(few, tmp_path, capsys):
     assert len(list(predictor.predict(input=str(tmp_path / "lines.txt")))) == 2
     said = capsys.readouterr().err
     assert "input: left out empty lines (1): 2." in said
-    assert "input: 2 of 14 characters are in no training text" in said and "'ö', '好'" in said
+    assert "input: 2 of 14 characters are not in the training text" in said and "'ö', '好'" in said
     list(predictor.predict(prompt="word"))
     assert capsys.readouterr().err == ""
     (tmp_path / "gbk.txt").write_bytes("第一章\n".encode("gb18030"))
@@ -57,5 +57,5 @@ def test_columns_are_checked_before_anything_is_read():
         with_settings(recipe.Translation(), {"data.columns": "2"})
     config = with_settings(recipe.Translation(), {"data.columns": "2,4"})
     assert config.data.columns == ("2", "4")
-    with pytest.raises(ValueError, match=r"data.encoding: 'gbk9' is no text encoding"):
+    with pytest.raises(ValueError, match=r"data.encoding: 'gbk9' is not a text encoding"):
         with_settings(recipe.Translation(), {"data.encoding": "gbk9"})

@@ -89,5 +89,5 @@ def test_another_process_learns_the_same_pieces():
 
 @pytest.mark.parametrize("pieces", [["a", "a"], ["a", ""], ["a", 3]])
 def test_bad_pieces_are_named(pieces):
-    with pytest.raises(ValueError, match=r"pieces: ('a'|''|3) is not one string given once"):
+    with pytest.raises(ValueError, match=r"pieces: ('a'|''|3), expected non-empty strings"):
         Subwords(pieces)

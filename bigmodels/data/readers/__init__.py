@@ -1,8 +1,9 @@
-"""Where data comes from: one kind of source a file.
+"""Data sources, one module per kind of source.
 
-A file of this folder that calls `register` is all that a new source needs:
-`--dataset=PREFIX:WHERE`, the catalogue, the hints in errors and the fuzz tests follow from it. A
-package of your own calls `register` too, in a module that an entry point or `--import` names.
+To add a source, add a module to this folder that calls `register`. This adds
+`--dataset=PREFIX:WHERE`, the source's line in the catalogue, hints in error messages and fuzz
+tests. Your own package can call `register` too, in a module that an entry point or `--import`
+names.
 """
 
 import dataclasses
@@ -12,10 +13,10 @@ from collections.abc import Callable
 
 from bigmodels.messages import short_repr
 
-# What `read` gives, and the options that it is called with, by keyword.
+# What `read` returns for each kind, and the keyword arguments that it is called with.
 KINDS = {
-    "images": "`(splits, class_names, skipped)`, see `embedded.digits`, where an element of a "
-    "split can be had by its number; `image_size`, `skip_bad_files`, `notes`",
+    "images": "`(splits, class_names, skipped)`, see `embedded.digits`, where splits allow random "
+    "access to elements; `image_size`, `skip_bad_files`, `notes`",
     "text": "a string, or `{split: string}`; `encoding`, `skip_bad_files`, `notes`",
     "pairs": "a list of `(source, target)`, or `{split: list}`; `columns`, `encoding`, "
     "`skip_bad_files`, `notes`",
@@ -32,14 +33,20 @@ _sources = {}
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A kind of files of the user's own.
+    """A source of data from the user's files.
 
-    Attributes:
-        prefix: What stands before the colon: "images".
-        where: What stands behind it, in words: "DIR".
-        kind: One of `KINDS`, which says who loads it.
+    Args:
+        prefix: The text before the colon in a data set's name: "images".
+        where: Placeholder for the text after the colon: "DIR".
+        kind: One of `KINDS`, which determines the loader.
         summary: A line for the catalogue.
-        read: `(where, **options)`, as `KINDS` says.
+        read: Function of `(where, **options)`, see `KINDS`.
+
+    Example:
+
+    >>> source = Source("poems", "DIR", "text", "your poems", lambda where, **options: "Roses")
+    >>> source.form
+    'poems:DIR'
     """
 
     prefix: str
@@ -49,13 +56,13 @@ class Source:
     read: Callable
 
     @property
-    def form(self):
-        """How a user writes it: "images:DIR"."""
+    def form(self) -> str:
+        """The form of its names: "images:DIR"."""
         return f"{self.prefix}:{self.where}"
 
 
-def register(source):
-    """Make a kind of source known.
+def register(source: Source) -> Source:
+    """Register a source, so that loaders find it by its prefix.
 
     Args:
         source: A `Source`.
@@ -64,7 +71,13 @@ def register(source):
         The source.
 
     Raises:
-        ValueError: if its kind is none, or there is another with its prefix.
+        ValueError: if its kind is unknown, or another source has the same prefix.
+
+    Example:
+
+    >>> register(Source("csv", "FILE", "text", "tables", lambda where, **options: ""))
+    Traceback (most recent call last):
+    ValueError: prefix: 'csv' is taken by ...
     """
     if source.kind not in KINDS:
         raise ValueError(f"kind: {source.kind!r} is not one of {', '.join(KINDS)}")
@@ -74,51 +87,94 @@ def register(source):
     return source
 
 
-def sources(kind=None):
-    """The sources that there are.
+def sources(kind: str | None = None) -> list[Source]:
+    """List the registered sources.
 
     Args:
-        kind: Only those of this kind.
+        kind: One of `KINDS`, to list only sources of this kind.
 
     Returns:
         A list of `Source`.
+
+    Example:
+
+    >>> [source.form for source in sources("driving")]
+    ['tub:DIR']
     """
     return [source for source in _sources.values() if kind in (None, source.kind)]
 
 
-def find(kind, name):
-    """The source that a data set's name asks for.
+def find(kind: str, name: str) -> tuple[Source, str] | None:
+    """Find the source for the name of a data set.
 
     Args:
         kind: One of `KINDS`.
-        name: What the user gave.
+        name: The name that the user gave.
 
     Returns:
-        `(source, where)`, or `None` if no prefix of this kind begins it.
+        `(source, where)`, or `None` if the name does not begin with a prefix of this kind.
+
+    Example:
+
+    >>> source, where = find("images", "images:pets/cats")
+    >>> source.prefix, where
+    ('images', 'pets/cats')
     """
     prefix, colon, where = str(name).partition(":")
     source = _sources.get(prefix) if colon else None
     return (source, where) if source and source.kind == kind else None
 
 
-def has_prefix(name):
-    """Whether a data set's name begins with the prefix of any source."""
+def has_prefix(name: str) -> bool:
+    """Whether the name of a data set begins with the prefix of a source.
+
+    Args:
+        name: Name of a data set.
+
+    Returns:
+        A bool.
+
+    Example:
+
+    >>> has_prefix("images:pets"), has_prefix("digits")
+    (True, False)
+    """
     prefix, colon, _ = str(name).partition(":")
     return bool(colon) and prefix in _sources
 
 
-def forms(kind):
-    """How the sources of a kind are written, as an error says it."""
-    return " or ".join(source.form for source in sources(kind))
-
-
-def refusal(kind, name, what):
-    """The error for a name that is known to be something else.
+def forms(kind: str) -> str:
+    """Return the forms of the sources of a kind, for error messages.
 
     Args:
         kind: One of `KINDS`.
-        name: What the user gave.
+
+    Returns:
+        A string such as "tub:DIR".
+
+    Example:
+
+    >>> forms("series")
+    'csv:FILE'
+    """
+    return " or ".join(source.form for source in sources(kind))
+
+
+def refusal(kind: str, name: str, what: str) -> ValueError:
+    """Make the error for the name of a data set of another kind.
+
+    Args:
+        kind: One of `KINDS`.
+        name: The name that the user gave.
         what: What was expected: "images".
+
+    Returns:
+        A `ValueError`, to be raised by the caller.
+
+    Example:
+
+    >>> print(refusal("images", "co2", "images"))
+    dataset: 'co2' is not images; give images:DIR or a name
     """
     return ValueError(f"dataset: {short_repr(name)} is not {what}; give {forms(kind)} or a name")
 

@@ -1,4 +1,4 @@
-"""The user's own recordings: a folder per word, or files with their transcripts in a table."""
+"""Read speech recordings from a folder per word, or as listed in a table with transcripts."""
 
 import csv
 import dataclasses
@@ -18,15 +18,15 @@ from bigmodels.messages import short_repr
 
 TABLE = "metadata.csv"
 _TABLES = (TABLE, "metadata.tsv", "metadata.jsonl")
-# Common Voice's, of which validated.tsv holds the others' rows too, and these have no use here.
+# Tables of Common Voice: validated.tsv also has the rows of the splits.
 _VALIDATED, _UNUSED = "validated.tsv", ("other.tsv", "invalidated.tsv")
-# Columns by the names that they usually have.
+# Usual names of columns.
 _FILE = ("file_name", "filename", "file", "path", "audio", "audio_file", "audio_filepath")
 _TEXT = ("transcription", "transcript", "text", "sentence")
 _SPEAKER = ("speaker", "speaker_id", "client_id")
-# What speech_commands calls its lists of files.
+# Files of speech_commands that list the recordings of a split.
 _LISTS = {"validation_list.txt": "validation", "testing_list.txt": "test"}
-# Folders of no words: noise, and speakers.
+# Names of folders that are not words: noise, and speakers.
 _NOISE = re.compile(r"_?(background[ _-]?)?noises?_?|_silence_", re.IGNORECASE)
 _SPEAKERS = re.compile(
     r"(speaker|spkr?|sp|s|p|id|user|client|subject|person|participant|voice|actor|talker|reader|"
@@ -34,15 +34,15 @@ _SPEAKERS = re.compile(
     re.IGNORECASE,
 )
 _JUNK = ("__macosx",)
-# Files of transcripts as LibriSpeech, TIMIT and others have them beside their recordings.
+# Suffixes of transcript files beside the recordings, as in LibriSpeech and TIMIT.
 _TRANSCRIPTS = (".txt", ".lab", ".trn", ".wrd", ".phn", ".textgrid")
-# What a table may list, and is refused when it is read.
+# Formats that tables may list, but that cannot be read.
 _UNREAD = (".m4a", ".mp4", ".aac", ".wma", ".webm", ".amr")
 
 
 @dataclasses.dataclass(frozen=True)
 class _Listed:
-    """A recording that is to be read."""
+    """A recording to read."""
 
     path: pathlib.Path
     text: str
@@ -50,32 +50,48 @@ class _Listed:
     speaker: str | None = None
 
 
-def audio_folder(directory, word_folder="auto", skip_bad_files=False, notes=None):
-    """Recordings with what is said in them, in one of these forms.
+def audio_folder(
+    directory: str | os.PathLike,
+    word_folder: str = "auto",
+    skip_bad_files: bool = False,
+    notes: Notes | None = None,
+) -> list[Recording] | dict[str, list[Recording]]:
+    """Read recordings and transcripts from a directory with one of these layouts.
 
-    * Tables of Common Voice: `train.tsv`, `dev.tsv`, `test.tsv`, or `validated.tsv` alone, with
-      columns `path` and `sentence`; the recordings lie in `clips`.
-    * A file `metadata.csv` as LJSpeech has one: a line `ID|transcript` for each recording, or
-      `ID|transcript|the same in words`, of which the last is taken; the recording is `wavs/ID.wav`
-      or `ID.wav`.
-    * A file `metadata.csv` or `metadata.jsonl` as Hugging Face has one, with columns `file_name`
-      and `transcription` (or `text`), in the directory or in each of its folders of splits.
-    * Else one folder of recordings for each word, whose name is the word; or folders of splits
-      that hold such folders; or speakers' folders above or below those of words.
+    * Tables of Common Voice: `train.tsv`, `dev.tsv`, `test.tsv`, or only `validated.tsv`, with
+      columns `path` and `sentence`; the recordings are in `clips`.
+    * A file `metadata.csv` as in LJSpeech: a line `ID|transcript` for each recording, or
+      `ID|transcript|normalised transcript`, of which the last is used; the recording is
+      `wavs/ID.wav` or `ID.wav`.
+    * A file `metadata.csv` or `metadata.jsonl` as in Hugging Face data sets, with columns
+      `file_name` and `transcription` (or `text`), in the directory or in each of its split folders.
+    * Otherwise a folder of recordings for each word, named like the word; split folders that
+      contain such folders; or speakers' folders above or below those of words.
 
     Args:
-        directory: Path.
-        word_folder: Where folders lie in folders, which names the word: `first` or `last`; `auto`
-            goes by names that only speakers have.
-        skip_bad_files: Whether recordings that cannot be read, or are missing, are left out; else
-            the first is an error.
-        notes: A `Notes`, told what was left out and how the rest was understood.
+        directory: Path of the directory.
+        word_folder: Which level of nested folders names the word: `first`, `last`, or `auto`, which
+            recognises the names of speakers.
+        skip_bad_files: Whether to leave out unreadable or missing recordings. Otherwise the first
+            one is an error.
+        notes: A `Notes` about what was left out and how the rest was interpreted; by default a new
+            one.
 
     Returns:
         A list of `Recording`, in order; or a dict of such lists by split.
 
     Raises:
-        ValueError: naming the directory, or the file and its line, that does not fit.
+        ValueError: if the directory, a file or a line is invalid; the message names it.
+
+    Example:
+
+    >>> import pathlib
+    >>> sound = tf.audio.encode_wav(0.5 * tf.ones((800, 1)), 8000).numpy()
+    >>> for word in ("no", "yes"):
+    ...     pathlib.Path("words", word).mkdir(parents=True)
+    ...     _ = pathlib.Path("words", word, "1.wav").write_bytes(sound)
+    >>> [recording.transcript for recording in audio_folder("words")]
+    ['no', 'yes']
     """
     notes = Notes() if notes is None else notes
     root = pathlib.Path(given_path(str(directory)))
@@ -90,35 +106,46 @@ def audio_folder(directory, word_folder="auto", skip_bad_files=False, notes=None
     elif found := _tables_of_splits(root):
         read = list(found.values())
         listed = [
-            dataclasses.replace(each, split=split)
+            dataclasses.replace(recording, split=split)
             for split, table in found.items()
-            for each in _of_table(table, table.parent, missing, notes)
+            for recording in _of_table(table, table.parent, missing, notes)
         ]
     else:
         listed, read = _of_words(root, word_folder, missing, notes)
-    notes.leave_out("audio", "files that are listed but not there", missing or ())
-    known = {each.path for each in listed} | set(read)
+    notes.leave_out("audio", "listed files that do not exist", missing or ())
+    known = {recording.path for recording in listed} | set(read)
     others = [path for path in all_files("audio", root) if path not in known]
     recordings = [path for path in others if path.suffix.lower() in SUFFIXES]
-    notes.leave_out("audio", "recordings that no word or table belongs to", recordings)
+    notes.leave_out("audio", "recordings without a word or a table", recordings)
     rest = [path for path in others if path.suffix.lower() not in SUFFIXES]
-    notes.leave_out("audio", "files that are no recordings by their names", rest)
+    notes.leave_out("audio", "files that are not named like recordings", rest)
     return _read(listed, skip_bad_files, notes)
 
 
-def list_recordings(path, argument="input", notes=None):
-    """A recording, or the files of a directory and below it that are named like one, in order.
+def list_recordings(
+    path: str | os.PathLike, argument: str = "input", notes: Notes | None = None
+) -> list[pathlib.Path]:
+    """List an audio file, or the audio files in and below a directory, sorted.
 
     Args:
-        path: Path.
-        argument: What a message begins with.
-        notes: A `Notes`, told which files are not; or `None`.
+        path: File or directory.
+        argument: Beginning of messages.
+        notes: A `Notes` for files that are not audio, or `None`.
 
     Returns:
         A list of `pathlib.Path`.
 
     Raises:
-        ValueError: if the path does not exist, or the directory holds none.
+        ValueError: if the path does not exist, or the directory contains no audio files.
+
+    Example:
+
+    >>> import pathlib
+    >>> pathlib.Path("sounds").mkdir()
+    >>> for name in ("b.wav", "a.flac", "readme.txt"):
+    ...     pathlib.Path("sounds", name).touch()
+    >>> [path.name for path in list_recordings("sounds")]
+    ['a.flac', 'b.wav']
     """
     path = pathlib.Path(path)
     if not os.path.lexists(path):
@@ -126,20 +153,20 @@ def list_recordings(path, argument="input", notes=None):
     if not path.is_dir():
         return [path]
     found = [
-        each
-        for each in named_like(argument, path, SUFFIXES)
-        if not any(_is_junk(part) for part in each.relative_to(path).parts)
+        file
+        for file in named_like(argument, path, SUFFIXES)
+        if not any(_is_junk(part) for part in file.relative_to(path).parts)
     ]
     if not found:
-        raise ValueError(f"{argument}: {str(path)!r} holds no recording {SUFFIXES}")
+        raise ValueError(f"{argument}: {str(path)!r} contains no recording {SUFFIXES}")
     if notes is not None:
-        others = [each for each in all_files(argument, path) if each not in {*found}]
-        notes.leave_out(argument, "files that are no recordings by their names", others)
+        others = [file for file in all_files(argument, path) if file not in {*found}]
+        notes.leave_out(argument, "files that are not named like recordings", others)
     return found
 
 
 def _is_junk(name):
-    """Whether a file or folder is an operating system's or an editor's own."""
+    """Whether a file or folder is hidden, or created by an operating system."""
     return name.startswith(".") or name.lower() in _JUNK
 
 
@@ -148,18 +175,18 @@ def _is_noise(path, root):
 
 
 def _read(listed, skip_bad_files, notes):
-    """What was listed, read; by split where it has any."""
+    """Read listed recordings; by split if they have splits."""
     recordings, bad, remarks = [], {}, {}
-    for each in listed:
+    for file in listed:
+        name = str(file.path)
         try:
-            samples, rate = read_audio(each.path, remarks=remarks)
+            samples, rate = read_audio(file.path, remarks=remarks)
         except ValueError as error:
             if not skip_bad_files:
                 raise
-            bad[each.path] = str(error).removeprefix(f"audio: {str(each.path)!r} ")
+            bad[file.path] = str(error).removeprefix(f"audio: {name!r} ")
             continue
-        name = str(each.path)
-        recordings.append((each.split, Recording(name, samples, rate, each.text, each.speaker)))
+        recordings.append((file.split, Recording(name, samples, rate, file.text, file.speaker)))
     notes.leave_out("audio", "bad files", bad)
     note_remarks(notes, "audio", remarks)
     if all(split is None for split, _ in recordings):
@@ -175,7 +202,7 @@ def _read(listed, skip_bad_files, notes):
 
 
 def _common_voice(root):
-    """Common Voice's tables of a directory by name, or `None`."""
+    """`{name: path}` of Common Voice's tables in a directory, or `None`."""
     found = {}
     for path in sorted(root.glob("*.tsv")):
         if path.is_file() and path.name not in _TABLES:
@@ -186,7 +213,7 @@ def _common_voice(root):
 
 
 def _of_common_voice(root, tables, missing, notes):
-    """What to read, and the tables that say so."""
+    """The recordings to read, and the tables."""
     splits = {name: split_named(name.removesuffix(".tsv")) for name in tables}
     chosen = [name for name, split in splits.items() if split is not None]
     if "train" not in splits.values():
@@ -198,15 +225,15 @@ def _of_common_voice(root, tables, missing, notes):
     if rest := [name for name in tables if name not in chosen]:
         notes.say(f"audio: of {str(root)!r}, {', '.join(chosen)} are read, not {', '.join(rest)}.")
     listed = [
-        dataclasses.replace(each, split=splits[name])
+        dataclasses.replace(recording, split=splits[name])
         for name in chosen
-        for each in _of_table(tables[name], root, missing, notes)
+        for recording in _of_table(tables[name], root, missing, notes)
     ]
     return listed, list(tables.values())
 
 
 def _tables_of_splits(root):
-    """The table of each folder that is named as a split, or `None` if none has one."""
+    """`{split: table}` of folders that are named like splits, or `None` without such tables."""
     found = {}
     for name in folders("audio", root):
         split = split_named(name)
@@ -223,28 +250,28 @@ def _tables_of_splits(root):
 
 
 def _of_table(table, root, missing, notes):
-    """What the lines of a table list, below a directory."""
+    """The recordings that a table lists."""
     text = text_file(table, "audio").replace("\r\n", "\n").replace("\r", "\n")
     read = _json_rows if table.suffix == ".jsonl" else _rows
     rows = read(text, table, notes)
     listed, seen = [], {}
     inner = [folder for folder in ("wavs", "clips") if (root / folder).is_dir()] + [""]
-    for number, name, said, split, speaker in rows:
+    for number, name, transcript, split, speaker in rows:
         where = f"audio: {str(table)!r}, line {number}"
-        name = name.strip().replace("\\", "/")  # As Windows divides folders.
+        name = name.strip().replace("\\", "/")  # Paths of Windows.
         key = name.removesuffix(".wav")
         if key in seen:
-            raise ValueError(f"{where}: {name!r} comes again, after line {seen[key]}")
+            raise ValueError(f"{where}: {name!r} is a duplicate of line {seen[key]}")
         seen[key] = number
         inside = pathlib.PurePath(name)
         if not name or inside.is_absolute() or ".." in inside.parts:
-            raise ValueError(f"{where}: {name!r} is no file's name below the directory")
+            raise ValueError(f"{where}: {name!r} is not the name of a file below the directory")
         named = inside.suffix.lower() in (*SUFFIXES, *_UNREAD)
         names = [name] if named else [name + suffix for suffix in (*SUFFIXES, *_UNREAD)]
-        paths = [root / folder / each for folder in inner for each in names]
+        paths = [root / folder / candidate for folder in inner for candidate in names]
         found = [path for path in paths if os.path.lexists(path)]
         if found:
-            listed.append(_Listed(found[0], said, split, speaker))
+            listed.append(_Listed(found[0], transcript, split, speaker))
         elif missing is None:
             raise ValueError(f"{where}: there is no {str(paths[0])!r}, nor one beside the table")
         else:
@@ -253,7 +280,7 @@ def _of_table(table, root, missing, notes):
 
 
 def _rows(text, table, notes):
-    """`(line, name, transcript, split, speaker)` of a table, with a header or as LJSpeech's."""
+    """`(line, name, transcript, split, speaker)` of a table, with a header or as in LJSpeech."""
     first = text.lstrip("\n").partition("\n")[0]
     delimiter = "\t" if table.suffix == ".tsv" else max(",;\t|", key=first.count)
     header = [column.strip().strip('"').lower() for column in first.split(delimiter)]
@@ -280,7 +307,7 @@ def _rows(text, table, notes):
 
 
 def _json_rows(text, table, notes):
-    """As `_rows`, of JSON objects, one a line."""
+    """As `_rows`, for JSON objects, one per line."""
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -288,7 +315,7 @@ def _json_rows(text, table, notes):
         try:
             content = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{where} is no JSON: {short_repr(str(error))}") from None
+            raise ValueError(f"{where} is not JSON: {short_repr(str(error))}") from None
         if not isinstance(content, dict):
             raise ValueError(f"{where}: {short_repr(content)}, expected a JSON object")
         row = {str(key).lower(): value for key, value in content.items()}
@@ -301,7 +328,7 @@ def _json_rows(text, table, notes):
 
 
 def _columns(names, where):
-    """The columns of files, texts, speakers and splits, by what they hold."""
+    """The names of the columns of files, texts, speakers and splits."""
     at = {}
     for what, usual in (("file", _FILE), ("text", _TEXT), ("speaker", _SPEAKER)):
         at[what] = next((name for name in usual if name in names), None)
@@ -310,7 +337,7 @@ def _columns(names, where):
         if at[what] is None:
             raise ValueError(
                 f"{where}: no column {' or '.join(usual[:2])}, but {', '.join(names)}: which one "
-                f"holds the {what}?"
+                f"contains the {what}?"
             )
     return at
 
@@ -340,19 +367,20 @@ def _lj_rows(text, table, notes):
                 f"audio: {str(table)!r}, line {number}: {1 + len(texts)} columns, expected "
                 "ID|transcript, or a header with file_name and transcription"
             )
-        said = texts[-1] if texts[-1].strip() else texts[0]
+        transcript = texts[-1] if texts[-1].strip() else texts[0]
         if number == 1 and len(texts) > 1:
             notes.say(
-                f"audio: of {str(table)!r}, the last column is what is said: {short_repr(said)}."
+                f"audio: of {str(table)!r}, the last column is the transcript: "
+                f"{short_repr(transcript)}."
             )
-        yield number, name, said, None, None
+        yield number, name, transcript, None, None
 
 
 # Folders.
 
 
 def _of_words(root, word_folder, missing, notes):
-    """What lies in folders that are named by what is said, and the files that were looked at."""
+    """The recordings in folders that are named like words, and other files that were used."""
     top = [name for name in folders("audio", root) if not _is_junk(name)]
     noise = [name for name in top if _NOISE.fullmatch(name)]
     top = [name for name in top if name not in noise]
@@ -369,7 +397,7 @@ def _of_words(root, word_folder, missing, notes):
         if top and all(map(split_named, top)):
             raise ValueError(
                 f"audio: the folders of {str(root)!r} are {', '.join(top)}, which are splits, not "
-                f"words, and they hold neither folders of words nor a {TABLE}"
+                f"words, and they contain neither folders of words nor a {TABLE}"
             )
         if len(top) < 2:
             raise ValueError(
@@ -393,8 +421,8 @@ def _of_words(root, word_folder, missing, notes):
     lists = {root / name: split for name, split in _LISTS.items() if (root / name).is_file()}
     if lists and parts == [(root, None)]:
         listed = _as_lists_say(root, lists, listed, missing, notes)
-    used = [split for split in SPLITS if any(each.split == split for each in listed)]
-    words = sorted({each.text for each in listed})
+    used = [split for split in SPLITS if any(recording.split == split for recording in listed)]
+    words = sorted({recording.text for recording in listed})
     shown_words = ", ".join(words[:12]) + (f" and {len(words) - 12:,} more" if words[12:] else "")
     where = f", in {', '.join(used)}" if used else ""
     notes.say(f"audio: {len(words):,} words by their folders: {shown_words}{where}.")
@@ -402,19 +430,19 @@ def _of_words(root, word_folder, missing, notes):
 
 
 def _check_no_transcripts(root, recordings):
-    """Refuse recordings that have what is said beside them: then folders do not say it."""
+    """Raise an error if there are transcripts beside recordings: then folders are not words."""
     beside = {(path.parent, path.stem) for path in recordings}
     for path in all_files("audio", root):
         is_alike = path.suffix.lower() in _TRANSCRIPTS and (path.parent, path.stem) in beside
         if is_alike or path.name.lower().endswith(".trans.txt"):
             raise ValueError(
-                f"audio: {str(path)!r} seems to hold what is said in recordings beside it, which "
+                f"audio: {str(path)!r} seems to contain transcripts of recordings beside it, which "
                 f"is not read; expected a {TABLE} of files and transcripts"
             )
 
 
 def _direct(folder):
-    """Whether recordings lie in a folder itself."""
+    """Whether a folder directly contains recordings."""
     names = os.listdir(folder)
     return any(pathlib.Path(name).suffix.lower() in SUFFIXES for name in names if name[0] != ".")
 
@@ -422,7 +450,9 @@ def _direct(folder):
 def _check_splits(root, top, splits, notes):
     for name in top:
         if name not in splits and split_named(name):
-            notes.say(f"audio: {str(root / name)!r} holds no folders of words: it is no split.")
+            notes.say(
+                f"audio: {str(root / name)!r} contains no folders of words: it is not a split."
+            )
     if others := [name for name in top if name not in splits and not split_named(name)]:
         raise ValueError(
             f"audio: {str(root)!r} has folders of splits ({', '.join(splits)}) and others beside "
@@ -435,20 +465,20 @@ def _check_splits(root, top, splits, notes):
 
 
 def _by_word(root, found, word_folder, notes):
-    """Recordings whose word is the name of one of the folders that they lie in."""
-    # A folder that holds all others, of the training's at least, says nothing.
+    """Recordings whose word is the name of one of their folders."""
+    # A folder around all others (or around all of training) is not a word.
     while True:
         trained = [between for _, split, between in found if split in (None, "train")]
         outer = {between[0] for between in trained}
         if len(outer) != 1 or min(map(len, trained)) == 1:
             break
         found = [(p, s, b[1:] if b[0] in outer else b) for p, s, b in found]
-        found = [each for each in found if each[2]]
+        found = [entry for entry in found if entry[2]]
     deep = {between for _, _, between in found if len(between) > 1}
     first, last = ({between[i] for between in deep} for i in (0, -1))
     spoken = {between[0] for _, _, between in found if len(between) == 1}
     if deep and not spoken and all(map(split_named, last)):
-        # A word's folder may hold those of the splits.
+        # Word folders may contain split folders.
         found = [(path, split_named(between[-1]), between[:1]) for path, _, between in found]
         deep, spoken = set(), first
     if not deep:
@@ -490,22 +520,22 @@ def _speech_commands_speaker(path):
 
 
 def _as_lists_say(root, lists, listed, missing, notes):
-    """Recordings in the splits that lists of their names put them in; the rest is for training."""
-    splits, there = {}, {each.path for each in listed}
+    """Recordings with the splits in which lists name them; the rest is for training."""
+    splits, existing = {}, {recording.path for recording in listed}
     for path, split in lists.items():
         for number, line in enumerate(text_file(path, "audio").splitlines(), 1):
             if not line.strip():
                 continue
             recording = root / line.strip()
-            if recording not in there:
+            if recording not in existing:
                 if missing is None:
                     raise ValueError(
                         f"audio: {str(path)!r}, line {number}: there is no {str(recording)!r}"
                     )
                 missing[line.strip()] = f"({path.name}, line {number})"
             splits[recording] = split
-    notes.say(f"audio: {' and '.join(path.name for path in lists)} say which is in which split.")
-    return [dataclasses.replace(e, split=splits.get(e.path, "train")) for e in listed]
+    notes.say(f"audio: the splits are those of {' and '.join(path.name for path in lists)}.")
+    return [dataclasses.replace(r, split=splits.get(r.path, "train")) for r in listed]
 
 
 register(

@@ -1,12 +1,12 @@
-"""Images with boxes as COCO writes them down: JSON files of images, categories and annotations.
+"""Read images with boxes in the format of COCO: JSON files of images, categories and annotations.
 
-annotations/instances_train.json   what is in which image; also in the directory itself, or in
-                                   folders named train, valid, test, as Roboflow exports them
+annotations/instances_train.json   the annotations; also in the directory itself, or in folders
+                                   named train, valid, test, as Roboflow exports them
 images/                            the images; also in a folder named like the split (`train2017`),
                                    beside the JSON file, or anywhere else below the directory
 
-Files whose names (or folders' names) hold train, val or test are those splits. One file alone is
-the whole set. Ids may be numbers or strings, names may be paths of the machine that wrote them.
+The name of a file or its folder contains the split: train, val or test. A single file is the whole
+set. Ids may be numbers or strings; file names may be paths of the machine that wrote them.
 """
 
 import collections
@@ -26,49 +26,64 @@ from bigmodels.runs import untrusted
 
 _SPLITS = {"train": "train", "val": "validation", "test": "test"}
 _PREFIX = "instances"
-# Pixels that a box may stick out of its image; labelling tools' do, by rounding and by hand.
+# Pixels by which a box may extend beyond its image, as boxes from labelling tools do.
 _OUTSIDE = 2.0
-_MOST_PIXELS = 1 << 20  # Of a side.
-_MOST_BYTES = 1 << 30  # Of a JSON file; COCO's own has nearly half of that.
+_MOST_PIXELS = 1 << 20  # Limit of height and width.
+_MOST_BYTES = 1 << 30  # Limit of a JSON file; COCO's own has nearly half of that.
 
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """An image file, and what is in it.
+    """An image file with its objects.
 
     Attributes:
-        path: The file.
-        size: `(height, width)` it is said to have.
+        path: Path of the image file.
+        size: `(height, width)` in pixels according to the annotations.
         objects: float32 `(n, 6)`, a row for each object: left, top, right, bottom in pixels; the
-            number of its class; 1 if the box is around a crowd of such objects, else 0.
-        source: The JSON file, as messages name it.
+            index of its class; 1 if the box is around a crowd of such objects, else 0.
+        source: Path of the JSON file.
     """
 
     path: pathlib.Path
-    size: tuple
+    size: tuple[int, int]
     objects: np.ndarray
     source: str
 
 
-def read_coco(directory, notes=None, skip_bad_files=False):
-    """Read the annotations of a directory; the images are not looked at.
+def read_coco(
+    directory: str | os.PathLike, notes: Notes | None = None, skip_bad_files: bool = False
+) -> tuple[dict[str, list["Picture"]], list[str]]:
+    """Read the annotations of a directory, without reading the images.
 
-    A category that no box has, and that others call their supercategory, is none. Of categories
-    with one name the unused is left out, and those in use are one.
+    A supercategory without boxes of its own is not a class. Categories with the same name are
+    merged, without unused ones.
 
     Args:
-        directory: Path.
-        notes: A `bigmodels.data.notes.Notes`, to which it says what is left out.
-        skip_bad_files: Whether images that are not there, and annotations that do not fit, are left
-            out and counted; else the first of them is an error.
+        directory: Path of the directory.
+        notes: A `Notes` about what is left out; by default a new one.
+        skip_bad_files: Whether to leave out missing images and invalid annotations. Otherwise the
+            first one is an error.
 
     Returns:
-        `(splits, class_names)`: a list of `Picture`, in the order of the files' names, for each of
-        train, validation and test that there is, or for "train" alone; the categories' names in the
-        order of their ids.
+        `(splits, class_names)`: for each existing split, or for "train" alone, a list of `Picture`
+        sorted by file name; and the names of the categories in the order of their ids.
 
     Raises:
-        ValueError: naming the directory, or the file and what in it does not fit.
+        ValueError: if the directory, a file or an entry is invalid; the message names it.
+
+    Example:
+
+    >>> import json, pathlib
+    >>> keras.utils.save_img("1.png", np.zeros((8, 8, 3)), scale=False)
+    >>> annotations = {
+    ...     "images": [{"id": 1, "file_name": "1.png", "height": 8, "width": 8}],
+    ...     "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [2, 2, 4, 4]}],
+    ...     "categories": [{"id": 1, "name": "square"}],
+    ... }
+    >>> _ = pathlib.Path("train.json").write_text(json.dumps(annotations))
+    >>> splits, class_names = read_coco(".")
+    >>> class_names, splits["train"][0].objects.tolist()
+    (['square'], [[2.0, 2.0, 6.0, 6.0, 0.0, 0.0]])
     """
     notes, root = notes or Notes(), pathlib.Path(directory)
     if not os.path.isdir(root):
@@ -88,12 +103,12 @@ def read_coco(directory, notes=None, skip_bad_files=False):
                     "already"
                 )
     unlisted = [path for path in found.all() if os.path.realpath(path) not in seen]
-    notes.leave_out("coco", "images that no annotation file names", unlisted)
+    notes.leave_out("coco", "images without an entry in the annotations", unlisted)
     return splits, names
 
 
 def _annotation_files(root, notes):
-    """The folder that holds everything, and the JSON file of each split, that of train first."""
+    """The folder with all files, and the JSON file of each split, train first."""
     where = lambda folder: [  # noqa: E731
         name for name in files.folders("coco", folder) if not files.is_junk(name)
     ]
@@ -107,14 +122,14 @@ def _annotation_files(root, notes):
                 raise ValueError(
                     f"coco: {str(folder)!r} cannot be listed: {error.strerror}"
                 ) from None
-            named_so = folder == root or folder.name == "annotations" or split_named(folder.name)
+            is_used = folder == root or folder.name == "annotations" or split_named(folder.name)
             json_files = [p for p in inside if p.suffix.lower() == ".json"]
-            found += [p for p in json_files if not files.is_junk(p.name)] if named_so else []
+            found += [p for p in json_files if not files.is_junk(p.name)] if is_used else []
         if found or len(inner) != 1:
             break
         root /= inner[0]
         notes.say(f"coco: {str(root.parent)!r} has one folder, {inner[0]!r}: that is read.")
-    # Beside them COCO has captions and key points of the same images.
+    # COCO also has files of captions and key points of the same images.
     chosen = [path for path in found if path.name.startswith(_PREFIX)] or found
     if not chosen:
         raise ValueError(
@@ -126,10 +141,10 @@ def _annotation_files(root, notes):
         return root, {"train": chosen[0]}
     by_split = {}
     for path in chosen:
-        said = [path.stem.lower()]
+        names = [path.stem.lower()]
         if path.parent not in (root, root / "annotations"):
-            said.append(split_named(path.parent.name) or "")
-        split = next((s for word, s in _SPLITS.items() for text in said if word in text), None)
+            names.append(split_named(path.parent.name) or "")
+        split = next((s for word, s in _SPLITS.items() for name in names if word in name), None)
         if split is None:
             raise ValueError(
                 f"coco: {str(path)!r} is one of {len(chosen)} files and does not say which split "
@@ -145,25 +160,25 @@ def _annotation_files(root, notes):
 
 
 class _Images:
-    """The image files below a directory, found by whatever a JSON file calls them.
+    """Finds the image files below a directory by their names in a JSON file.
 
-    `inner` is the folder in it that holds everything, mostly the directory itself.
+    `inner` is the folder in it with all files, usually the directory itself.
     """
 
     def __init__(self, root, inner):
         self.root, self.inner, self._all, self._named = root, inner, None, None
 
     def all(self):
-        """All of them, in order."""
+        """All image files, sorted."""
         if self._all is None:
             self._all = files.Listing().images_below("coco", self.root)
         return self._all
 
     def find(self, name, folders):
-        """`(path, whether all of the name led there)`; the path is `None` if there is none."""
+        """`(path, whether the full name matched)`; the path is `None` if there is no such file."""
         for text in dict.fromkeys((name, urllib.parse.unquote(name))):
             parts = _parts(text)
-            # A link that leads nowhere is named by whoever reads it.
+            # `lexists`, as an error about a broken link is raised when it is read.
             exact = [folder.joinpath(*parts) for folder in folders]
             if path := next((path for path in exact if os.path.lexists(path)), None):
                 return path, True
@@ -184,13 +199,13 @@ class _Images:
 
 
 def _parts(name):
-    """The parts of a path of whichever system or server, without what leads out of a folder."""
+    """The parts of a path of any system or URL, without parts that lead out of a folder."""
     plain = name.replace("\\", "/").replace("?d=", "/").split("/")
     return [part for part in plain if part not in ("", ".", "..") and not part.endswith(":")]
 
 
 class _File:
-    """One JSON file, checked."""
+    """Reads and checks a JSON file."""
 
     def __init__(self, path, found, notes, skips):
         self.path, self._where, self._notes, self._skips = (
@@ -209,7 +224,7 @@ class _File:
             self._images = _by_id(content["images"], "images", _IMAGE)
             for image in self._images.values():
                 image |= {side: int(float(image[side])) for side in ("width", "height")}
-            # What is drawn there is somebody else's format; boxes alone are read.
+            # Only boxes are read; formats of outlines differ between tools.
             self._objects = self._read_objects(content["annotations"])
         except OSError as error:
             raise ValueError(f"{self._where} cannot be read: {error.strerror}") from None
@@ -218,9 +233,9 @@ class _File:
         self.used = {category for rows in self._objects.values() for *_, category, _ in rows}
 
     def _read_objects(self, rows):
-        """For each image left, top, right, bottom, id of the category, whether it is a crowd."""
+        """For each image, `(left, top, right, bottom, category id, is crowd)` of its objects."""
         objects = {number: [] for number in self._images}
-        empty, cut, strange, drawn, turned = [], [], {}, [], []
+        empty, clipped, invalid, outlined, rotated = [], [], {}, [], []
         rows = _by_id(rows, "annotations", _ANNOTATION, self._with_box)
         _check_pixels(rows)
         for number, row in rows.items():
@@ -230,22 +245,22 @@ class _File:
             except ValueError as error:
                 if not self._skips:
                     raise ValueError(f"annotation {number}: {error}") from None
-                strange[number] = str(error)
+                invalid[number] = str(error)
                 continue
             if how == "empty":
                 empty.append(number)
                 continue
-            cut += [number] if how == "cut" else []
-            drawn += [number] if "drawn" in row else []
-            turned += [number] if _is_turned(row.get("attributes")) else []
+            clipped += [number] if how == "clipped" else []
+            outlined += [number] if "outlined" in row else []
+            rotated += [number] if _is_rotated(row.get("attributes")) else []
             crowd = row.get("iscrowd", 0)
             objects[_id(row["image_id"])].append((*box, _id(row["category_id"]), crowd))
         self._notes.leave_out(self._where, "boxes of no width or no height", empty)
-        self._notes.leave_out(self._where, "annotations that do not fit", strange)
+        self._notes.leave_out(self._where, "invalid annotations", invalid)
         for numbers, what in (
-            (cut, "boxes that stick out of their images by up to 2 pixels are cut"),
-            (drawn, "objects have no box, but an outline, whose box is taken"),
-            (turned, "boxes are marked as rotated, and are read upright"),
+            (clipped, "boxes that extend beyond their images by up to 2 pixels are clipped"),
+            (outlined, "objects have an outline but no box, and get the box of the outline"),
+            (rotated, "boxes are marked as rotated, and are read upright"),
         ):
             if numbers:
                 first = f"the first is annotation {numbers[0]}"
@@ -254,7 +269,7 @@ class _File:
 
     @staticmethod
     def _with_box(row):
-        """An annotation whose box is that around its outline, if it has none itself."""
+        """An annotation with the box around its outline, if it has no box itself."""
         polygons = row.get("segmentation")
         if row.get("bbox") or not (isinstance(polygons, list) and polygons):
             return row
@@ -265,7 +280,7 @@ class _File:
         (left, top), (right, bottom) = (
             (limit(points[::2]), limit(points[1::2])) for limit in (min, max)
         )
-        return row | {"bbox": [left, top, right - left, bottom - top], "drawn": True}
+        return row | {"bbox": [left, top, right - left, bottom - top], "outlined": True}
 
     def _check_known(self, row):
         for name, known in (("image_id", self._images), ("category_id", self.categories)):
@@ -273,7 +288,7 @@ class _File:
                 raise ValueError(f"{name}: {row[name]} is unknown")
 
     def _box(self, row):
-        """Left, top, right and bottom, and whether they were "cut" or are "empty"."""
+        """`(box, how)`: left, top, right, bottom, and "clipped", "empty" or ""."""
         image = self._images[_id(row["image_id"])]
         left, top, width, height = row["bbox"]
         right, bottom = left + width, top + height
@@ -282,16 +297,16 @@ class _File:
         if inside and min(width, height) == 0:
             return None, "empty"
         box = np.clip([left, top, right, bottom], 0, 2 * [image["width"], image["height"]])
-        box = box.astype("float32")  # In which something must be left of it.
+        box = box.astype("float32")  # It must not become empty by rounding.
         if not inside or not (box[2:] > box[:2]).all():
             raise ValueError(
                 f"bbox: {short_repr(row['bbox'])}, expected left, top, width and "
                 f"height of a part of an image of {image['width']} x {image['height']} pixels"
             )
-        return box, "cut" if least < -1e-3 else ""
+        return box, "clipped" if least < -1e-3 else ""
 
     def pictures(self, names):
-        """A `Picture` for each image that is there."""
+        """A `Picture` for each image that exists."""
         split = self.path.stem.removeprefix(_PREFIX).lstrip("_")
         root = self._found.inner
         folders = [
@@ -300,7 +315,7 @@ class _File:
         ]
         numbers = {key: names.index(row["name"]) for key, row in self.categories.items()
                    if row["name"] in names}  # fmt: skip
-        pictures, lost, moved, known = [], [], [], {}
+        pictures, missing, moved, known = [], [], [], {}
         for number, image in self._images.items():
             name = image["file_name"]
             path, is_exact = self._found.find(name, folders)
@@ -311,7 +326,7 @@ class _File:
                         f"{self._where}: image {number}: there is no {str(first)!r}, nor one in "
                         f"{', '.join(repr(str(folder)) for folder in dict.fromkeys(folders[1:]))}"
                     )
-                lost.append(name)
+                missing.append(name)
                 continue
             if path in known:
                 raise ValueError(
@@ -323,33 +338,34 @@ class _File:
             rows = np.array(rows, "float32").reshape(-1, 6)
             size = image["height"], image["width"]
             pictures.append(Picture(path, size, rows, str(self.path)))
-        self._notes.leave_out(self._where, files.BAD_FILES, dict.fromkeys(lost, "is not there"))
+        reasons = dict.fromkeys(missing, "does not exist")
+        self._notes.leave_out(self._where, files.BAD_FILES, reasons)
         if moved:
             self._notes.say(
-                f"{self._where}: {len(moved):,} images are not where it says, and were found by "
-                f"the end of their names; {moved[0]!r} is the first."
+                f"{self._where}: {len(moved):,} images are not at the given path, and were found "
+                f"by the end of their names; {moved[0]!r} is the first."
             )
         return sorted(pictures, key=lambda picture: str(picture.path))
 
 
 def _check_pixels(rows):
-    """Refuse boxes in shares of their images."""
+    """Raise an error if boxes are relative to the size of the image."""
     boxes = [row["bbox"] for row in rows.values() if row["bbox"][2] * row["bbox"][3] > 0]
     if boxes and all(0 <= side <= 1 for box in boxes for side in box):
         raise ValueError(
             f"annotation {next(iter(rows))}: bbox: {short_repr(boxes[0])}; this and all others "
             "are from "
-            "0 to 1, as shares of the images are; expected pixels"
+            "0 to 1, relative to the image; expected pixels"
         )
 
 
-def _is_turned(attributes):
+def _is_rotated(attributes):
     rotation = attributes.get("rotation", 0) if isinstance(attributes, dict) else 0
     return _is_number(rotation) and rotation % 360 != 0
 
 
 def _class_names(read, notes):
-    """The names of the categories of all files, in the order of their ids in that for train."""
+    """The names of the categories of all files, in the order of their ids in the train file."""
     used = {file.categories[key]["name"] for file in read.values() for key in file.used}
     parents = {
         row.get("supercategory") for file in read.values() for row in file.categories.values()
@@ -361,36 +377,36 @@ def _class_names(read, notes):
         own = [key for key, row in rows if row["name"] == name]
         in_use = [key for key in own if any(key in file.used for file in read.values())]
         if count > 1:
-            how = "are one class" if len(in_use) > 1 else "are one class, as one alone is used"
+            how = "are one class" if len(in_use) > 1 else "are one class, as only one is used"
             notes.say(f"coco: categories {', '.join(own)} are all named {name!r} and {how}.")
         if name not in used and name in parents and used:
             parents_left.append(name)
         else:
             names.append(name)
-    notes.leave_out("coco", "categories that have no box and are above others", parents_left)
+    notes.leave_out("coco", "supercategories without boxes", parents_left)
     unused = [name for name in names if name not in used]
     if unused:
         named = ", ".join(map(repr, unused[:3])) + (", ..." if len(unused) > 3 else "")
         notes.say(f"coco: {len(unused):,} categories have no box, but are classes: {named}.")
     for file in read.values():
-        strange = {file.categories[key]["name"] for key in file.used} - set(names)
-        if strange:
+        unknown = {file.categories[key]["name"] for key in file.used} - set(names)
+        if unknown:
             raise ValueError(
                 f"coco: {str(file.path)!r} has other categories than the file for train: "
-                f"{', '.join(map(repr, sorted(strange)[:3]))}"
+                f"{', '.join(map(repr, sorted(unknown)[:3]))}"
             )
     return names
 
 
 def _by_id(rows, what, form, completed=lambda row: row):
-    """Checked objects of a list, by their ids as strings."""
+    """`{id: object}` of a list of objects, checked; ids are strings."""
     found = {}
     for place, row in enumerate(rows):
         try:
             row = completed(row)
             untrusted.check_form(row, form, optional=("iscrowd",))
             if _id(row["id"]) in found:
-                raise ValueError(f"id: {row['id']}, which was there before")
+                raise ValueError(f"id: {row['id']}, which is a duplicate")
         except ValueError as error:
             raise ValueError(f"{what}[{place}]: {error}") from None
         found[_id(row["id"])] = row
@@ -405,7 +421,7 @@ def _id(value):
 
 
 def _order(key):
-    """Numbers by their size, before other ids."""
+    """Sort key: numbers by their value, before other ids."""
     return (0, int(key), key) if key.isdecimal() and len(key) < 20 else (1, 0, key)
 
 
@@ -442,7 +458,7 @@ def _is_file_name(value):
 
 def _is_number(value):
     is_kind = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_kind and -_MOST_PIXELS <= value <= _MOST_PIXELS  # Which NaN is not.
+    return is_kind and -_MOST_PIXELS <= value <= _MOST_PIXELS  # Not true for NaN.
 
 
 def _is_box(value):

@@ -1,10 +1,11 @@
-"""The user's own measurements: a CSV file with a column of times and columns of numbers."""
+"""Read time series from a CSV file with a column of times and columns of numbers."""
 
 import contextlib
 import dataclasses
 import math
 import os
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -17,38 +18,39 @@ from bigmodels.messages import short_repr
 DECIMALS = ("auto", ".", ",")
 _MAX_BYTES = 1 << 28
 _MAX_VARIABLES = 1000
-# Its square is a float32 still.
+# The square of this is still finite in float32.
 _LARGEST = 1e18
 _CLOCK = re.compile(r"\d?\d:\d\d(:\d\d([.,]\d+)?)?( ?[AaPp][Mm])?")
 _CALENDAR = ("year", "month", "day", "hour", "minute", "second")
-# What pandas calls a column that had no name, and an index that became a column.
+# Pandas' names for a column without a name, and for an index that became a column.
 _NO_NAME = re.compile(r"(unnamed: \d+.*|index)?", re.IGNORECASE)
 _MARKED = re.compile(r"[+-]?[\d.,]+([eE][+-]?\d+)?")
-# Of which nobody can say whether its mark is the decimal one; and what would stand beside it if it
-# divides thousands.
+# Numbers whose mark may separate decimals or thousands; and numbers that occur beside them if it
+# separates thousands.
 _GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}((\.\d{3})+|(,\d{3})+)")
 _SHORT = re.compile(r"[+-]?[1-9]\d{0,2}")
-# How many values of a variable may stand for something else. One does if it lies far from all
-# others, in parts of their range: less far if all its digits are 9, 8 or 7.
+# Largest number of distinct codes for missing values in a variable. A value counts as a code if its
+# distance from all others exceeds this multiple of their range. The multiple is smaller for values
+# with only the digit 9, 8 or 7.
 _CODES, _FAR, _NOT_SO_FAR = 3, 5, 0.5
 _CODE = re.compile(r"-?([987])\1+(\.\1+)?")
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Measurements on a timeline, as they were read.
+    """Measurements on a timeline, as returned by `read_csv`.
 
     Attributes:
-        timeline: When the rows were.
-        variables: Names.
-        values: float64 `(rows, variables)`, NaN where nothing was measured.
-        rows: Number of rows that were there; the others are missing altogether.
-        first_missing: The first thing that is missing, as a message names it, or "".
-        season: After how many rows things repeat, where that is known; else 0.
+        timeline: The times of the rows.
+        variables: Names of the variables.
+        values: float64 `(rows, variables)`, NaN for missing values.
+        rows: Number of rows in the file; the other rows are missing completely.
+        first_missing: The first missing row or value, in words for messages, or "".
+        season: Length of the season in rows, or 0 if it is unknown.
     """
 
     timeline: Timeline
-    variables: tuple
+    variables: tuple[str, ...]
     values: np.ndarray
     rows: int
     first_missing: str = ""
@@ -56,49 +58,57 @@ class Table:
 
 
 def read_csv(
-    path,
-    argument="csv",
+    path: str | os.PathLike,
+    argument: str = "csv",
     *,
-    time="",
-    targets=(),
-    time_format="",
-    missing=(),
-    decimal="auto",
-    encoding="",
-    asked="data.targets",
-    notes=None,
-):
+    time: str = "",
+    targets: Sequence[str] = (),
+    time_format: str = "",
+    missing: Sequence[str | float] | str | float = (),
+    decimal: str = "auto",
+    encoding: str = "",
+    asked: str = "data.targets",
+    notes: Notes | None = None,
+) -> Table:
     """Read a CSV file with a header, separated by commas, semicolons, tabs or vertical bars.
 
-    Rows may be in any order. What is left out or guessed is noted: lines of comments and units,
-    columns without a name that number the rows, columns without a value.
+    Rows may be in any order. Notes are made of what is left out or guessed: comment and unit lines,
+    row numbers in a column without a name, columns without values.
 
     Args:
-        path: Path.
-        argument: What the user gave it as, for messages.
-        time: Name of the column of times, or of two, "DATE,CLOCK". When left out, the first column
-            that begins with a date, with that of the clock times if a date is there twice; else
-            columns named `year`, `month` and so on; else the first of all.
-        targets: Names of the columns to take, in order; all others when left out.
-        time_format: How dates are written, for `datetime.strptime`; ISO 8601 when left out. Times
-            may be numbers as well.
-        missing: Numbers or words that stand for missing values, beside those that usually do.
-        decimal: The decimal mark, "." or ","; the other one may then divide thousands. The numbers
-            decide when it is "auto".
-        encoding: The file's, as Python names it; UTF-8 when left out.
-        asked: What gave the targets, for messages.
-        notes: A `Notes`; a new one when left out.
+        path: Path of the file.
+        argument: Beginning of messages, the argument that the path was given as.
+        time: Name of the column of times, or of two, "DATE,CLOCK". By default the first column of
+            dates, together with a column of clock times if dates repeat; else columns named
+            `year`, `month` and so on; else the first column.
+        targets: Names of the columns to use, in order; by default all others.
+        time_format: Format of dates for `datetime.strptime`; ISO 8601 by default. Times may also be
+            numbers.
+        missing: Numbers or words that stand for missing values, in addition to the usual ones.
+        decimal: The decimal mark, "." or ","; the other one may then separate thousands. With
+            "auto", it is inferred from the numbers.
+        encoding: Encoding of the file; UTF-8 by default.
+        asked: Name of the argument that gave the targets, for messages.
+        notes: A `Notes`; by default a new one.
 
     Returns:
         A `Table`.
 
     Raises:
-        ValueError: naming the file, and the line, that does not fit.
+        ValueError: if the file or a line is invalid; the message names it.
+
+    Example:
+
+    >>> with open("days.csv", "w") as file:
+    ...     _ = file.write("day,degrees\\n2024-01-01,5\\n2024-01-02,7.5\\n2024-01-03,6\\n")
+    >>> table = read_csv("days.csv")
+    >>> table.variables, table.values[:, 0].tolist(), table.timeline.spacing()
+    (('degrees',), [5.0, 7.5, 6.0], '1 day')
     """
     try:
         size = os.stat(path).st_size
     except (OSError, ValueError):
-        size = 0  # The next to read it says why it cannot.
+        size = 0  # `Sheet` raises the error.
     if size > _MAX_BYTES:
         name = f"{argument}: {str(path)!r}"
         raise ValueError(f"{name} has {size:,} bytes, more than {_MAX_BYTES:,}")
@@ -129,12 +139,12 @@ def read_csv(
 
 
 class _Times:
-    """Which columns of a sheet make its times, and how they are read.
+    """Finds the columns of a sheet that contain its times, and reads them.
 
     Attributes:
-        columns: Their numbers.
+        columns: Indices of the columns.
         kind: "date", "digits" or "number", as from `timeline.reader`.
-        form: How a date is written, as for a `Timeline`.
+        form: Format of dates, as for a `Timeline`.
     """
 
     def __init__(self, sheet, time, form):
@@ -145,12 +155,12 @@ class _Times:
             names = [time] if time in header else [name.strip() for name in time.split(",")]
             if not all(name in header for name in names):
                 raise ValueError(
-                    f"data.time: {short_repr(time)} is no column, but {short_repr(header)} are"
+                    f"data.time: {short_repr(time)} is not a column, but {short_repr(header)} are"
                 )
             options = [tuple(map(header.index, names))]
         clock = next((i for i, field in enumerate(first) if _CLOCK.fullmatch(field)), None)
         pairs = [(*at, clock) for at in options if len(at) == 1 and clock not in (None, *at)]
-        # A form may be that of both together.
+        # A given format may be that of both columns together.
         readers = {at: self._reader(at, form) for at in options + (pairs if form else [])}
         if self._calendar and not (time or form):
             readers[self._calendar] = self._reader(self._calendar, "")
@@ -164,8 +174,8 @@ class _Times:
             expected = f"as data.time_format={form!r} says" if form else "ISO 8601, or a number"
             raise ValueError(
                 f"{sheet.where(0)}: {short_repr(self._text(first, self.columns))} in column "
-                f"{short_repr(self._label())} is no time ({expected}); data.time names the column, "
-                "data.time_format how dates are written"
+                f"{short_repr(self._label())} is not a time ({expected}); set the column with "
+                "data.time, and the format of dates with data.time_format"
             )
         self.kind, self._read, self.form = how
         text, label = self._text(first, self.columns), self._label()
@@ -187,8 +197,7 @@ class _Times:
             except (ValueError, OverflowError):
                 raise ValueError(
                     f"{self._sheet.where(i)}: {short_repr(text)} in column "
-                    f"{short_repr(self._label())} is "
-                    "no time like those before"
+                    f"{short_repr(self._label())} is not a time like those before"
                 ) from None
         return found
 
@@ -203,7 +212,7 @@ class _Times:
         return " and ".join(self._sheet.header[i] for i in self.columns)
 
     def _text(self, row, at):
-        """What stands in one column, or in several, as one text."""
+        """The fields of one or several columns as one text."""
         fields = [row[i] for i in at]
         if len(at) > 1 and at == self._calendar:
             year, *more = (field.removesuffix(".0").zfill(2) for field in fields)
@@ -213,7 +222,7 @@ class _Times:
         return " ".join(fields)
 
     def _with_clock(self, clock, form):
-        """A reader of dates and clock times together, if only both tell the rows apart."""
+        """A reader of dates and clock times together, if dates alone are ambiguous."""
         dates, clocks = self._sheet.column(self.columns[0]), self._sheet.column(clock)
         has_clock = ":" in dates[0] or "T" in dates[0]
         if len(set(dates)) == len(dates) and (has_clock or len(set(clocks)) > 1):
@@ -230,26 +239,26 @@ class _Times:
 
 
 def _calendar(header):
-    """The columns of year, month and so on, as far as they go; at least these two."""
+    """The columns of year, month, and further ones if there are any."""
     names = [name.lower() for name in header]
     count = next((i for i, name in enumerate(_CALENDAR) if name not in names), len(_CALENDAR))
     return tuple(map(names.index, _CALENDAR[:count])) if count > 1 else ()
 
 
 def _target_columns(sheet, times, targets, asked):
-    """The columns of the variables; what else there is, is noted."""
+    """The columns of the variables, with notes about other columns."""
     header, notes = sheet.header, sheet.notes
     others = [i for i in range(len(header)) if i not in times]
-    lacking = [each for each in targets if each not in [header[i] for i in others]]
+    lacking = [target for target in targets if target not in [header[i] for i in others]]
     if lacking:
         these = short_repr([header[i] for i in others])
         named = ", ".join(map(short_repr, lacking))
-        what = "is no variable" if len(lacking) == 1 else "are no variables"
+        what = "is not a variable" if len(lacking) == 1 else "are not variables"
         raise ValueError(f"{asked}: {named} {what} of {these}")
     if len(set(targets)) < len(targets):
-        raise ValueError(f"data.targets: {short_repr(targets)} names one twice")
+        raise ValueError(f"data.targets: {short_repr(targets)} has a duplicate")
     if targets:
-        columns = [header.index(each) for each in targets]
+        columns = [header.index(target) for target in targets]
         unused = [header[i] for i in others if header[i] not in targets]
         notes.leave_out(sheet.name, "columns that are not asked for", dict.fromkeys(unused, ""))
     else:
@@ -265,7 +274,7 @@ def _target_columns(sheet, times, targets, asked):
                     "variable; data.targets chooses variables."
                 )
         if columns and not header[columns[0]]:
-            raise ValueError(f"{sheet.name}: the name '' is empty or there twice: it has values")
+            raise ValueError(f"{sheet.name}: the name '' is empty or a duplicate: it has values")
         if not columns:
             raise ValueError(f"{sheet.name} has a time, but no variable")
     if len(columns) > _MAX_VARIABLES:
@@ -287,13 +296,13 @@ def _numbers_rows(fields, name):
 
 
 def _without_empty(sheet, columns, values):
-    """Columns and values without those that have none at all."""
+    """Columns and values, without columns that have no values."""
     empty = np.isnan(values).all(0)
     if empty.all():
         raise ValueError(f"{sheet.name} has no value in any column")
     names = [sheet.header[column] for column in np.array(columns)[empty]]
     sheet.notes.leave_out(sheet.name, "columns without any value", dict.fromkeys(names, ""))
-    kept = [column for column, gone in zip(columns, empty, strict=True) if not gone]
+    kept = [column for column, is_empty in zip(columns, empty, strict=True) if not is_empty]
     return kept, values[:, ~empty]
 
 
@@ -307,7 +316,7 @@ def _say_order(places, sheet):
 
 
 def _decimal_mark(sheet, columns):
-    """Which of "." and "," is the decimal mark; what the numbers do not prove is noted."""
+    """The decimal mark, "." or ",", with a note if it is a guess."""
     unclear = []
     for column in columns:
         example, short, long = None, False, False
@@ -330,17 +339,17 @@ def _decimal_mark(sheet, columns):
             unclear.append((*example, short and not long))
     if not unclear:
         return "."
-    i, column, text, mark, thousands = max(unclear, key=lambda each: each[-1])
+    i, column, text, mark, thousands = max(unclear, key=lambda candidate: candidate[-1])
     other = "," if mark == "." else "."
-    # The decimal mark of those who divide fields like this.
+    # The decimal mark that usually goes with this delimiter.
     usual = {",": ".", ";": ","}.get(sheet.delimiter, "")
     sure = mark != usual if thousands else mark == "." or usual != ""
     thousands |= mark == "," and usual == "."
     where = f"{sheet.where(i)}: {text!r} in column {sheet.header[column]!r}"
-    if not sure or len({each[3] for each in unclear}) > 1:
+    if not sure or len({candidate[3] for candidate in unclear}) > 1:
         raise ValueError(
-            f"{where} has decimals or thousands behind its {mark!r}: data.decimal={mark} or "
-            f"data.decimal={other} says which"
+            f"{where} has decimals or thousands after its {mark!r}: set data.decimal={mark} or "
+            f"data.decimal={other}"
         )
     if thousands:
         sheet.notes.say(
@@ -357,7 +366,7 @@ def _decimal_mark(sheet, columns):
 
 
 class _Numbers:
-    """Reads numbers, and remembers which codes for missing values it met.
+    """Reads numbers, and records which codes for missing values occur.
 
     Args:
         missing: Numbers and words, or one of them, or several with commas between them.
@@ -376,10 +385,14 @@ class _Numbers:
         self._marked = re.compile(number)
 
     def column(self, sheet, column):
-        """Numbers of a column, NaN for missing values; or a `ValueError` that names the row."""
+        """Read a column of numbers, with NaN for missing values.
+
+        Raises:
+            ValueError: if a field is not a number; the message names the row.
+        """
         texts, name = sheet.column(column), sheet.header[column]
         if self._mark == "." and not self._codes:
-            with contextlib.suppress(ValueError):  # Most columns hold numbers and nothing else.
+            with contextlib.suppress(ValueError):  # Most columns contain only numbers.
                 values = np.array([*map(float, texts)])
                 if (np.abs(values) <= _LARGEST).all() and not any("_" in text for text in texts):
                     return values
@@ -396,8 +409,8 @@ class _Numbers:
                 value = float(text.replace(self._group, "").replace(self._mark, "."))
         if "_" in text or not abs(value) <= _LARGEST:
             raise ValueError(
-                f"{where(i)}: {short_repr(text)} in column {short_repr(column)} is no number up to "
-                f"{_LARGEST:g}; data.targets chooses columns"
+                f"{where(i)}: {short_repr(text)} in column {short_repr(column)} is not a number up "
+                f"to {_LARGEST:g}; data.targets chooses columns"
             )
         if value in self._codes:
             self._unused.discard(self._codes[value])
@@ -406,11 +419,11 @@ class _Numbers:
 
     def say_unused(self, sheet):
         for word in sorted(self._unused):
-            sheet.notes.say(f"{sheet.name}: data.missing={word} is nowhere in the variables.")
+            sheet.notes.say(f"{sheet.name}: data.missing={word} does not occur in the variables.")
 
 
 def _say_codes(name, values, sheet):
-    """Note values of a variable that lie so far from all others that they may be none."""
+    """Note values of a variable that look like codes for missing values."""
     codes = _codes(values[~np.isnan(values)])
     if not codes:
         return
@@ -418,14 +431,14 @@ def _say_codes(name, values, sheet):
     held = " and ".join(f"{code:g} in {count:,} rows" for code, count in codes.items())
     i = int(np.flatnonzero(np.isin(values, list(codes)))[0])
     sheet.notes.say(
-        f"{sheet.where(i)}: column {name!r} holds {held} of {len(values):,}, far from all others "
-        f"({other.min():g} to {other.max():g}), and they are taken for measurements; "
+        f"{sheet.where(i)}: column {name!r} contains {held} of {len(values):,}, far from all "
+        f"others ({other.min():g} to {other.max():g}), which are read as measurements; "
         f"data.missing={','.join(f'{code:g}' for code in codes)} makes them missing values."
     )
 
 
 def _codes(values):
-    """`{value: how often}` of the few at the ends that stand alone."""
+    """`{value: count}` of the few smallest and largest values that are far from all others."""
     unique, counts = np.unique(values, return_counts=True)
 
     def far(code, count, distance, span):
@@ -451,7 +464,7 @@ def _codes(values):
 
 
 def _first_missing(values, places, names, where):
-    """The first row or value that is not there, in words, or ""."""
+    """The first missing row or value, in words, or ""."""
     jumps = np.flatnonzero(np.diff(places) > 1)
     rows, columns = np.nonzero(np.isnan(values))
     gap = int(jumps[0]) + 1 if len(jumps) else len(values)

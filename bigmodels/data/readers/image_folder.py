@@ -1,12 +1,12 @@
-"""A folder of labelled images: which are its classes and splits, as people lay them out.
+"""Read a folder of labelled images in one of these layouts.
 
 cat/, dog/                      a folder for each class
-train/cat/, val/cat/, ...       in a folder for each split, by any usual name in any case
-cat/train/, dog/train/, ...     or the other way round
-cat.0.jpg, dog_17.jpg, ...      names that begin with the class, in one folder or one a split
+train/cat/, val/cat/, ...       class folders in a folder for each split, by any usual name
+cat/train/, dog/train/, ...     split folders in a folder for each class
+cat.0.jpg, dog_17.jpg, ...      file names that begin with the class, in one folder or one per split
 labels.csv and images           a table of files and labels, in the folder or beside it
 
-One folder that holds all of this is looked into. Whatever is not used is named in one line.
+A single folder around all of this is skipped. Notes name the files that are not used.
 """
 
 import csv
@@ -26,14 +26,14 @@ from bigmodels.data.readers.text_files import text_file
 from bigmodels.data.splits import SEED, SPLITS, split_named, stratified_split
 from bigmodels.messages import short_repr
 
-# Of a split's folder: the one that may hold all others.
+# Names of a folder inside a split's folder that may contain all class folders.
 _WRAPPERS = ("images", "image", "imgs", "img", "data", "dataset", "photos", "pictures")
-# Of folders that lie side by side: the one with the images; and parts of one and the same.
+# Names of the folder with the images among others; and of folders that are parts of one set.
 _IMAGES = ("images", "image", "imgs", "img")
 _PART = re.compile(r".*(part|fold|batch|chunk|shard)[ _.-]?\d+", re.IGNORECASE)
-# Of a file's name: the class, and the number behind it.
+# A file name that consists of the class and a number.
 _PREFIX = re.compile(r"(.*[^\W\d_])[ ._()-]*\d+\)?")
-# What cameras and programs begin names with, which is no class.
+# Prefixes that cameras and programs use for file names, which are not classes.
 _NO_CLASSES = {
     *("img", "image", "dsc", "dscn", "dscf", "pxl", "vid", "photo", "picture", "pic", "frame"),
     *("screenshot", "scan", "mvimg", "file", "untitled"),
@@ -43,35 +43,51 @@ _LABELS = (
     *("species", "breed", "diagnosis", "tag", "y"),
 )
 _SPLIT_COLUMNS = ("split", "set", "subset", "data set", "data_set", "dataset", "partition", "fold")
-# Of which the words may be the name of a class.
+# Labels that count as missing; "none" and "missing" may be names of classes.
 _NO_LABELS = MISSING - {"none", "missing"}
 _MOST_TABLE_BYTES = 1 << 28
 
 
-def image_folder(directory, image_size=None, skip_bad_files=False, notes=None):
-    """Labelled images in a folder, see above.
+def image_folder(
+    directory: str | os.PathLike,
+    image_size: tuple[int, int] | None = None,
+    skip_bad_files: bool = False,
+    notes: Notes | None = None,
+) -> tuple[dict[str, tf.data.Dataset], list[str], dict[pathlib.Path, str]]:
+    """Read labelled images from a folder with one of the layouts above.
 
-    What is missing of validation and test is cut from train, 10 % each, every class alike, the same
-    way each time.
+    A missing validation or test split takes 10 % of the training images, stratified by class and
+    the same every time.
 
-    Symbolic links to files, and a class that is a link to a folder, are followed, wherever they
-    lead; links to folders further down are not. A link that leads nowhere or in a circle is an
-    error like a file that is no image.
+    Symbolic links to files and to class folders are followed, also out of the directory. Links to
+    folders inside class folders are not. A broken or circular link is an error, as is a file that
+    is not an image.
 
     Args:
-        directory: Path.
-        image_size: `(height, width)` to resize to; needed if the images differ in size.
-        skip_bad_files: Whether to leave out files that cannot be read, instead of raising.
-        notes: A `bigmodels.data.notes.Notes`, to which it says what is not used and how the folder
-            was understood.
+        directory: Path of the folder.
+        image_size: `(height, width)` in pixels to resize to; required if the images differ in size.
+        skip_bad_files: Whether to leave out unreadable files instead of raising an error.
+        notes: A `Notes` about files that are not used and how the folder was interpreted; by
+            default a new one.
 
     Returns:
-        `(splits, class_names, bad)`: the first two as from `embedded.digits`; what was left out,
-        as a dict of paths and reasons.
+        `(splits, class_names, bad)`: the first two as from `embedded.digits`, and `{path: reason}`
+        of the files that were left out.
 
     Raises:
-        ValueError: naming the directory or file that does not fit: no classes, too few images, a
-            file that is not an image, sizes that differ.
+        ValueError: if there are no classes or too few images, a file is not an image, or sizes
+            differ; the message names the directory or file.
+
+    Example:
+
+    >>> import pathlib
+    >>> for i in range(20):
+    ...     path = pathlib.Path("pets", ["cat", "dog"][i % 2], f"{i}.png")
+    ...     path.parent.mkdir(parents=True, exist_ok=True)
+    ...     keras.utils.save_img(path, np.full((8, 8, 3), 10 * i, "uint8"), scale=False)
+    >>> splits, class_names, bad = image_folder("pets")
+    >>> class_names, {split: len(images) for split, images in splits.items()}
+    (['cat', 'dog'], {'train': 16, 'validation': 2, 'test': 2})
     """
     notes = notes or Notes()
     root = pathlib.Path(directory)
@@ -89,17 +105,17 @@ def image_folder(directory, image_size=None, skip_bad_files=False, notes=None):
         cut = _split(found["train"], str(root))
         if len(given) > 1:
             words = " and ".join(missing)
-            notes.say(f"images: there is no folder for {words}; its images are cut from train.")
+            notes.say(f"images: there is no folder for {words}; its images are split off train.")
         moved = set().union(*(cut[split] for split in missing))
         kept = {path: y for path, y in found["train"].items() if path not in moved}
         found |= {split: cut[split] for split in missing}
-        # As the split has mixed them, or mixed here: who takes the first few is to see all classes.
+        # Shuffled by the split or here, so that the first few images are of all classes.
         found["train"] = cut["train"] if len(missing) == 2 else _mixed(kept)
     else:
         found["train"] = _mixed(found["train"])
     shape = _common_shape(shapes, image_size)
 
-    @tf.autograph.experimental.do_not_convert  # Only slower to trace.
+    @tf.autograph.experimental.do_not_convert  # Conversion would only slow down tracing.
     def read(path, label):
         image = files.read_file(path, shape[-1])
         if image_size is not None:
@@ -118,30 +134,42 @@ def image_folder(directory, image_size=None, skip_bad_files=False, notes=None):
     )
 
 
-def read_layout(root, notes):
-    """Which images of a folder are of which split and class; no image is looked at.
+def read_layout(
+    root: pathlib.Path, notes: Notes
+) -> tuple[dict[str, dict[pathlib.Path, int]], list[str]]:
+    """Find the split and the class of each image in a folder, without reading the images.
 
     Args:
         root: A `pathlib.Path`.
         notes: As for `image_folder`.
 
     Returns:
-        `({split: {path: label}}, class names)`, with "train" and what else was given.
+        `({split: {path: label}}, class names)`, with "train" and the other splits that exist.
 
     Raises:
-        ValueError: naming the folder or table that does not fit.
+        ValueError: if the folder or a table is invalid; the message names it.
+
+    Example:
+
+    >>> import pathlib
+    >>> for name in ("cat/1.png", "cat/2.png", "dog/1.png"):
+    ...     pathlib.Path("animals", name).parent.mkdir(parents=True, exist_ok=True)
+    ...     pathlib.Path("animals", name).touch()
+    >>> images, class_names = read_layout(pathlib.Path("animals"), Notes())
+    >>> class_names, list(images["train"].values())
+    (['cat', 'dog'], [0, 0, 1])
     """
     return _Layout(root, notes).read()
 
 
 class _Layout:
-    """Finds out what is a class and what is a split."""
+    """Determines which folders are classes and which are splits."""
 
     def __init__(self, root, notes):
         self._root, self._notes, self._tally = root, notes, files.Listing()
 
     def read(self):
-        """`({split: {path: label}}, class names)`; what is missing of the splits was not given."""
+        """`({split: {path: label}}, class names)` of the splits that exist."""
         found = self._read_in(self._root)
         self._tally.tell("images", self._notes)
         return found
@@ -155,7 +183,7 @@ class _Layout:
         return self._unsplit(where, names)
 
     def _inside(self, where, is_wrapper):
-        """The folder that holds all the others, if one does."""
+        """Descend while a folder has nothing but one wrapper folder."""
         while True:
             names = [name for name in files.folders("images", where) if not files.is_junk(name)]
             if len(names) != 1 or not is_wrapper(names[0]):
@@ -173,7 +201,7 @@ class _Layout:
         self._notes.leave_out("images", "images beside the folders that are read", loose)
 
     def _classes(self, where, names, aliases=None):
-        """The images below class folders, with the classes' numbers."""
+        """`{path: label}` of the images below class folders."""
         found, deeper = {}, []
         for label, name in enumerate(names):
             folder = where / (aliases or {}).get(name, name)
@@ -183,9 +211,11 @@ class _Layout:
             images = self._tally.images_below("images", folder)
             if not images:
                 named = [path for path in self._tally.others if folder in path.parents]
-                reason = f"; {str(named[0])!r}, for one, is not read as an image" if named else ""
+                reason = (
+                    f"; {str(named[0])!r}, for example, is not read as an image" if named else ""
+                )
                 raise ValueError(
-                    f"images: {str(folder)!r} holds no image {files.IMAGE_SUFFIXES}{reason}"
+                    f"images: {str(folder)!r} contains no image {files.IMAGE_SUFFIXES}{reason}"
                 )
             deeper += [path for path in images if path.parent != folder]
             found |= dict.fromkeys(images, label)
@@ -204,7 +234,7 @@ class _Layout:
             self._notes.say(f"images: of the folders of {str(where)!r}, {chosen!r} is read.")
             for name in names:
                 if name != chosen:
-                    self._leave_out_folder(where / name, f"which lies beside {chosen!r}")
+                    self._leave_out_folder(where / name, f"which is beside {chosen!r}")
             self._leave_out_loose(where)
             return self._read_in(where / chosen)
         if all(map(_PART.fullmatch, names)):
@@ -216,14 +246,14 @@ class _Layout:
         for name, splits in inner.items():
             if splits:
                 raise ValueError(
-                    f"images: {str(where / name)!r} holds {[*splits]}, which are splits, but "
+                    f"images: {str(where / name)!r} contains {[*splits]}, which are splits, but "
                     "not every folder beside it does"
                 )
         self._check_no_splits(where, names)
         return {"train": self._classes(where, names)}, names
 
     def _check_no_splits(self, where, names):
-        """Refuse folders that can hardly be classes."""
+        """Raise an error for folders that are unlikely to be classes."""
         if all(re.match("train|val|test", name, re.IGNORECASE) for name in names):
             raise ValueError(
                 f"images: the folders of {str(where)!r} are {names}, expected splits named train, "
@@ -235,14 +265,14 @@ class _Layout:
             if len(shared) > 1 or len(inner[name] & {*names} - {name}) > 1:
                 beside = sorted(shared if len(shared) > 1 else inner[name] & {*names})
                 raise ValueError(
-                    f"images: {str(where / name)!r} is no class: it holds {beside[:3]}, as folders "
-                    "beside it are named, or hold as well; expected train, validation and test, or "
-                    "a folder for each class"
+                    f"images: {str(where / name)!r} is not a class: it contains {beside[:3]}, "
+                    "also the names or contents of folders beside it; expected train, "
+                    "validation and test, or a folder for each class"
                 )
 
     def _transposed(self, where, inner):
-        """Splits that lie in the class folders."""
-        self._notes.say("images: the folders of classes hold those of the splits.")
+        """Splits inside the class folders."""
+        self._notes.say("images: the folders of classes contain those of the splits.")
         found = {}
         for label, (name, splits) in enumerate(inner.items()):
             for folder in self._tally.folders(where / name):
@@ -250,7 +280,7 @@ class _Layout:
                 if folder in splits:
                     found.setdefault(splits[folder], {}).update(dict.fromkeys(images, label))
                 else:
-                    what = f"images in {folder!r}, which is no split"
+                    what = f"images in {folder!r}, which is not a split"
                     self._notes.leave_out("images", what, images)
             self._leave_out_loose(where / name)
         return {split: found[split] for split in SPLITS if split in found}
@@ -274,8 +304,8 @@ class _Layout:
         if not classes[train]:
             if others:
                 raise ValueError(
-                    f"images: {str(where / train)!r} is the name of a split, but it holds no "
-                    f"class folders and lies beside {others}; rename it if it is a class"
+                    f"images: {str(where / train)!r} is the name of a split, but it contains no "
+                    f"class folders and is beside {others}; rename it if it is a class"
                 )
             folders = {}
             for name, split in splits.items():
@@ -286,7 +316,7 @@ class _Layout:
         names = classes[train]
         if len(names) > 1 and (chosen := _images_among(names)):
             raise ValueError(
-                f"images: {str(roots[train])!r} holds {names[:5]}, expected a folder for each "
+                f"images: {str(roots[train])!r} contains {names[:5]}, expected a folder for each "
                 f"class; move those of {chosen!r} one level up"
             )
         self._check_no_splits(roots[train], names)
@@ -297,19 +327,20 @@ class _Layout:
             )
         found = {"train": self._classes(roots[train], names)}
         for name in others:
-            self._leave_out_folder(where / name, "which is no split")
+            self._leave_out_folder(where / name, "which is not a split")
         used = {"train": train}
         for name, split in splits.items():
             aliases = _aliases(names, classes[name])
-            strange = [inner for inner in classes[name] if inner not in aliases.values()]
+            unknown = [inner for inner in classes[name] if inner not in aliases.values()]
             if name == train:
                 continue
-            if strange and (aliases or len(strange) > 1):
-                where_strange = str(roots[name] / strange[0])
-                raise ValueError(f"images: {where_strange!r} is no class of the training images")
+            if unknown and (aliases or len(unknown) > 1):
+                folder = str(roots[name] / unknown[0])
+                raise ValueError(f"images: {folder!r} is not a class of the training images")
             if not aliases:
                 self._leave_out_folder(
-                    where / name, f"which has no class folders, so that it is no split for {split}"
+                    where / name,
+                    f"which has no class folders, so that it is not a split for {split}",
                 )
                 continue
             if split in used:
@@ -330,7 +361,7 @@ class _Layout:
         return f"images: {first!r} and {second!r} are both for {split}; put them together"
 
     def _flat(self, where, folders):
-        """Images that do not lie in a folder for each class: a table says it, or their names."""
+        """Images without class folders, labelled by a table or by their names."""
         images = {
             split: self._tally.images_below("images", folder) for split, folder in folders.items()
         }
@@ -359,16 +390,15 @@ class _Layout:
             labelled = {p: labels[p] for p in images.get(split, ()) if p in labels}
             without = [path for path in images.get(split, ()) if path not in labels]
             if without and not labelled:
-                what = f"images of {split}, which have no labels, so that it is no split"
+                what = f"images of {split}, which have no labels, so that it is not a split"
             else:
                 what = "images without a label"
             self._notes.leave_out("images", what, without)
             for path, name in labelled.items():
                 if name not in numbers:
                     raise ValueError(
-                        f"images: {str(path)!r} is of class {short_repr(name)}, which is no "
-                        "class of "
-                        "the training images"
+                        f"images: {str(path)!r} is of class {short_repr(name)}, which is not a "
+                        "class of the training images"
                     )
             if labelled:
                 found[split] = {path: numbers[name] for path, name in labelled.items()}
@@ -386,7 +416,7 @@ class _Layout:
         return labels
 
     def _tables(self, where, folders, images):
-        """`({path: label}, {path: split}, why others do not)` of all tables that name images."""
+        """`({path: label}, {path: split}, errors)` from all tables that name images."""
         places = [*folders.values(), where, *where.parents]
         places = places[: places.index(self._root) + 1] if self._root in places else places
         places = [*dict.fromkeys([*folders.values(), *places, self._root])]
@@ -416,7 +446,7 @@ class _Layout:
 
 
 def _folders_in(folder):
-    """The names of a folder's folders, without links and what cannot be listed."""
+    """The names of a folder's folders, without links; empty if it cannot be listed."""
     try:
         return [path.name for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]
     except OSError:
@@ -424,7 +454,7 @@ def _folders_in(folder):
 
 
 def _splits_among(names):
-    """`{name: split}` of the folders that are named like splits, alone or behind one beginning."""
+    """`{name: split}` of the folders that are named like splits, perhaps with a common prefix."""
     found = {name: split for name in names if (split := split_named(name))}
     if found or len(names) < 2:
         return found
@@ -446,26 +476,26 @@ def _is_wrapper(inner, outer):
 
 
 def _aliases(names, folders):
-    """`{class: folder}` of the classes that folders are named like, in any case."""
+    """`{class: folder}` of the classes that have a folder, regardless of case."""
     exact = {name: name for name in names if name in folders}
     lower = {folder.lower(): folder for folder in folders}
     return exact | {n: lower[n.lower()] for n in names if n not in exact and n.lower() in lower}
 
 
 def _prefixes_of(paths):
-    """`{path: class}` by what the files' names begin with; empty if they do not say."""
+    """`{path: class}` from the prefixes of file names; empty if these are not classes."""
     matches = {path: _PREFIX.fullmatch(path.stem) for path in paths}
     labels = {path: match[1].rstrip(" ._-(") for path, match in matches.items() if match}
     names = set(labels.values())
     camera = any(name.lower() in _NO_CLASSES for name in names)
-    # Where every file has a name of its own, it is no class.
+    # If most files have a prefix of their own, the prefixes are not classes.
     if camera or 2 * len(labels) <= len(paths) or 2 * len(names) > len(labels):
         return {}
     return labels
 
 
 def _order(name):
-    """Numbers by their size, before words."""
+    """Sort key: numbers by their value, before words."""
     return (0, int(name), name) if re.fullmatch(r"\d{1,18}", name) else (1, 0, name)
 
 
@@ -479,14 +509,14 @@ def _csv_files(folder):
         for path in paths
         if path.suffix.lower() in (".csv", ".tsv")
         and not files.is_junk(path.name)
-        and "submission" not in path.name.lower()  # Whose labels are made up.
+        and "submission" not in path.name.lower()  # Its labels are placeholders.
         and path.is_file()
         and path.stat().st_size <= _MOST_TABLE_BYTES
     ]
 
 
 class _Index:
-    """Finds the image that a table means: by its path, its name, or its name without suffix."""
+    """Finds images by the end of their path, their name, or their name without suffix."""
 
     def __init__(self, images):
         self.split_of = {path: split for split, paths in images.items() for path in paths}
@@ -496,7 +526,10 @@ class _Index:
                 self._named.setdefault(name, []).append(path)
 
     def find(self, value, split):
-        """The image that a cell names; of several that of the split; `None` if that is not one."""
+        """The image that a cell names, or `None` if there is not exactly one.
+
+        Of several images with the name, those in the split are considered.
+        """
         parts = [part for part in value.strip().replace("\\", "/").split("/") if part]
         found = self._named.get(parts[-1], ()) if parts else ()
         for count in range(2, 1 + len(parts) if len(found) > 1 else 2):
@@ -512,10 +545,10 @@ class _Table:
 
     @classmethod
     def of(cls, path, text, index):
-        """The table in a file of this text, or `None` if it is none of these images.
+        """The table in a file with this text, or `None` if it does not name these images.
 
         Raises:
-            ValueError: if it is one, but does not say which column is the label.
+            ValueError: if it does, but it is not clear which column is the label.
         """
         lines = text.splitlines()
         delimiter = max("\t;,", key=lines[0].count)
@@ -577,12 +610,12 @@ class _Table:
         self._check_single()
 
     def _check_single(self):
-        """Refuse labels of which an image has several."""
+        """Raise an error if images have several labels."""
         labels = {*self.labels.values()}
         for mark in "|;, ":
             several = [label for label in labels if mark in label]
             parts = [part.strip() for label in several for part in label.split(mark)]
-            # Names may have spaces and commas: several are what are labels on their own.
+            # Names may have spaces and commas: parts count as labels if they also occur alone.
             shared = mark in "|;" and (len({*parts}) < len(parts) or {*parts} & labels)
             if several and (shared or {*parts} <= labels):
                 raise ValueError(
@@ -592,7 +625,7 @@ class _Table:
                 )
 
     def tell(self, notes):
-        """Say which columns were read, and which rows are of no use."""
+        """Note which columns were read, and which rows are not used."""
         label, file = self._header[self._label], self._header[self._column]
         notes.say(
             f"images: the classes are column {label!r} of {str(self.path)!r}, the files its "
@@ -601,20 +634,20 @@ class _Table:
             + (f"; not used: {', '.join(map(repr, self._unused))}." if self._unused else ".")
         )
         name = self.path.name
-        what = f"rows of {name!r} that have not as many columns as the first"
+        what = f"rows of {name!r} with another number of columns than the first"
         notes.leave_out("images", what, self.ragged)
-        notes.leave_out("images", f"rows of {name!r} whose image is not there", self.lost)
+        notes.leave_out("images", f"rows of {name!r} whose image does not exist", self.lost)
         notes.leave_out("images", f"rows of {name!r} without a label", self.empty)
 
 
 def _without(bad, labelled, names):
-    """Images without the bad files; of each class one must be left."""
+    """Images without the bad files; every class must have one left."""
     good = {path: label for path, label in labelled.items() if path not in bad}
     for label in sorted(set(labelled.values()) - set(good.values())):
         paths = [path for path, y in labelled.items() if y == label]
         raise ValueError(
-            f"images: of class {names[label]!r} no image is left, all {len(paths)} files "
-            f"are bad; {str(paths[0])!r}, for one, {bad[paths[0]]}"
+            f"images: no image of class {names[label]!r} is left, all {len(paths)} files "
+            f"are bad; {str(paths[0])!r}, for example,  {bad[paths[0]]}"
         )
     return good
 
@@ -634,14 +667,14 @@ def _split(labelled, where):
 
 
 def _mixed(labelled):
-    """In another order, always the same."""
+    """Shuffle images with a fixed seed."""
     paths = [*labelled]
     order = np.random.default_rng(SEED).permutation(len(paths))
     return {paths[i]: labelled[paths[i]] for i in order}
 
 
 def _common_shape(shapes, image_size):
-    """The shape that images share, or an error that names the first misfit."""
+    """The shape that all images have, or `image_size`, with as many channels as needed."""
     (first, (*size, _)), *_ = shapes.items()
     for path, shape in shapes.items():
         if image_size is None and list(shape[:2]) != size:

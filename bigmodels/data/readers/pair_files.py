@@ -1,4 +1,4 @@
-"""The user's own pairs of texts: in columns of a file, in its lines of JSON, or in two files."""
+"""Read pairs of texts from the columns of a file, from JSON objects, or from two files."""
 
 import collections
 import csv
@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+from collections.abc import Sequence
 
 from bigmodels.data.notes import Notes
 from bigmodels.data.readers import Source, register
@@ -13,15 +14,15 @@ from bigmodels.data.readers.text_files import given_path, text_file
 from bigmodels.messages import short_repr
 
 _JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
-# Of CSV files. What a text seldom holds comes first: every line may have a comma as well.
+# Delimiters of CSV files, the rarest in texts first: every line may have a comma too.
 _DELIMITERS = "\t|;,"
-# Rows that tell what a column holds.
+# Number of rows from which the kind of a column is guessed.
 _SAMPLE = 5000
 _FEW = 10
 _NUMBER = re.compile(r"[-+]?[\d.,]*\d(e[-+]?\d+)?%?", re.IGNORECASE)
 _LANGUAGE = re.compile(r"[a-z]{2,3}([-_][a-z]{2,8})?", re.IGNORECASE)
 _ID = re.compile(r"\S*\d\S*")
-# What names a source and a target for certain.
+# Unambiguous names of a source and a target column.
 _SIDES = (
     ("source", "target"),
     ("src", "tgt"),
@@ -29,7 +30,7 @@ _SIDES = (
     ("source_text", "target_text"),
     ("source_sentence", "target_sentence"),
 )
-# Words that headers are made of.
+# Words that occur in headers.
 _GENERIC = """
     source src target tgt trg input output text texts sentence sentences segment phrase original
     translation translated reference ref id ids no nr index score similarity quality lang language
@@ -56,27 +57,42 @@ _CODES = """
 _HEADERS = {*_GENERIC.split(), *_LANGUAGES.split(), *_CODES.split()}
 
 
-def pair_file(where, columns=(), encoding=None, skip_bad_files=False, notes=None):
-    """Pairs of texts of the user's own.
+def pair_file(
+    where: str,
+    columns: Sequence[str | int] = (),
+    encoding: str | None = None,
+    skip_bad_files: bool = False,
+    notes: Notes | None = None,
+) -> list[tuple[str, str]]:
+    """Read pairs of texts from one or two files.
 
-    They stand in columns that tabs divide, or, in a file named .csv, commas, semicolons or tabs; in
-    a file named .jsonl or .json, as values of its objects; or in two files (`train.de,train.en`),
-    line by line. Any of them may be packed with gzip. Quotation marks are CSV's in a file named
-    .csv, and elsewhere where all of them follow its rules.
+    A file has columns separated by tabs or, if its name ends with .csv, by commas, semicolons or
+    tabs. A .jsonl or .json file has objects with the texts as values. Two files
+    (`train.de,train.en`) are read line by line. All may be gzipped. Quotation marks are read as in
+    CSV in .csv files, and in other files if all of them follow the rules of CSV.
 
     Args:
-        where: Path, or two with a comma between them; symbolic links are followed.
-        columns: Which two of several columns to take, the source first: names, or numbers from 1.
-        encoding: What the files are written in, if not in UTF-8.
-        skip_bad_files: Whether lines that are no pair are left out; else the first is an error.
-        notes: A `Notes`, told what was left out and how the rest was understood.
+        where: Path, or two paths separated by a comma; symbolic links are followed.
+        columns: The two columns to use, source first: names, or numbers counted from 1.
+        encoding: Encoding of the files; UTF-8 by default.
+        skip_bad_files: Whether to leave out lines that are not a pair. Otherwise the first one is
+            an error.
+        notes: A `Notes` about what was left out and how the rest was interpreted; by default a new
+            one.
 
     Returns:
         List of `(source, target)`.
 
     Raises:
-        ValueError: naming the file, and the line if it is no pair; naming `data.columns` where
-            the file's own columns are not clearly a source and a target.
+        ValueError: if a file or a line is invalid, or if it is not clear which columns are source
+            and target; the message names the file and line, or suggests `data.columns`.
+
+    Example:
+
+    >>> with open("words.tsv", "w") as file:
+    ...     _ = file.write("cat\\tKatze\\ndog\\tHund\\n")
+    >>> pair_file("words.tsv")
+    [('cat', 'Katze'), ('dog', 'Hund')]
     """
     notes = Notes() if notes is None else notes
     columns = tuple(map(str, columns))
@@ -105,21 +121,27 @@ def pair_file(where, columns=(), encoding=None, skip_bad_files=False, notes=None
     return pairs
 
 
-def check_columns(columns):
-    """Refuse `data.columns` that are not two.
+def check_columns(columns: Sequence[str]) -> None:
+    """Check that `data.columns` are two different columns.
 
     Args:
-        columns: Strings.
+        columns: Names or numbers of columns, strings.
 
     Raises:
-        ValueError: naming them.
+        ValueError: if they are not.
+
+    Example:
+
+    >>> check_columns(["en"])
+    Traceback (most recent call last):
+    ValueError: data.columns: 'en', expected two, SOURCE,TARGET
     """
     if len(columns) != 2 or columns[0] == columns[1]:
         raise ValueError(f"data.columns: {','.join(columns)!r}, expected two, SOURCE,TARGET")
 
 
 def _two_files(path):
-    """The two paths that stand there, or `None` if it is one."""
+    """The two paths that a comma separates, or `None` if it is one path."""
     if "," not in path or os.path.lexists(path):
         return None
     commas = [match.start() for match in re.finditer(",", path)]
@@ -140,14 +162,14 @@ def _aligned(source, target, encoding, notes):
     if len(sides[0]) != len(sides[1]):
         raise ValueError(
             f"pairs: {source!r} has {len(sides[0]):,} lines but {target!r} has {len(sides[1]):,}; "
-            "expected as many, each the translation of the other's"
+            "expected equal numbers"
         )
     notes.say(f"pairs: the lines of {source!r} are the sources, those of {target!r} the targets.")
     return [(i, *pair) for i, pair in enumerate(zip(*sides, strict=True), 1)]
 
 
 def _chosen(text, path, columns, skip_bad_files, notes):
-    """`(line, source, target)` of the two columns that are meant."""
+    """`(line, source, target)` of the two columns to use."""
     where = f"pairs: {path!r}"
     name = path.lower().removesuffix(".gz")
     bad = {}
@@ -162,9 +184,9 @@ def _chosen(text, path, columns, skip_bad_files, notes):
         names, sides, rows, others = _objects(text, where, refuse)
         chosen = _by_name(names, rows, columns, where, notes, sides)
         for number, content in others.items():
-            if strange := [names[place] for place in chosen if names[place] in content]:
-                value = short_repr(content[strange[0]])
-                refuse(number, f"{strange[0]!r} is {value}, expected a text")
+            if keys := [names[place] for place in chosen if names[place] in content]:
+                value = short_repr(content[keys[0]])
+                refuse(number, f"{keys[0]!r} is {value}, expected a text")
         rows = [row for row in rows if row[0] not in bad]
     else:
         rows = _separated(text, where, notes) if separated else _tabbed(text, where, notes)
@@ -191,40 +213,42 @@ def _chosen(text, path, columns, skip_bad_files, notes):
             refuse(number, f"{found}, expected a source, a tab and a target{hint}")
         else:
             refuse(number, f"{len(cells)} columns, expected at least {last + 1}")
-    notes.leave_out(where, "lines that are no pair", {n: f"({bad[n]})" for n in sorted(bad)})
+    notes.leave_out(where, "lines that are not a pair", {n: f"({bad[n]})" for n in sorted(bad)})
     return pairs
 
 
 _NO_TAB = (
-    "; no line has a tab: give two files as pairs:FILE.de,FILE.en, and name a file that commas "
-    "divide .csv"
+    "; no line has a tab: give two files as pairs:FILE.de,FILE.en, or rename a comma-separated "
+    "file to .csv"
 )
 
 
 def _objects(text, where, refuse):
-    """Names, those of a translation if they are two, `(line, cells)` of JSON objects, and lists.
+    """Read JSON objects, one per line or all in one list.
 
-    They stand one a line, or all in one list.
+    Returns `(names, sides, rows, lists)`: all keys; the two keys of nested objects, if they are
+    two, or `None`; `(line, cells)` of each object; and `{line: {key: value}}` of values that are
+    lists.
     """
     found = []
     if text.lstrip()[:1] == "[":
         try:
             found = list(enumerate(json.loads(text), 1))
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{where} is no JSON: {short_repr(str(error))}") from None
+            raise ValueError(f"{where} is not JSON: {short_repr(str(error))}") from None
     else:
         for number, line in enumerate(text.split("\n"), 1):
             if line.strip():
                 try:
                     found.append((number, json.loads(line)))
                 except (ValueError, RecursionError) as error:
-                    refuse(number, f"no JSON: {short_repr(str(error))}")
+                    refuse(number, f"not JSON: {short_repr(str(error))}")
     names, inner, rows = {}, {}, []
     for number, content in found:
         if not isinstance(content, dict):
             refuse(number, f"{short_repr(content)}, expected a JSON object")
             continue
-        # As Hugging Face has them: {"translation": {"en": ..., "de": ...}}.
+        # Nested as in Hugging Face data sets: {"translation": {"en": ..., "de": ...}}.
         flat = {}
         for key, value in content.items():
             flat |= value if isinstance(value, dict) else {key: value}
@@ -233,7 +257,7 @@ def _objects(text, where, refuse):
         rows.append((number, flat))
     names = list(names)
     if not rows:
-        raise ValueError(f"{where} holds no JSON object")
+        raise ValueError(f"{where} contains no JSON object")
     sides = list(inner) if len(inner) == 2 else None
     lists = {n: {k: v for k, v in flat.items() if isinstance(v, list)} for n, flat in rows}
     cells = [(n, [_cell(flat.get(name)) for name in names]) for n, flat in rows]
@@ -245,7 +269,7 @@ def _cell(value):
 
 
 def _by_name(names, rows, columns, where, notes, sides=None):
-    """Places of source and target among columns that have names."""
+    """Indices of source and target among columns that have names."""
     if columns:
         chosen = [_place(column, names, where) for column in columns]
     else:
@@ -268,7 +292,7 @@ def _by_name(names, rows, columns, where, notes, sides=None):
 
 
 def _by_place(rows, columns, where, notes):
-    """Places of source and target, and how many rows are a header."""
+    """Indices of source and target, and the number of header rows."""
     header = [cell.strip() for cell in rows[0][1]]
     width = _usual_width(rows)
     if columns and not all(column.isdecimal() for column in columns):
@@ -309,7 +333,7 @@ def _by_place(rows, columns, where, notes):
 
 
 def _check_texts(chosen, names, rows, where):
-    """Refuse columns that hold no texts, with the setting to give."""
+    """Check that columns contain texts; the error suggests a setting."""
     for place in chosen:
         if kind := _kind(rows, place, len(names)):
             example = next((c[place] for _, c in rows if len(c) > place and c[place]), "")
@@ -325,16 +349,16 @@ def _place(column, names, where):
     if column.isdecimal() and 1 <= int(column) <= len(names):
         return int(column) - 1
     raise ValueError(
-        f"data.columns: {column!r} is no column; those of {where.removeprefix('pairs: ')} are "
-        f"{', '.join(names)}"
+        f"data.columns: {column!r} is not a column; the columns of "
+        f"{where.removeprefix('pairs: ')} are {', '.join(names)}"
     )
 
 
 def _hint(rows, names):
-    """The setting to give, in words."""
+    """A suggestion for `data.columns`."""
     texts = [name for i, name in enumerate(names) if not _kind(rows, i, len(names))]
     if len(names) == 2:
-        return f"set data.columns={','.join(names)} if they are what to learn from"
+        return f"set data.columns={','.join(names)} if these are source and target"
     if len(texts) == 2:
         return f"set data.columns={','.join(texts)} (source, target)"
     if len(texts) > 2:
@@ -343,12 +367,12 @@ def _hint(rows, names):
 
 
 def _is_header(cells, kinds):
-    """Whether a first line names the columns, of which the kinds below it are known."""
+    """Whether the first line is a header, given the kinds of the columns below it."""
     for cell, kind in zip(cells, kinds, strict=False):
         if kind == "numbers" and cell and not _NUMBER.fullmatch(cell):
             return True
     words = [re.split(r"[\W_\d]+", cell.lower()) for cell in cells]
-    known = [any(each) and all(w in _HEADERS for w in each if w) for each in words]
+    known = [any(cell) and all(word in _HEADERS for word in cell if word) for cell in words]
     return all(known[:2]) if len(cells) == 2 else sum(known) > len(cells) / 2
 
 
@@ -358,7 +382,7 @@ def _usual_width(rows):
 
 
 def _kind(rows, place, width):
-    """What a column holds that is no text, in words; or ""."""
+    """What a column contains if it is not texts, in words; otherwise an empty string."""
     sample = rows[:: max(1, len(rows) // _SAMPLE)]
     cells = [cells[place].strip() for _, cells in sample if len(cells) > place]
     cells = [cell for cell in cells if cell]
@@ -372,7 +396,7 @@ def _kind(rows, place, width):
     if most(_NUMBER):
         return "numbers"
     if len(cells) >= _FEW and len(different) == 1:
-        return "one and the same value"
+        return "a single value"
     if len(different) <= len(cells) / _FEW and most(_LANGUAGE):
         return "languages"
     if width > 2 and len(different) == len(cells) >= _FEW and most(_ID):
@@ -388,7 +412,7 @@ def _separated(text, where, notes):
     if match := re.fullmatch(r"sep=(.)", first.strip()):  # Excel's.
         delimiter, text, before = match[1], rest, 1
     else:
-        delimiter = max(_DELIMITERS, key=lambda each: _consistency(text, each))
+        delimiter = max(_DELIMITERS, key=lambda delimiter: _consistency(text, delimiter))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows = []
     try:
@@ -403,7 +427,7 @@ def _separated(text, where, notes):
 
 
 def _consistency(text, delimiter):
-    """The share of a file's first lines that have as many columns as most of them, if several."""
+    """The fraction of lines with the most frequent number of columns, or 0 for one column."""
     lines = text[: 1 << 16].split("\n")[:200]
     try:
         rows = [(0, cells) for cells in csv.reader(lines, delimiter=delimiter) if cells]
@@ -414,12 +438,15 @@ def _consistency(text, delimiter):
     return sum(len(cells) == width for _, cells in rows) / len(rows)
 
 
-# A field of a file that tabs divide, quoted by CSV's rules or without any quotation mark.
+# A field of a tab-separated file, quoted by the rules of CSV or without any quotation mark.
 _FIELD = re.compile(r'(?:"((?:[^"]|"")*)"|([^\t\n"]*))([\t\n]|\Z)')
 
 
 def _tabbed(text, where, notes):
-    """`(line, cells)` of a file that tabs divide; quotation marks are text unless all are CSV's."""
+    """`(line, cells)` of a tab-separated file.
+
+    Quotation marks are part of the text, unless all of them follow the rules of CSV.
+    """
     if '"' in text and (rows := _quoted(text)):
         notes.say(
             f"{where}: quotation marks follow CSV's rules: those around a text are not part of it, "
@@ -431,7 +458,7 @@ def _tabbed(text, where, notes):
 
 
 def _quoted(text):
-    """Rows of a file all of whose quotation marks are CSV's, or `None`."""
+    """Rows of a file in which all quotation marks follow the rules of CSV, or `None`."""
     rows, cells, place, line, begin = [], [], 0, 1, 1
     quoted = doubled = commas = bare_commas = fields = 0
     while place < len(text):
@@ -447,7 +474,7 @@ def _quoted(text):
             cells.append(plain)
         else:
             if "\n" in inside and "\t" in inside:
-                return None  # Two quotation marks that do not belong together.
+                return None  # The two quotation marks do not belong together.
             quoted += 1
             doubled += '""' in inside
             commas += "," in inside
@@ -457,7 +484,7 @@ def _quoted(text):
             if any(cell.strip() for cell in cells):
                 rows.append((begin, cells))
             cells = []
-    # Whoever writes CSV quotes a text that has a quotation mark, perhaps a comma, or all texts.
+    # CSV writers quote texts with quotation marks, often those with commas, or all texts.
     if doubled or quoted > fields / 2 or (commas == quoted and not bare_commas):
         return rows
     return None

@@ -1,28 +1,30 @@
-"""Recordings of speech: what a file says of itself, its samples, and another rate for them."""
+"""Read audio files of speech: check the header, decode the samples, resample them."""
 
 import dataclasses
 import io
 import math
+import pathlib
 import struct
 
 import numpy as np
 
 from bigmodels import extras
+from bigmodels.data.notes import Notes
 from bigmodels.layers.log_mel import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
 from bigmodels.runs import untrusted
 
-# Longer ones are to be cut: a batch is as long as its longest recording.
+# Limit of a recording's length, as a batch is as long as its longest recording.
 MAX_SECONDS = 60
-# How files are named that may be read.
+# Suffixes of audio files.
 SUFFIXES = (".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au")
-# What the number of a coding stands for. Only the first is read here, the others by soundfile.
+# Names of codings by their number. Only PCM is read here, the others by soundfile.
 _PCM, _CODINGS = 1, {2: "ADPCM", 3: "floating point", 6: "A-law", 7: "mu-law", 17: "ADPCM"}
-# How files begin that soundfile reads: MP3 with and without tags, and so on.
+# First bytes of files that soundfile reads.
 _OTHERS = (b"fLaC", b"OggS", b"ID3", b"FORM", b".snd", b"RF64", b"caff")
 _MP3 = (b"\xff\xfb", b"\xff\xfa", b"\xff\xf3", b"\xff\xf2", b"\xff\xe3", b"\xff\xe2")
-_WHOLE = ("WAV", "WAVEX", "FLAC", "AIFF", "AU", "RF64")  # Which say exactly how long they are.
+_WHOLE = ("WAV", "WAVEX", "FLAC", "AIFF", "AU", "RF64")  # Formats whose length in frames is exact.
 _MOST_FLOAT = 8.0
-# What whoever writes into a pipe claims, who cannot know how much is to come.
+# Programs that write to a pipe do not know the size in advance, and claim this much or more.
 _PIPED = 0x7FFFF000
 _EXTENSIBLE = 0xFFFE
 _TOO_EARLY = "it ends too early (truncated)"
@@ -30,14 +32,20 @@ _TOO_EARLY = "it ends too early (truncated)"
 
 @dataclasses.dataclass(frozen=True)
 class Recording:
-    """Somebody says something.
+    """A recording of speech.
 
-    Attributes:
-        name: The file's, as messages name it.
+    Args:
+        name: Name of the file for messages.
         samples: int16 `(time,)`.
-        sample_rate: Samples a second.
-        transcript: What is said.
-        speaker: Who says it, if that is known.
+        sample_rate: Samples per second.
+        transcript: The spoken text.
+        speaker: Name of the speaker, or `None` if it is unknown.
+
+    Example:
+
+    >>> recording = Recording("zero.wav", np.zeros(8000, "int16"), 8000, "zero")
+    >>> len(recording.samples) / recording.sample_rate
+    1.0
     """
 
     name: str
@@ -47,45 +55,68 @@ class Recording:
     speaker: str | None = None
 
 
-def read_audio(path, argument="audio", remarks=None):
-    """The samples of a recording, one channel or the mean of two.
+def read_audio(
+    path: pathlib.Path, argument: str = "audio", remarks: dict[str, list] | None = None
+) -> tuple[np.ndarray, int]:
+    """Read an audio file as one channel; two channels are averaged.
 
     WAV files with PCM of 8 or 16 bits are read as they are. All others (24 and 32 bits, floating
-    point, FLAC, OGG, MP3) need soundfile, and are brought to 16 bits.
+    point, FLAC, OGG, MP3) need soundfile, and are converted to 16 bits.
 
     Args:
-        path: A `pathlib.Path`; a link is followed.
-        argument: What a message begins with.
-        remarks: A dict of lists, to which the path is added under each thing that is not read as it
-            stands in the file; or `None`.
+        path: A `pathlib.Path`; links are followed.
+        argument: Beginning of messages.
+        remarks: A dict of lists, or `None`. For each conversion that was made, the path is added to
+            the list under its description.
 
     Returns:
         `(samples, sample_rate)`: int16 `(time,)` and an integer.
 
     Raises:
-        ValueError: naming the file, and why it is not such a file.
+        ValueError: if the file cannot be read; the message has its path and the reason.
+
+    Example:
+
+    >>> import pathlib
+    >>> contents = tf.audio.encode_wav(tf.zeros((8000, 1)), 8000).numpy()
+    >>> _ = pathlib.Path("silence.wav").write_bytes(contents)
+    >>> samples, sample_rate = read_audio(pathlib.Path("silence.wav"))
+    >>> samples.shape, sample_rate
+    ((8000,), 8000)
     """
     try:
-        samples, rate, found = decode_audio(untrusted.contents(path))
+        samples, rate, conversions = decode_audio(untrusted.contents(path))
     except OSError as error:
         reason = f"cannot be read: {error.strerror}"
     except ValueError as error:
         reason = f"cannot be read: {error}"
     else:
-        for what in found if remarks is not None else ():
-            remarks.setdefault(what, []).append(path)
+        for conversion in conversions if remarks is not None else ():
+            remarks.setdefault(conversion, []).append(path)
         return samples, rate
     raise ValueError(f"{argument}: {str(path)!r} {reason}")
 
 
-def decode_audio(contents):
-    """The samples of a file's bytes, as `read_audio` gives them.
+def decode_audio(contents: bytes) -> tuple[np.ndarray, int, list[str]]:
+    """Decode the bytes of an audio file, as `read_audio` does.
+
+    Args:
+        contents: Bytes of the file.
 
     Returns:
-        `(samples, sample_rate, remarks)`, the last a list of what was not read as it stands there.
+        `(samples, sample_rate, remarks)`: int16 `(time,)`, an integer, and a list of conversions
+        that were made.
 
     Raises:
-        ValueError: with the reason alone; whoever knows the file names it.
+        ValueError: if the bytes cannot be decoded. The message does not name the file; callers add
+            its name.
+
+    Example:
+
+    >>> contents = tf.audio.encode_wav(tf.zeros((8000, 2)), 8000).numpy()
+    >>> samples, sample_rate, remarks = decode_audio(contents)
+    >>> samples.shape, sample_rate, remarks
+    ((8000,), 8000, ['two channels, which are averaged'])
     """
     if not contents:
         raise ValueError("it is empty")
@@ -94,7 +125,7 @@ def decode_audio(contents):
             return _by_soundfile(contents)
         if contents[4:8] == b"ftyp":
             raise ValueError("it is MPEG-4 (.m4a, .mp4), which is not read; convert it to FLAC")
-        raise ValueError("it is no WAV file, nor FLAC, OGG or MP3")
+        raise ValueError("it is not a WAV, FLAC, OGG or MP3 file")
     (coding, channels, rate, bits), begin, size, piped = _parts(contents)
     remarks = ["a header that does not say how long they are: they are read to the end"][:piped]
     if coding != _PCM or bits in (24, 32):
@@ -110,7 +141,7 @@ def decode_audio(contents):
     if len(data) % width:
         raise ValueError("its last sample is cut off")
     if not data:
-        raise ValueError("it holds no samples")
+        raise ValueError("it contains no samples")
     _check_length(len(data) // width, rate)
     if bits == 8:  # Which are unsigned.
         samples = (np.frombuffer(data, "uint8").astype("int16") - 128) * 256
@@ -121,32 +152,33 @@ def decode_audio(contents):
 
 
 def _parts(contents):
-    """Coding, channels, rate and bits of a WAV file; where its samples begin, their bytes; `piped`.
+    """`((coding, channels, rate, bits), begin, size, piped)` of a WAV file.
 
-    `piped` is whether its header does not say how many there are.
+    `begin` and `size` are the offset and size of its samples in bytes. `piped` is whether the
+    header does not give the size.
     """
     if contents[8:12] != b"WAVE":
-        raise ValueError(_TOO_EARLY if len(contents) < 12 else "it is a RIFF file, but no WAV")
+        raise ValueError(_TOO_EARLY if len(contents) < 12 else "it is a RIFF file, but not WAV")
     (whole,) = struct.unpack_from("<I", contents, 4)
     form = None
     place = 12
     while True:
         if len(contents) < place + 8:
-            raise ValueError(_TOO_EARLY if form is None else "it holds no samples")
+            raise ValueError(_TOO_EARLY if form is None else "it contains no samples")
         kind, size = struct.unpack_from("<4sI", contents, place)
         place += 8
         if kind == b"data":
             if form is None:
                 raise ValueError("its samples come before their format")
             left = len(contents) - place
-            # Nothing, where the file as a whole is longer than it claims as well.
+            # A size of 0 counts as unknown if the size of the whole file is wrong too.
             piped = size >= _PIPED or (size == 0 and left > 0 and whole < len(contents) - 9)
             if size > left and not piped:
                 raise ValueError(f"it claims {size:,} bytes of samples, but has {left:,}")
             return form, place, left if piped else size, piped
         if kind == b"fmt ":
             form = _form(contents[place : place + size])
-        place += size + size % 2  # Parts begin at even places.
+        place += size + size % 2  # Chunks begin at even offsets.
 
 
 def _form(part):
@@ -154,7 +186,7 @@ def _form(part):
     if len(part) < 16:
         raise ValueError(_TOO_EARLY)
     coding, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", part)
-    if coding == _EXTENSIBLE:  # Which says at its end what it is.
+    if coding == _EXTENSIBLE:  # The actual coding follows at the end.
         if len(part) < 26:
             raise ValueError(_TOO_EARLY)
         (coding,) = struct.unpack_from("<H", part, 24)
@@ -166,7 +198,7 @@ def _check(channels, rate):
         raise ValueError(f"it has {channels} channels, expected one or two")
     if not MIN_SAMPLE_RATE <= rate <= MAX_SAMPLE_RATE:
         raise ValueError(
-            f"it claims {rate} samples a second, expected from {MIN_SAMPLE_RATE} to "
+            f"it claims {rate} samples per second, expected from {MIN_SAMPLE_RATE} to "
             f"{MAX_SAMPLE_RATE}"
         )
 
@@ -177,18 +209,17 @@ def _check_length(count, rate):
 
 
 def _one_channel(samples):
-    """int16 `(time,)` of int16 or float64 `(time, channels)`, and what is to be said of it."""
+    """int16 `(time,)` from int16 or float64 `(time, channels)`, and a list of remarks."""
     count = samples.shape[1]
     if samples.dtype == "int16":
-        # Rounded as a division does, down.
         samples = samples.sum(1, "int32") // count
     else:
         samples = np.clip(np.rint(samples.mean(1) * 32768), -32768, 32767)
-    return samples.astype("int16"), ["two channels, of which the mean is taken"][: count - 1]
+    return samples.astype("int16"), ["two channels, which are averaged"][: count - 1]
 
 
 def _by_soundfile(contents, coding=""):
-    """As `decode_audio`, of whatever soundfile reads."""
+    """As `decode_audio`, for formats that soundfile reads."""
     with extras.require_extra("all but WAV files with PCM of 8 or 16 bits", "speech"):
         import soundfile
     try:
@@ -197,7 +228,7 @@ def _by_soundfile(contents, coding=""):
             _check(file.channels, rate)
             _check_length(file.frames, rate)
             exact = subtype in ("PCM_16", "PCM_S8", "PCM_U8")
-            # One more than may be, as some do not know how many there are.
+            # One more than the limit, as some formats do not give their length.
             samples = file.read(MAX_SECONDS * rate + 1, "int16" if exact else "float64", True)
             cut = file.format in _WHOLE and len(samples) < file.frames
     except (soundfile.SoundFileError, RuntimeError) as error:
@@ -207,28 +238,35 @@ def _by_soundfile(contents, coding=""):
     if cut:
         raise ValueError(_TOO_EARLY)
     if not len(samples):
-        raise ValueError("it holds no samples")
+        raise ValueError("it contains no samples")
     _check_length(len(samples), rate)
     remarks = []
     if not exact:
         loudest = np.abs(samples).max()
-        if not loudest <= _MOST_FLOAT:  # NaN is not either.
+        if not loudest <= _MOST_FLOAT:  # Also true for NaN.
             raise ValueError(f"its samples go up to {loudest:g}, expected from -1 to 1")
         if subtype in ("PCM_24", "PCM_32", "FLOAT", "DOUBLE"):
-            remarks.append("more than 16 bits, and are brought to 16")
+            remarks.append("more than 16 bits, which are converted to 16")
         if loudest > 1:
             remarks.append("samples beyond -1 and 1, which are clipped")
     samples, more = _one_channel(samples)
     return samples, rate, remarks + more
 
 
-def note_remarks(notes, argument, remarks):
-    """Say what `read_audio` noted.
+def note_remarks(notes: Notes, argument: str, remarks: dict[str, list]) -> None:
+    """Add the remarks of `read_audio` to notes.
 
     Args:
         notes: A `Notes`.
-        argument: What a line begins with.
-        remarks: `{what: paths}`.
+        argument: Beginning of the lines.
+        remarks: `{description: paths}`.
+
+    Example:
+
+    >>> notes = Notes()
+    >>> note_remarks(notes, "audio", {"two channels, which are averaged": ["a.wav"]})
+    >>> notes.lines
+    ["audio: 1 recordings have two channels, which are averaged; the first is 'a.wav'."]
     """
     for what, paths in remarks.items():
         notes.say(
@@ -236,16 +274,21 @@ def note_remarks(notes, argument, remarks):
         )
 
 
-def resampled(samples, rate, wanted):
-    """Samples at another rate.
+def resampled(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+    """Resample a recording.
 
     Args:
         samples: int16 `(time,)`.
-        rate: Samples a second that they have.
-        wanted: Samples a second that they are to have.
+        rate: Its sample rate, in samples per second.
+        wanted: The new sample rate.
 
     Returns:
-        int16 `(time,)`.
+        int16 `(new time,)`.
+
+    Example:
+
+    >>> resampled(np.zeros(16000, "int16"), 16000, 8000).shape
+    (8000,)
     """
     if rate == wanted:
         return samples
@@ -256,7 +299,19 @@ def resampled(samples, rate, wanted):
     return np.clip(np.rint(changed), -32768, 32767).astype("int16")
 
 
-def without_end(samples):
-    """Samples without the zeros at their end, which a model takes for padding."""
-    sounding = np.flatnonzero(samples)
-    return samples[: sounding[-1] + 1] if len(sounding) else samples[:0]
+def without_end(samples: np.ndarray) -> np.ndarray:
+    """Remove zeros at the end of a recording, which a model would take for padding.
+
+    Args:
+        samples: `(time,)`.
+
+    Returns:
+        The samples up to the last one that is not zero.
+
+    Example:
+
+    >>> without_end(np.array([0, 5, 0, 0])).tolist()
+    [0, 5]
+    """
+    nonzero = np.flatnonzero(samples)
+    return samples[: nonzero[-1] + 1] if len(nonzero) else samples[:0]

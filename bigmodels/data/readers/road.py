@@ -1,10 +1,9 @@
-"""A rendered road, for driving without a recording: every pixel of it is computed, none was seen.
+"""Render a synthetic road with a car that follows it, as data for driving without a recording.
 
-A car follows a road whose curvature changes as it goes, is pushed aside by gusts, and steers for
-the middle of the road a few metres ahead. What its camera would see is drawn in perspective:
-asphalt between white lines, a dashed yellow one in its middle, shadows, hills, and light that
-changes. The steering follows from what is in the picture alone, so it can be learnt; real driving
-is harder.
+The car follows a road of changing curvature, is pushed aside by gusts of wind, and steers for the
+middle of the road a few metres ahead. The view of its camera is drawn in perspective: asphalt
+between white lines, a dashed yellow centre line, shadows, hills and changing light. The steering
+depends only on what is visible in the image, so it can be learnt. Real driving is harder.
 
 Lengths are in metres. Frames are 66 x 88 pixels.
 """
@@ -12,20 +11,19 @@ Lengths are in metres. Frames are 66 x 88 pixels.
 import numpy as np
 
 HEIGHT, WIDTH = 66, 88
-# Of each drive.
-_FRAMES, _DRIVES = 800, 3
+_FRAMES, _DRIVES = 800, 3  # Frames per drive.
 _HORIZON, _FOCAL = 20, 62.0  # Pixels; the camera is one metre above the road.
-_SPEED, _LOOKAHEAD = 0.3, 5.0  # A frame; ahead of the car.
+_SPEED, _LOOKAHEAD = 0.3, 5.0  # Metres per frame; metres ahead of the car.
 _SHARPEST = 0.16  # Curvature at full lock.
-_AT_ONCE = 100
+_AT_ONCE = 100  # Frames rendered in one batch.
 
 
-def synthetic_road():
-    """2400 rendered frames of three drives on a synthetic road, with the steering that follows it.
+def synthetic_road() -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Render 2400 frames of three drives on a synthetic road, with the steering angles.
 
     Returns:
         `(pixels, angles, sessions)`: uint8 `(frames, 66, 88, 3)`; float32 `(frames,)` from -1
-        (left) to 1 (right); a name for each frame's drive. The same every time.
+        (left) to 1 (right); the name of each frame's drive. The result is always the same.
     """
     drives = [_drive(np.random.default_rng(seed)) for seed in range(_DRIVES)]
     pixels, angles = map(np.concatenate, zip(*drives, strict=True))
@@ -39,7 +37,7 @@ def _drive(rng):
     gusts = _wander(rng, _FRAMES, 8) * 0.01
 
     def middle(place, offset, heading, ahead):
-        """Where the road's middle is, to the right of the car's axis, so far ahead of it."""
+        """Distance of the road's middle to the right of the car's axis, at a distance ahead."""
         bend = np.interp(place + ahead / 2, places, curvature)
         return 0.5 * bend * ahead**2 - offset - heading * ahead
 
@@ -73,7 +71,7 @@ def _wander(rng, count, width):
 
 
 def _scenery(rng):
-    """What a drive looks like: colours, half the road's width, and tables to look noise up in."""
+    """Appearance of a drive: colours, half the width of the road, and noise tables."""
     return {
         "grass": rng.uniform((50, 90, 30), (130, 140, 70)),
         "asphalt": rng.uniform(70, 125) * np.ones(3),
@@ -86,7 +84,7 @@ def _scenery(rng):
 
 
 def _render(rng, middle, states, light, scenery):
-    """uint8 `(frames, height, width, 3)`."""
+    """Render frames, uint8 `(frames, height, width, 3)`."""
     place, offset, heading, turned = (column[:, None] for column in states.T)  # (frames, 1)
     rows = np.arange(_HORIZON + 1, HEIGHT)
     ahead = np.minimum(_FOCAL / (rows - _HORIZON), 45)  # (rows,)
@@ -95,7 +93,7 @@ def _render(rng, middle, states, light, scenery):
     across = aside - middle(place, offset, heading, ahead)[..., None]  # (frames, rows, columns)
 
     def covered(distance, half):
-        """The share of each pixel that a stripe covers."""
+        """The fraction of each pixel that a stripe covers."""
         return np.clip((half - np.abs(distance)) * (_FOCAL / ahead)[:, None] + 0.5, 0, 1)[..., None]
 
     def noise(scale):

@@ -1,4 +1,4 @@
-"""The user's own texts: a file, or all of a directory."""
+"""Read text files: a single file, or all files of a directory."""
 
 import codecs
 import gzip
@@ -9,15 +9,16 @@ import unicodedata
 import zlib
 
 from bigmodels.data.files import is_junk, named_like
+from bigmodels.data.notes import Notes
 from bigmodels.data.readers import Source, encodings, register
 from bigmodels.data.splits import split_named
 
-# Unicode's normal form takes the square of such a run's length; no language needs ten.
+# Unicode normalisation takes quadratic time in the length of a run; no language needs ten.
 _MAX_MARKS = 1000
-# Of what is packed.
+# Size limit of a gzip file after unpacking.
 _MAX_UNPACKED_BYTES = 1 << 28
 _LOST = "\N{REPLACEMENT CHARACTER}"
-# What is often taken for text.
+# Formats that are often mistaken for text.
 _OTHERS = {
     b"PK\3\4": "a zip archive, as .xlsx and .docx files are",
     b"%PDF-": "a PDF",
@@ -28,36 +29,56 @@ _OTHERS = {
 }
 
 
-def given_path(text):
-    """The path that a user means: in quotes or not, `~` is their home.
+def given_path(text: str) -> str:
+    """Remove quotes around a path and expand `~`.
 
     Args:
-        text: As it was given.
+        text: The path as the user gave it.
 
     Returns:
         A string.
+
+    Example:
+
+    >>> given_path("'my text.txt'")
+    'my text.txt'
     """
     if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
         text = text[1:-1]
     return os.path.expanduser(text)
 
 
-def text_file(path, kind="text", encoding=None, notes=None, *, setting=False):
-    """A text file in UTF-8, with or without a byte order mark, packed with gzip or not.
+def text_file(
+    path: str | os.PathLike,
+    kind: str = "text",
+    encoding: str | None = None,
+    notes: Notes | None = None,
+    *,
+    setting: bool = False,
+) -> str:
+    """Read a text file, with or without a byte order mark, and unpack it if it is gzipped.
 
     Args:
-        path: Path; symbolic links are followed.
-        kind: What the user calls it, for messages.
-        encoding: The encoding if it is not UTF-8.
-        notes: A `Notes`, told what the file looks like beside its encoding; or `None`.
-        setting: Whether the user can set the encoding, for messages.
+        path: Path of the file; symbolic links are followed.
+        kind: Beginning of messages, the argument that the path was given as.
+        encoding: Encoding of the file; UTF-8 by default.
+        notes: A `Notes` for remarks about the encoding, or `None`.
+        setting: Whether the user can set the encoding; if so, messages suggest it.
 
     Returns:
         A string.
 
     Raises:
-        ValueError: naming the file, and the line if it is not UTF-8 or holds a NUL character; of
-            another encoding it says which it looks like, and how to convert it.
+        ValueError: if the file cannot be read, is empty, is not in the encoding or contains a NUL
+            character. The message names the file and the line, and the probable encoding with
+            instructions for converting it.
+
+    Example:
+
+    >>> with open("greeting.txt", "w", encoding="gb18030") as file:
+    ...     _ = file.write("你好")
+    >>> text_file("greeting.txt", encoding="gb18030")
+    '你好'
     """
     text = _text(path, kind, encoding, notes, setting)
     if not text.strip():
@@ -65,8 +86,13 @@ def text_file(path, kind="text", encoding=None, notes=None, *, setting=False):
     return text
 
 
-def read_text(where, encoding=None, skip_bad_files=False, notes=None):
-    """A text file, or all of a directory.
+def read_text(
+    where: str,
+    encoding: str | None = None,
+    skip_bad_files: bool = False,
+    notes: Notes | None = None,
+) -> str | dict[str, str]:
+    """Read a text file, or all text files of a directory.
 
     Args:
         where: Path, as the user gave it.
@@ -78,39 +104,65 @@ def read_text(where, encoding=None, skip_bad_files=False, notes=None):
         As `text_file` or `text_folder`.
 
     Raises:
-        ValueError: naming what cannot be read.
+        ValueError: if a file cannot be read; the message names it.
+
+    Example:
+
+    >>> with open("greeting.txt", "w") as file:
+    ...     _ = file.write("hello")
+    >>> read_text("greeting.txt")
+    'hello'
     """
     path = given_path(where)
     if not path:
-        raise ValueError(f"dataset: 'text:{where}' names no file; give text:FILE or text:DIR")
+        raise ValueError(
+            f"dataset: 'text:{where}' does not name a file; give text:FILE or text:DIR"
+        )
     if os.path.isdir(path):
         return text_folder(path, encoding, skip_bad_files, notes)
     return text_file(path, encoding=encoding, notes=notes, setting=True)
 
 
-def text_folder(directory, encoding=None, skip_bad_files=False, notes=None):
-    """The texts of all files below a directory whose names end with .txt, in order.
+def text_folder(
+    directory: str | os.PathLike,
+    encoding: str | None = None,
+    skip_bad_files: bool = False,
+    notes: Notes | None = None,
+) -> str | dict[str, str]:
+    """Read all .txt files below a directory, in order.
 
     Args:
-        directory: Path.
+        directory: Path of the directory.
         encoding: As for `text_file`.
-        skip_bad_files: Whether files that are no texts are left out; else the first is an error.
-        notes: A `Notes`, told which files are read and which are left out.
+        skip_bad_files: Whether to leave out files that are not text. Otherwise the first one is an
+            error.
+        notes: A `Notes` about which files are read and which are left out; by default a new one.
 
     Returns:
-        A string, in which an empty line divides two files; or, if all files or their folders are
-        named as splits are (`train.txt`, `ptb.valid.txt`, `test/a.txt`), a dict of such by split.
+        A string in which files are separated by an empty line. If all files or their folders are
+        named like splits (`train.txt`, `ptb.valid.txt`, `test/a.txt`), a dict of such strings by
+        split.
 
     Raises:
-        ValueError: naming the directory that holds no such file, or the file that is no text.
+        ValueError: if there is no .txt file, or a file is not text; the message names it.
+
+    Example:
+
+    >>> import pathlib
+    >>> pathlib.Path("texts").mkdir()
+    >>> for name in ("train.txt", "test.txt"):
+    ...     _ = pathlib.Path("texts", name).write_text(f"some text for {name}")
+    >>> text_folder("texts")["test"]
+    'some text for test.txt'
     """
+    notes = Notes() if notes is None else notes
     where = f"text: {str(directory)!r}"
-    every = named_like("text", pathlib.Path(directory), (".txt",))
-    hidden = [p for p in every if any(map(is_junk, p.relative_to(directory).parts))]
+    named = named_like("text", pathlib.Path(directory), (".txt",))
+    hidden = [p for p in named if any(map(is_junk, p.relative_to(directory).parts))]
     notes.leave_out("text", "hidden and system files", hidden)
-    found = [path for path in every if path not in hidden]
+    found = [path for path in named if path not in hidden]
     if not found:
-        raise ValueError(f"{where} holds no .txt file")
+        raise ValueError(f"{where} contains no .txt file")
     texts, bad, empty = {}, {}, []
     for path in found:
         try:
@@ -126,7 +178,7 @@ def text_folder(directory, encoding=None, skip_bad_files=False, notes=None):
     notes.leave_out("text", "bad files", bad)
     notes.leave_out("text", "empty files", empty)
     if not texts:
-        raise ValueError(f"{where} holds no .txt file that is a text")
+        raise ValueError(f"{where} contains no valid .txt file")
     names = [str(path.relative_to(directory)) for path in texts]
     more = f", ..., {names[-1]!r}" if len(names) > 4 else ""
     shown = ", ".join(map(repr, names[: 3 if more else 4]))
@@ -146,7 +198,7 @@ def text_folder(directory, encoding=None, skip_bad_files=False, notes=None):
 
 
 def _split_of(path):
-    """The split that a file's outermost folder, or its name or the end of that, says."""
+    """The split that a file's outermost folder, its name or the end of its name stands for."""
     name = path.parts[0] if len(path.parts) > 1 else path.stem
     return split_named(name) or split_named(name.rpartition(".")[2])
 
@@ -175,25 +227,34 @@ def _text(path, kind, encoding, notes, setting):
     if marks and (run := re.search(f"[{re.escape(marks)}]{{{_MAX_MARKS}}}", text)):
         raise ValueError(
             f"{where}, line {_line(text, run.start())}: more than {_MAX_MARKS} "
-            "combining marks in a row are no text"
+            "combining marks in a row, which is not text"
         )
     if notes is not None:
         _note(notes, where, raw, text, encoding)
     return text
 
 
-def all_files(argument, directory):
-    """The files below a directory that are not hidden, in order.
+def all_files(argument: str, directory: str | os.PathLike) -> list[pathlib.Path]:
+    """List the files below a directory that are not hidden, sorted.
 
     Args:
-        argument: What a message begins with.
-        directory: Path.
+        argument: Beginning of messages.
+        directory: Path of the directory.
 
     Returns:
         A list of `pathlib.Path`.
 
     Raises:
-        ValueError: naming the folder that cannot be listed.
+        ValueError: if a folder cannot be listed; the message names it.
+
+    Example:
+
+    >>> import pathlib
+    >>> pathlib.Path("notes").mkdir()
+    >>> for name in ("b.txt", "a.md", ".hidden"):
+    ...     pathlib.Path("notes", name).touch()
+    >>> [path.name for path in all_files("text", "notes")]
+    ['a.md', 'b.txt']
     """
 
     def fail(error):
@@ -226,7 +287,7 @@ def _contents(path, where):
         raise ValueError(f"{where} cannot be unpacked: {error}") from None
     if len(raw) > _MAX_UNPACKED_BYTES:
         raise ValueError(
-            f"{where} holds more than {_MAX_UNPACKED_BYTES:,} bytes, packed; unpack it"
+            f"{where} has more than {_MAX_UNPACKED_BYTES:,} bytes when unpacked; unpack it"
         )
     return raw
 
@@ -256,7 +317,7 @@ def _note(notes, where, raw, text, encoding):
     if _LOST in text:
         notes.say(
             f"{where} has {text.count(_LOST):,} replacement characters U+FFFD, the first in line "
-            f"{_line(text, text.index(_LOST))}: what stood there was lost when it was converted."
+            f"{_line(text, text.index(_LOST))}: the original characters were lost in a conversion."
         )
     if not encoding or raw.isascii():
         return
@@ -267,11 +328,11 @@ def _note(notes, where, raw, text, encoding):
     else:
         if codecs.lookup(encoding).name == "utf-8":
             return
-        notes.say(f"{where} is read as {encoding}, as data.encoding says, but is UTF-8 as well.")
+        notes.say(f"{where} is read as {encoding}, as data.encoding says, but is valid UTF-8 too.")
 
 
 def _line(text, place):
-    """The number of the line in which a place of a text is."""
+    """The number of the line at an offset of a text."""
     return text.count("\n", 0, place) + 1
 
 

@@ -1,10 +1,11 @@
-"""TensorFlow Datasets by name."""
+"""Load sets of TensorFlow Datasets (TFDS) by name."""
 
 import logging
 import queue
 import threading
 import time
 import urllib.parse
+from collections.abc import Callable
 
 import numpy as np
 import requests
@@ -12,14 +13,15 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from bigmodels.data.names import did_you_mean
+from bigmodels.data.notes import Notes
 from bigmodels.data.readers import embedded
 from bigmodels.data.readers.recordings import Recording
 
 _VALIDATION_PERCENT = 10
-# Within which a host has to answer.
+# Time limit for a host's answer.
 _SECONDS_TO_ANSWER = 8.0
-# What TFDS would keep in memory beside our own cache and window: small sets decoded, images made
-# ahead, 8 MiB of every open file, and of 32 files read at the same time 16 images each.
+# Turns off TFDS' own buffers, as the pipeline has its cache and shuffle buffer: the cache of small
+# sets, prefetching, 8 MiB per open file, and 16 images of each of 32 files read in parallel.
 _READING = tfds.ReadConfig(
     try_autocache=False,
     skip_prefetch=True,
@@ -27,34 +29,36 @@ _READING = tfds.ReadConfig(
     num_parallel_calls_for_interleave_files=1,
 )
 _FILES_AT_ONCE = 16
-# Names of labels that are numbers without names.
+# Usual names of integer labels without class names.
 _LABELS = ("label", "labels", "class", "category", "target", "y", "fine_label")
 _MOST_CLASSES = 10_000
-# How classes that are digits are said.
+# Transcripts of classes that are digits.
 _DIGITS = dict(
     zip("0123456789", "zero one two three four five six seven eight nine".split(), strict=True)
 )
 _log = logging.getLogger(__name__)
 
 
-def image_dataset(name, data_dir=None, notes=None):
-    """An image-classification set of TFDS.
+def image_dataset(
+    name: str, data_dir: str | None = None, notes: Notes | None = None
+) -> tuple[dict[str, tf.data.Dataset], list[str]]:
+    """Load an image classification set of TFDS.
 
-    Its one image and its one label are found by their kinds, whatever they are called; of several
-    those that the set calls supervised, or `image` and `label`. Labels without names, integers or
-    texts, are classes as they are.
+    The image and the label are found by the types of the features, not by their names. If there are
+    several, the set's supervised keys, or `image` and `label`, are used. The values of integer or
+    text labels without class names are the classes.
 
     Args:
         name: For example `fashion_mnist`, `cifar10`, `tf_flowers:3.*.*`.
-        data_dir: Where prepared sets lie; `TFDS_DATA_DIR` or TFDS' own default when left out.
-        notes: A `bigmodels.data.notes.Notes`, to which it says what of it is not read.
+        data_dir: Directory of prepared sets; by default `TFDS_DATA_DIR` or TFDS' own default.
+        notes: A `Notes` about what is not read, or `None`.
 
     Returns:
-        `(splits, class_names)` as from `embedded.digits`, images in their own size.
+        `(splits, class_names)` as from `embedded.digits`, with images in their original size.
 
     Raises:
-        ValueError: if the name is unknown, the set cannot be had, or it is not images with one
-            label each.
+        ValueError: if the name is unknown, the set cannot be downloaded, or it is not images with
+            one label each.
     """
     builder = _prepared(name, data_dir, "images")
     image, label, classes = _image_features(name, builder, notes)
@@ -67,9 +71,9 @@ def image_dataset(name, data_dir=None, notes=None):
 
 
 def _image_features(name, builder, notes=None):
-    """`(name of the image, name of the label, classes)` of a set's features, by their kinds.
+    """`(name of the image, name of the label, classes)`, found by the types of the features.
 
-    The classes are `None` for a label that has names or their number; else they are what it holds.
+    The classes are `None` if the label feature knows them; otherwise they are its values.
     """
     features, keys = builder.info.features, builder.info.supervised_keys
     if not isinstance(features, tfds.features.FeaturesDict):
@@ -104,12 +108,12 @@ def _image_features(name, builder, notes=None):
         if others:
             notes.say(f"dataset: of {name!r}, {image!r} and {label!r} are read, not {others}.")
         if dtype == np.uint16:
-            notes.say(f"dataset: {name!r} has 16 bits a channel, of which the upper 8 are read.")
+            notes.say(f"dataset: {name!r} has 16 bits per channel, of which the upper 8 are read.")
     return image, label, _classes(name, builder, image, label, notes)
 
 
 def _may_be_label(key, feature, supervised):
-    """Whether a feature is a text, or an integer that is called a label."""
+    """Whether a feature is a text, or an integer with the name of a label."""
     if isinstance(feature, tfds.features.Text):
         return True
     is_integer = feature.shape == () and np.issubdtype(feature.np_dtype, np.integer)
@@ -142,7 +146,7 @@ def _picked(image, label, classes):
     @tf.autograph.experimental.do_not_convert
     def pick(row):
         pixels, number = row[image], row[label]
-        if pixels.dtype == tf.uint16:  # As TensorFlow reads a file of 16 bits.
+        if pixels.dtype == tf.uint16:  # Keep the upper eight bits, as TensorFlow does for files.
             pixels = tf.cast(tf.bitwise.right_shift(pixels, tf.constant(8, "uint16")), "uint8")
         if classes:
             text = number if number.dtype == tf.string else tf.strings.as_string(number)
@@ -152,48 +156,48 @@ def _picked(image, label, classes):
     return pick
 
 
-def mixed_images(name, data_dir=None):
-    """The training images of a set in another order every epoch, without holding them.
+def mixed_images(name: str, data_dir: str | None = None) -> Callable[[tf.Tensor], tf.data.Dataset]:
+    """Read the training images of a set in another order in every epoch, without caching them.
 
-    The files (shards) are opened in an order of the epoch's own, and read in turns, one image from
-    each of several. What lies in one file keeps its order: a shuffle has to follow.
+    The files (shards) are shuffled in each epoch, and several are interleaved image by image. The
+    images of one file stay in order, so the result must still be shuffled.
 
     Args:
-        name: As for `image_dataset`, which accepts it.
+        name: Name of a set that `image_dataset` accepts.
         data_dir: As for `image_dataset`.
 
     Returns:
-        A function from an epoch's seed (scalar int64) to a data set of `(image, label)`.
+        A function that maps the seed of an epoch (scalar int64) to a data set of `(image, label)`.
     """
     builder = _prepared(name, data_dir, "images")
     where = _three_splits(builder)["train"]
     pick = _picked(*_image_features(name, builder))
 
-    @tf.autograph.experimental.do_not_convert  # It warns that it cannot.
+    @tf.autograph.experimental.do_not_convert  # Autograph warns that it cannot convert it.
     def elements(epoch_seed):
         reading = _READING.replace(
             shuffle_seed=epoch_seed,
             interleave_cycle_length=_FILES_AT_ONCE,
             interleave_block_length=1,
-            enable_ordering_guard=False,  # Sets in an order of their own need mixing most.
+            enable_ordering_guard=False,  # Shuffle sets with a fixed order too.
         )
         return builder.as_dataset(split=where, shuffle_files=True, read_config=reading).map(pick)
 
     return elements
 
 
-def text_dataset(name, data_dir=None):
-    """A set of TFDS with one long text, or many, per split.
+def text_dataset(name: str, data_dir: str | None = None) -> dict[str, str]:
+    """Load a set of TFDS with one or many texts per split.
 
     Args:
         name: For example `tiny_shakespeare`.
         data_dir: As for `image_dataset`.
 
     Returns:
-        `{"train": str, "validation": str, "test": str}`; many texts are joined by empty lines.
+        `{"train": str, "validation": str, "test": str}`; several texts are joined by empty lines.
 
     Raises:
-        ValueError: if the name is unknown, the set cannot be had, or it has no text.
+        ValueError: if the name is unknown, the set cannot be downloaded, or it has no text.
     """
     builder = _prepared(name, data_dir, "text")
     features = builder.info.features
@@ -208,20 +212,22 @@ def text_dataset(name, data_dir=None):
     return result
 
 
-def pair_dataset(name, data_dir, notes):
-    """A set of TFDS with sentences in two languages.
+def pair_dataset(
+    name: str, data_dir: str | None, notes: Notes
+) -> dict[str, list[tuple[str, str]]] | list[tuple[str, str]]:
+    """Load a set of TFDS with sentences in two languages.
 
     Args:
         name: For example `tatoeba/tatoeba_es`, `ted_hrlr_translate/pt_to_en`.
         data_dir: As for `image_dataset`.
-        notes: A `Notes`, told how many pairs have an empty side.
+        notes: A `Notes` about pairs with an empty side.
 
     Returns:
-        `{split: list of (source, target)}` for train, validation and test, or the list alone if the
-        set is not split.
+        `{split: list of (source, target)}` for train, validation and test, or a list if the set has
+        one split only.
 
     Raises:
-        ValueError: if the name is unknown, the set cannot be had, or it has no such pairs.
+        ValueError: if the name is unknown, the set cannot be downloaded, or it has no such pairs.
     """
     builder = _prepared(name, data_dir, "pairs")
     features = builder.info.features
@@ -248,20 +254,23 @@ def pair_dataset(name, data_dir, notes):
     return {split: read(where) for split, where in _three_splits(builder).items()}
 
 
-def audio_dataset(name, data_dir=None):
-    """A set of TFDS with recordings of 16 bits, and a text or a class for each.
+def audio_dataset(
+    name: str, data_dir: str | None = None
+) -> dict[str, list[Recording]] | list[Recording]:
+    """Load a set of TFDS with 16-bit recordings and a text or a class for each.
 
     Args:
         name: For example `spoken_digit`.
         data_dir: As for `image_dataset`.
 
     Returns:
-        A list of `Recording`; or a dict of such lists by split, if the set has one for testing.
-        Who speaks is taken from `speaker_id`, or from names such as `7_jackson_32.wav`. Of a class
-        the name is the transcript, of digits in words.
+        A list of `Recording`; or a dict of such lists by split, if the set has a validation or
+        test split. Speakers come from `speaker_id` or from file names such as `7_jackson_32.wav`.
+        The transcript of a class is its name; digits are spelt out.
 
     Raises:
-        ValueError: if the name is unknown, the set cannot be had, or it is not such recordings.
+        ValueError: if the name is unknown, the set cannot be downloaded, or it has no such
+            recordings.
     """
     builder = _prepared(name, data_dir, "recordings")
     features = builder.info.features
@@ -275,7 +284,7 @@ def audio_dataset(name, data_dir=None):
     (sound,), text = sounds, texts[0]
     rate = features[sound].sample_rate
     if rate is None:
-        raise ValueError(f"dataset: {name!r} does not say how many samples a second it has")
+        raise ValueError(f"dataset: {name!r} does not have a sample rate")
     classes = getattr(features[text], "names", None)
 
     def recording(row, number):
@@ -284,13 +293,13 @@ def audio_dataset(name, data_dir=None):
         where = where or f"{name}[{number}]"
         if np.abs(samples.astype("int64"), dtype="int64").max(initial=0) > 1 << 15:
             raise ValueError(f"dataset: {where!r} has samples of more than 16 bits")
-        said = classes[row[text]] if classes else row[text].decode("utf-8", "replace")
+        transcript = classes[row[text]] if classes else row[text].decode("utf-8", "replace")
         speaker = str(row["speaker_id"]) if "speaker_id" in row else None
         parts = where.removesuffix(".wav").split("_")
         if speaker is None and len(parts) == 3:
             speaker = parts[1]
         samples = np.clip(samples, -(1 << 15), (1 << 15) - 1).astype("int16")
-        return Recording(where, samples, rate, _DIGITS.get(said, said), speaker)
+        return Recording(where, samples, rate, _DIGITS.get(transcript, transcript), speaker)
 
     def all_of(where):
         rows = builder.as_dataset(split=where, read_config=_READING).as_numpy_iterator()
@@ -309,8 +318,8 @@ def _prepared(name, data_dir, kind):
         hint = did_you_mean(name, kind, known)
         raise ValueError(f"dataset: {name!r} is not known to TensorFlow Datasets{hint}") from None
     except Exception as error:
-        # A name that TFDS cannot parse, or a version or configuration that the set lacks: each has
-        # an error of its own, whose first line says which.
+        # A name that TFDS cannot parse, or an unknown version or configuration: TFDS raises various
+        # errors, whose first line is the reason.
         hint = did_you_mean(name, kind, embedded.ALL)
         reason = str(error).strip().partition("\n")[0]
         reason = "" if hint else f": {reason.rstrip('.')}"
@@ -318,12 +327,12 @@ def _prepared(name, data_dir, kind):
     if not builder.is_prepared():
         _check_reachable(name, builder)
         _log.warning("%s is not prepared in %s; downloading it.", name, builder.data_dir)
-        # It logs every one of its many retries.
+        # Otherwise it logs each of its many retries.
         logging.getLogger("urllib3").setLevel(logging.ERROR)
     try:
         builder.download_and_prepare()
     except Exception as error:
-        # Whatever the downloader, the parser or the disk raises: the user needs the set's name.
+        # Errors of the downloader, the parser or the disk do not name the set.
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ValueError(f"{_not_prepared(name, builder)}: {reason[:300]}") from error
     return builder
@@ -335,25 +344,25 @@ def _not_prepared(name, builder):
 
 
 def _check_reachable(name, builder):
-    """Refuse at once what cannot be downloaded: TFDS tries again for minutes.
+    """Raise an error at once if a host is unreachable, as TFDS would retry for minutes.
 
     Raises:
-        ValueError: naming the first host that a download would need and that does not answer.
+        ValueError: naming the first host that does not answer.
     """
     hosts = {urllib.parse.urlsplit(url).netloc: url for url in builder.url_infos}
     answers = {host: queue.SimpleQueue() for host in hosts}
 
     def ask(host):
         try:
-            # Any answer will do. A proxy that the environment names is used.
+            # Any answer will do. Proxies of the environment are used.
             requests.head(hosts[host], timeout=_SECONDS_TO_ANSWER)
             answers[host].put(None)
         except (requests.ConnectionError, requests.Timeout) as error:
             answers[host].put(error)
         except requests.RequestException:
-            answers[host].put(None)  # Not http: TFDS has to know what to do with it.
+            answers[host].put(None)  # Not HTTP, which is left to TFDS.
 
-    for host in hosts:  # In threads, as looking up a name knows no time-out.
+    for host in hosts:  # In threads, as name resolution has no timeout.
         threading.Thread(target=ask, args=(host,), daemon=True).start()
     until = time.monotonic() + _SECONDS_TO_ANSWER
     for host, answer in answers.items():
@@ -370,7 +379,7 @@ def _check_reachable(name, builder):
 
 
 def _three_splits(builder):
-    """TFDS slices for train, validation and test, whatever of them the set brings."""
+    """TFDS slices for train, validation and test; missing splits are cut from train."""
     has = set(builder.info.splits)
     if "train" not in has:
         raise ValueError(f"dataset: {builder.name!r} has no split 'train', but {sorted(has)}")

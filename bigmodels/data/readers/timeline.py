@@ -1,22 +1,23 @@
-"""When the rows of a series were: reading times, finding their step, going on after the last."""
+"""The times of a series: parse them, find their step, and continue after the last one."""
 
 import calendar
 import dataclasses
 import datetime
 import functools
 import re
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from bigmodels.messages import short_repr
 
-_DAY = 86_400_000_000  # Microseconds, in which dates are counted.
+_DAY = 86_400_000_000  # In microseconds, the unit of dates.
 _SECOND = 1_000_000
 _EPOCH = datetime.datetime(1970, 1, 1)
-# Of a step: how far a time may lie from where it should.
+# Tolerance of times, as a fraction of a step.
 _SLACK = 1e-3
 _MOST = 1 << 40
-# How many steps, in microseconds or months, go into a week, a year.
+# Length of a season in steps, by the step in microseconds or months.
 _SEASONS = {_DAY: 7, 7 * _DAY: 52}
 _MONTHLY_SEASONS = {1: 12, 3: 4}
 
@@ -25,14 +26,20 @@ _MONTHLY_SEASONS = {1: 12, 3: 4}
 class Timeline:
     """Evenly spaced times.
 
-    Attributes:
-        unit: What `first` and `step` count: "number", "microsecond" (since 1970), or "month".
+    Args:
+        unit: Unit of `first` and `step`: "number", "microsecond" (since 1970), or "month".
         first: The first time.
-        step: From each to the next.
-        form: How a date is written: "" for ISO 8601, or as `datetime.strftime` takes it.
-        utc: Whether dates were given with an offset, and are in UTC now.
-        day: Of months: the day, 0 for the last.
-        clock: Of months: microseconds of the day.
+        step: Difference of consecutive times.
+        form: Format of dates for `datetime.strftime`, or "" for ISO 8601.
+        utc: Whether dates had a UTC offset and were converted to UTC.
+        day: Day of the month for the unit "month"; 0 is the last day.
+        clock: Time of day in microseconds for the unit "month".
+
+    Example:
+
+    >>> line = Timeline("month", first=12 * 2024, step=1)
+    >>> line.text(0), line.text(13), line.spacing(), line.season()
+    ('2024-01-01', '2025-02-01', '1 month', 12)
     """
 
     unit: str
@@ -43,11 +50,11 @@ class Timeline:
     day: int = 1
     clock: int = 0
 
-    def at(self, index):
-        """The time of a row, which may lie after the last.
+    def at(self, index: int) -> int | float | datetime.datetime:
+        """Return the time of a row, which may be after the last one.
 
         Args:
-            index: Its number, from 0.
+            index: Number of the row, counted from 0.
 
         Returns:
             A number, or a `datetime.datetime`.
@@ -67,10 +74,10 @@ class Timeline:
                 microseconds=self.clock
             )
         except (OverflowError, ValueError):
-            raise ValueError(f"time: row {index} would lie beyond the year 9999") from None
+            raise ValueError(f"time: row {index} would be after the year 9999") from None
 
-    def text(self, index):
-        """The time of a row as it is written in a file."""
+    def text(self, index: int) -> str | int | float:
+        """Return the time of a row in the format of the file; a number for the unit "number"."""
         when = self.at(index)
         if self.unit == "number":
             return when
@@ -81,22 +88,22 @@ class Timeline:
             return when.date().isoformat()
         return when.isoformat(sep=" ") + ("+00:00" if self.utc else "")
 
-    def spacing(self):
-        """The step in words; two series of the same one can be forecast by one model."""
+    def spacing(self) -> str:
+        """Return the step in words. Series of the same step can be forecast by the same model."""
         if self.unit == "number":
             return f"{self.step:g}"
         if self.unit == "month":
             return f"{int(self.step)} months" if self.step > 1 else "1 month"
         return str(datetime.timedelta(microseconds=int(self.step))).removesuffix(", 0:00:00")
 
-    def season(self):
-        """After how many rows things usually repeat, or 1 if the step does not say."""
+    def season(self) -> int:
+        """Return the usual length of the season in rows, or 1 if the step does not tell."""
         if self.unit == "number":
             return 1
         if self.unit == "month":
             return _MONTHLY_SEASONS.get(self.step, 1)
         for whole in (_DAY, 3600 * _SECOND, 60 * _SECOND):
-            # A day of minutes would be longer than any window: then an hour.
+            # At most 288 rows: a day in minutes would be too long for a window, so it is an hour.
             if self.step < whole and whole % self.step == 0 and whole / self.step <= 288:
                 return int(whole // self.step)
         return _SEASONS.get(self.step, 1)
@@ -106,13 +113,13 @@ def _whole_days(first, step):
     return first % _DAY == 0 and step % _DAY == 0
 
 
-# What a date of ISO 8601 may look like and `datetime.fromisoformat` does not read, or misreads: how
-# the column is written again.
+# Dates of ISO 8601 that `datetime.fromisoformat` does not read or misreads, and the formats in
+# which they are written again.
 _MONTH = re.compile(r"(\d{4})-(\d\d)")
 _QUARTER = re.compile(r"(\d{4})-?Q([1-4])")
 _ORDINAL = re.compile(r"(\d{4})-?(\d{3})(?=$|[T ])")
 _MIDNIGHT = re.compile(r"([T ])24(?=(:?00)*([.,]0+)?($|[Z+-]))")
-# An hour or a minute with a fraction, of 60 of what comes next.
+# An hour or a minute with a decimal fraction.
 _FRACTION = re.compile(r"([T ]\d\d(?::?(\d\d))?)[.,](\d+)(?=$|[Z+-])")
 _FORMS = {"%Y-%m": _MONTH, "%Y-%j": re.compile(r"\d{4}-\d{3}")}
 _FORMS |= {"%G-W%V": re.compile(r"\d{4}-W\d\d"), "%G-W%V-%u": re.compile(r"\d{4}-W\d\d-\d")}
@@ -120,28 +127,34 @@ _DIGITS = {
     form: re.compile(rf"\d{{{count}}}")
     for form, count in {"%Y%m%d": 8, "%Y%j": 7, "%Y%m": 6, "%Y%m%d%H": 10}.items()
 }
-# Those of a number that is taken for a date.
+# Years for which a number is read as a date.
 _YEARS = range(1600, 2200)
 
 
-def reader(texts, form=""):
-    """What reads the times of a column.
+def reader(texts: Sequence[str], form: str = "") -> tuple[str, Callable, str] | None:
+    """Find a parser for the times of a column.
 
     Args:
-        texts: The column.
-        form: As `datetime.strptime` takes it, or "" for ISO 8601 and for numbers.
+        texts: The fields of the column.
+        form: Format for `datetime.strptime`, or "" for ISO 8601 and for numbers.
 
     Returns:
         `(kind, read, form)`: "date", "digits" (a date of digits alone) or "number"; a function from
-        a text to a `datetime.datetime` or a float, which raises `ValueError`; how dates are
-        written, as for a `Timeline`. Or `None` if the first text is no time.
+        a text to a `datetime.datetime` or a float, which raises `ValueError`; the format of dates,
+        as for a `Timeline`. `None` if the first text is not a time.
+
+    Example:
+
+    >>> kind, read, form = reader(["20240131", "20240201"])
+    >>> kind, read("20240131").date().isoformat()
+    ('digits', '2024-01-31')
     """
     text = texts[0]
     if form:
         read = functools.partial(_formed, form=form)
         return ("date", read, form) if _reads(read, text) else None
     if _reads(_iso_date, text):
-        alike = (f for f, each in _FORMS.items() if all(map(each.fullmatch, texts)))
+        alike = (f for f, pattern in _FORMS.items() if all(map(pattern.fullmatch, texts)))
         return "date", _iso_date, next(alike, "")
     for form, digits in _DIGITS.items():
         read = functools.partial(_formed, form=form)
@@ -190,21 +203,29 @@ def _number(text):
     return value
 
 
-def align(times, kind, form, where):
-    """The timeline that times lie on, and their places on it.
+def align(
+    times: Sequence, kind: str, form: str, where: Callable[[int], str]
+) -> tuple[Timeline, np.ndarray]:
+    """Find the timeline of some times, and their positions on it.
 
     Args:
-        times: What a `reader` gave, in any order, each once.
-        kind: "number", or else dates.
-        form: As there.
-        where: Function from a time's number to how messages name it.
+        times: Times as a `reader` parses them, in any order, without duplicates.
+        kind: "number" for numbers; other values mean dates.
+        form: Format of dates, as from `reader`.
+        where: Function that maps the index of a time to its name in messages.
 
     Returns:
-        `(timeline, places)`: the places are whole numbers, 0 that of the earliest time; where times
-        are missing between others, so are places.
+        `(timeline, positions)`: the positions are int64 `(times,)`; the earliest time has position
+        0, and missing times leave gaps.
 
     Raises:
-        ValueError: naming the first time that does not lie where it should.
+        ValueError: if a time is a duplicate or does not fit the step; the message names it.
+
+    Example:
+
+    >>> timeline, positions = align([1.0, 3.0, 2.0, 6.0], "number", "", str)
+    >>> timeline.step, positions.tolist()
+    (1.0, [0, 2, 1, 5])
     """
     utc, dates = False, kind != "number"
     if dates:
@@ -216,9 +237,7 @@ def align(times, kind, form, where):
             try:
                 times = [t.astimezone(datetime.UTC).replace(tzinfo=None) for t in times]
             except OverflowError:
-                raise ValueError(
-                    f"{where(0)}: a time in UTC lies outside the years 1-9999"
-                ) from None
+                raise ValueError(f"{where(0)}: a time in UTC is outside the years 1-9999") from None
         ticks = np.array([(t - _EPOCH) // datetime.timedelta(microseconds=1) for t in times])
     else:
         ticks = np.array(times, "float64")
@@ -237,10 +256,10 @@ def align(times, kind, form, where):
         if by_month is not None:
             unit, (ticks, more) = "month", by_month
             differences = np.diff(ticks[order])
-    # The usual one: a few gaps do not change it.
+    # The median, which a few gaps do not change.
     step = np.sort(differences)[(len(differences) - 1) // 2]
     ticks, first = ticks[order], ticks[order[0]].item()
-    with np.errstate(over="ignore", invalid="ignore"):  # Then it does not fit.
+    with np.errstate(over="ignore", invalid="ignore"):  # Such times are found to be off below.
         places = np.rint((ticks - first) / step)
         off = ~(np.abs(ticks - first - places * step) <= _SLACK * step)
         off[1:] |= ~(np.diff(places) >= 1)
@@ -258,7 +277,7 @@ def align(times, kind, form, where):
 
 
 def _months(times):
-    """Dates as months, if each is the same day of one, or the last: `(ticks, more)` or `None`."""
+    """Dates as months, if all are on the same or on the last day: `(ticks, more)` or `None`."""
     clocks = {t.time() for t in times}
     last = all(t.day == calendar.monthrange(t.year, t.month)[1] for t in times)
     if len(clocks) > 1 or not (last or len({t.day for t in times}) == 1):

@@ -1,8 +1,8 @@
-"""Recordings of driving as Donkeycar writes them: a directory called a tub, version 2.
+"""Read recordings of driving in the format of Donkeycar: a directory called a tub, version 2.
 
-manifest.json       five lines of JSON: the names of what was recorded, their types, two lines
-                    about the tub, and which catalogues there are and which frames were deleted
-catalog_0.catalog   a line of JSON for each frame: its number, its image, the steering angle
+manifest.json       five lines of JSON: names and types of the recorded values, two lines about
+                    the tub, and the names of the catalogues with the indices of deleted frames
+catalog_0.catalog   a line of JSON for each frame: its index, its image, the steering angle
 images/             the frames
 """
 
@@ -20,47 +20,65 @@ _IMAGE, _ANGLE, _SESSION = "cam/image_array", "user/angle", "_session_id"
 
 @dataclasses.dataclass(frozen=True)
 class Tub:
-    """What a tub says, frame by frame, in the order of recording, without the deleted ones.
+    """The frames of a tub in the order of recording, without deleted ones.
 
     Attributes:
-        paths: The image files.
-        angles: The driver's steering, from -1 (left) to 1 (right).
-        sessions: Each frame's drive, a name; neighbours of one are neighbours in time.
-        indices: Each frame's number in the tub.
-        deleted: How many frames were left out as the tub marks them deleted.
+        paths: Paths of the image files.
+        angles: Steering angles from -1 (left) to 1 (right).
+        sessions: Names of the frames' drives. Consecutive frames of a drive are neighbours in time.
+        indices: Indices of the frames in the tub.
+        deleted: Number of frames left out because the tub marks them as deleted.
     """
 
-    paths: list
-    angles: list
-    sessions: list
-    indices: list
+    paths: list[pathlib.Path]
+    angles: list[float]
+    sessions: list[str]
+    indices: list[int]
     deleted: int
 
 
-def read_tub(directory, argument="tub", notes=None, skip_bad_files=False):
-    """Read a tub's manifest and catalogues; its images are not looked at.
+def read_tub(
+    directory: str | os.PathLike,
+    argument: str = "tub",
+    notes: Notes | None = None,
+    skip_bad_files: bool = False,
+) -> Tub:
+    """Read the manifest and the catalogues of a tub, without reading its images.
 
     Args:
-        directory: Path.
-        argument: What messages begin with.
-        notes: A `bigmodels.data.notes.Notes`, to which it says what is left out.
-        skip_bad_files: Whether damaged lines, catalogues that cannot be read, and frames without an
-            image are left out and counted; else the first of them is an error.
+        directory: Path of the tub.
+        argument: Beginning of messages.
+        notes: A `Notes` about what is left out; by default a new one.
+        skip_bad_files: Whether to leave out damaged lines, unreadable catalogues and frames without
+            an image. Otherwise the first one is an error.
 
     Returns:
         A `Tub`.
 
     Raises:
-        ValueError: naming the file, the line and what in it does not fit.
+        ValueError: if a file or a line is invalid; the message names it.
+
+    Example:
+
+    >>> import json, pathlib
+    >>> root = pathlib.Path("tub")
+    >>> root.mkdir()
+    >>> frame = {"_index": 0, "cam/image_array": "0.jpg", "user/angle": -0.5}
+    >>> _ = (root / "0.catalog").write_text(json.dumps(frame))
+    >>> inputs, types = ["cam/image_array", "user/angle"], ["image_array", "float"]
+    >>> manifest = [inputs, types, {}, {}, {"paths": ["0.catalog"]}]
+    >>> _ = (root / "manifest.json").write_text("\\n".join(map(json.dumps, manifest)))
+    >>> read_tub("tub").angles
+    [-0.5]
     """
     root = pathlib.Path(directory)
     if not os.path.isdir(root):
         raise ValueError(f"{argument}: {str(root)!r} is not a directory")
     if not os.path.lexists(root / MANIFEST):
         is_old = any(root.glob("record_*.json"))
-        looks = ", but records of version 1, which are not read" if is_old else ""
+        version = ", but records of version 1, which are not read" if is_old else ""
         raise ValueError(
-            f"{argument}: {str(root)!r} has no {MANIFEST} of a Donkeycar tub, version 2{looks}"
+            f"{argument}: {str(root)!r} has no {MANIFEST} of a Donkeycar tub, version 2{version}"
         )
     names, deleted = _manifest(root / MANIFEST, argument)
     frames, seen, lost, damaged, named = [], set(), {}, {}, set()
@@ -79,7 +97,7 @@ def read_tub(directory, argument="tub", notes=None, skip_bad_files=False):
                 index, frame, image = _frame(line, deleted)
                 named.add(image)
                 if index in seen:
-                    raise ValueError(f"_index: {index}, which was there before")
+                    raise ValueError(f"_index: {index}, which is a duplicate")
             except ValueError as error:
                 where = f"{str(root / name)!r}, line {number}"
                 if not skip_bad_files:
@@ -96,10 +114,10 @@ def read_tub(directory, argument="tub", notes=None, skip_bad_files=False):
     notes.leave_out(argument, f"catalogues that {MANIFEST} does not list", unlisted)
     images = sorted(path.name for path in (root / "images").glob("[!.]*"))
     unnamed = [image for image in images if image not in named]
-    notes.leave_out(argument, "images that no frame names", unnamed)
+    notes.leave_out(argument, "images that belong to no frame", unnamed)
     if not frames:
         left = f"; its {len(seen)} are deleted" if seen else ""
-        raise ValueError(f"{argument}: {str(root)!r} holds no frame{left}")
+        raise ValueError(f"{argument}: {str(root)!r} contains no frame{left}")
     frames.sort()
     indices, images, angles, sessions = map(list, zip(*frames, strict=True))
     paths = [root / "images" / image for image in images]
@@ -107,18 +125,18 @@ def read_tub(directory, argument="tub", notes=None, skip_bad_files=False):
 
 
 def _manifest(path, argument):
-    """The names of the catalogues, and the numbers of the frames that were deleted."""
+    """The names of the catalogues, and the indices of deleted frames."""
     lines = [line for line in _lines(path, argument) if line.strip()]
     number = len(lines)
     try:
         if number != 5:
             raise ValueError(f"{number} lines, expected the five of a Donkeycar tub, version 2")
         number = 1
-        # A list is parsed as what an object holds.
+        # Wrapped in an object, as `parsed` accepts nothing else.
         recorded = untrusted.parsed(b'{"inputs": ' + lines[0] + b"}")["inputs"]
         for name in (_IMAGE, _ANGLE):
             if not isinstance(recorded, list) or name not in recorded:
-                raise ValueError(f"{name} is not among what was recorded")
+                raise ValueError(f"{name} is not among the recorded values")
         number = 5
         last = untrusted.parsed(lines[4])
         untrusted.check_form(
@@ -175,11 +193,11 @@ def _is_index(value):
 
 def _is_angle(value):
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and -1 <= value <= 1  # Which NaN is not.
+    return is_number and -1 <= value <= 1  # Not true for NaN.
 
 
 def _is_file_name(value):
-    """Whether it leads nowhere but into its own directory."""
+    """Whether a value is the name of a file, not a path to another directory."""
     return (
         isinstance(value, str)
         and 0 < len(value) <= 255

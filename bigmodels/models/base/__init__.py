@@ -1,4 +1,4 @@
-"""What families of models share."""
+"""Base classes of the models, and the checks they share."""
 
 from bigmodels.models.base.image_classifier import ImageClassifier, check_classes, image_spec
 from bigmodels.models.base.language_model import LanguageModel

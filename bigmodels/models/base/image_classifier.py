@@ -1,5 +1,10 @@
-"""What the models share that tell classes of images apart."""
+"""The base class of image classifiers."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
 from keras import ops
 
 from bigmodels import checks
@@ -7,19 +12,36 @@ from bigmodels.models.base.layer_stack import LayerStack
 
 
 class ImageClassifier(LayerStack):
-    """A stack of layers from images in about [0, 1] to logits; a subclass has `num_classes`."""
+    """A stack of layers that maps images, scaled to about [0, 1], to class logits.
+
+    A subclass sets `num_classes` and implements `layers_in_order`.
+
+    Example:
+
+    >>> class Linear(ImageClassifier):
+    ...     def __init__(self, num_classes=3, **kwargs):
+    ...         super().__init__(**kwargs)
+    ...         self.num_classes = num_classes
+    ...         self.flatten = keras.layers.Flatten()
+    ...         self.dense = keras.layers.Dense(num_classes)
+    ...
+    ...     def layers_in_order(self):
+    ...         return [self.flatten, self.dense]
+    >>> Linear()(np.zeros((2, 4, 4, 1), "float32")).shape
+    TensorShape([2, 3])
+    """
 
     gives_logits = True
 
-    def predict_proba(self, x, **kwargs):
-        """Class probabilities.
+    def predict_proba(self, x: Any, **kwargs) -> np.ndarray:
+        """Predict class probabilities.
 
         Args:
-            x: Images, or a data set of them, as for `predict`.
-            **kwargs: As for `predict`.
+            x: Images `(batch, height, width, channels)`, or a dataset of them, as for `predict`.
+            **kwargs: Passed to `predict`.
 
         Returns:
-            float32 array `(images, num_classes)`, rows that sum to one.
+            float32 array `(images, num_classes)`; each row sums to one.
         """
         return ops.convert_to_numpy(ops.softmax(self.predict(x, **kwargs)))
 
@@ -32,19 +54,24 @@ class ImageClassifier(LayerStack):
             (),
             low=0,
             high=self.num_classes - 1,
-            hint="Targets are class numbers; one-hot ones need CategoricalCrossentropy.",
+            hint="Targets are class indices; one-hot targets need CategoricalCrossentropy.",
         )
         return images, labels
 
 
-def image_spec(model):
-    """What the images must be of a model that takes them scaled to about [0, 1].
+def image_spec(model: keras.Model) -> checks.Spec:
+    """The input spec of a model that takes images scaled to about [0, 1].
 
     Args:
-        model: A `keras.Model`; once it is built, they have its shape.
+        model: The model; once it is built, the spec includes its input shape.
 
     Returns:
         A `bigmodels.checks.Spec`.
+
+    Example:
+
+    >>> image_spec(bigmodels.models.CNN()).kind
+    'float'
     """
     shape = model._build_shapes_dict["input_shape"][1:] if model.built else (None, None, None)
     return checks.Spec(
@@ -56,19 +83,26 @@ def image_spec(model):
     )
 
 
-def check_classes(num_classes, class_names, least=2):
-    """Names of classes as a tuple, or `None`.
+def check_classes(
+    num_classes: int, class_names: Sequence[str] | None, least: int = 2
+) -> tuple[str, ...] | None:
+    """Validate the number of classes and their names.
 
     Args:
-        num_classes: How many classes there are.
-        class_names: Their names, or `None`.
-        least: How many classes there must be.
+        num_classes: Number of classes.
+        class_names: One name per class, or `None`.
+        least: Smallest allowed `num_classes`.
 
     Returns:
-        The tuple, or `None`.
+        The names as a tuple, or `None`.
 
     Raises:
-        ValueError: if there are too few classes, or another number of names.
+        ValueError: if there are too few classes, or the number of names differs.
+
+    Example:
+
+    >>> check_classes(2, ["cat", "dog"])
+    ('cat', 'dog')
     """
     if num_classes < least:
         raise ValueError(f"num_classes: {num_classes!r}, expected at least {least}")

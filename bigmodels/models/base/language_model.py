@@ -1,8 +1,10 @@
-"""What the models share that give the next token's logits: to continue a prompt."""
+"""The base class of language models: next-token logits and text generation."""
 
 import collections
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -13,96 +15,118 @@ from bigmodels.distribute import Model
 from bigmodels.layers import generation
 from bigmodels.tokenizers.characters import Vocabulary
 
+# Stop ids are padded to a multiple of this, so that their number causes no retracing.
 _STOPS = 32
 
 
 class LanguageModel(Model):
-    """Logits of the next token at every position, and text that follows from them.
+    """A model that gives next-token logits at every position, and generates text with them.
 
-    A subclass has `vocab_size`, `vocabulary` (characters behind ids 2, 3, ..., or `None`), and says
-    how it reads: `prefill` and `decode_step`, see `bigmodels.layers.generation`.
+    A subclass sets `vocab_size` and `vocabulary` (the characters of ids 2, 3, ..., or `None`), and
+    implements `prefill` and `decode_step`, see `bigmodels.layers.generation`.
+
+    Example:
+
+    >>> issubclass(bigmodels.models.Transformer, LanguageModel)
+    True
     """
 
     gives_logits = True
     default_input_shape = (None, None)
-    # The most tokens it can look at; `None` where there is no such limit.
+    # Length of the context window in tokens; `None` means unlimited.
     context = None
 
     @property
-    def num_reserved_ids(self):
-        """How many of the first ids are not drawn: padding, and the unknown character."""
+    def num_reserved_ids(self) -> int:
+        """Number of leading ids that are never generated: padding and the unknown character."""
         return 1 if self.vocabulary is None else 2
 
-    def prefill(self, tokens, sizes, capacity):
-        """Read prompts.
+    def prefill(self, tokens: tf.Tensor, sizes: tf.Tensor, capacity: Any) -> tuple[tf.Tensor, Any]:
+        """Process prompts and fill the cache.
 
         Args:
-            tokens: int32 `(batch, width)`, padded with 0 at their ends.
-            sizes: Length of each, int32 `(batch,)`.
-            capacity: How many tokens there will be at most, `width` included.
+            tokens: int32 `(batch, width)`, right-padded with 0.
+            sizes: Length of each prompt, int32 `(batch,)`.
+            capacity: Number of tokens the cache has room for, including `width`.
 
         Returns:
-            `(logits, cache)`: of the token that follows each, `(batch, vocab_size)`.
+            `(logits, cache)`: the logits of each prompt's next token, `(batch, vocab_size)`.
         """
         raise NotImplementedError
 
-    def decode_step(self):
-        """How it reads one more token of each, with weights prepared for it once.
+    def decode_step(self) -> Callable:
+        """Make a function that processes one more token of each sequence.
+
+        The weights are prepared once, outside of the decoding loop.
 
         Returns:
-            A function `step(token, slot, positions, cache)` to `(logits, cache)`: `token` is int32
-            `(batch,)`, `slot` how many columns were read before, scalar int32, `positions` how
-            many tokens of its sequence each comes after, int32 `(batch,)`, and `cache` is from
-            `prefill` or the last step; it may be overwritten.
+            A function `step(token, slot, positions, cache) -> (logits, cache)`. `token` is int32
+            `(batch,)`. `slot` is the number of columns processed before, scalar int32. `positions`
+            is each token's position in its sequence, int32 `(batch,)`. `cache` comes from `prefill`
+            or the last step and may be overwritten.
         """
         raise NotImplementedError
 
-    def predict_proba(self, x, **kwargs):
-        """Probabilities of the next token at every position; arguments as for `predict`."""
+    def predict_proba(self, x: Any, **kwargs) -> np.ndarray:
+        """Predict next-token probabilities at every position.
+
+        Args:
+            x: Token ids `(batch, length)`, or a dataset of them, as for `predict`.
+            **kwargs: Passed to `predict`.
+
+        Returns:
+            float32 array `(batch, length, vocab_size)`; the last axis sums to one.
+        """
         return ops.convert_to_numpy(ops.softmax(self.predict(x, **kwargs)))
 
     def generate(
         self,
-        prompt,
-        length=200,
-        temperature=1.0,
-        seed=0,
+        prompt: Any,
+        length: int = 200,
+        temperature: float = 1.0,
+        seed: int = 0,
         *,
-        top_k=None,
-        top_p=None,
-        stop=(),
-        num_beams=None,
-        length_penalty=0.0,
-        jit_compile="auto",
-    ):
-        """Continue a prompt, or several of any lengths; each token at the same cost.
+        top_k: int | None = None,
+        top_p: float | None = None,
+        stop: Any = (),
+        num_beams: int | None = None,
+        length_penalty: float = 0.0,
+        jit_compile: bool | str = "auto",
+    ) -> str | list[str] | np.ndarray:
+        """Continue one or more prompts, by sampling or beam search with a key-value cache.
 
         Args:
             prompt: A string or a list of strings, if the model has a vocabulary; or token ids,
-                `(batch, length)`, or a list of lists of them. A 0 at the end of a row is padding.
-            length: Number of tokens to add, at most.
+                `(batch, length)` or a list of lists. Zeros at the end of a row are padding.
+            length: Maximum number of tokens to add.
             temperature: 0 takes the most likely token, 1 samples the model's own distribution,
-                infinity draws all tokens alike.
-            seed: Integer of 32 bits; the same seed gives the same text, whatever other prompts
-                there are. When a prompt comes again in a list, another text follows it.
-            top_k: Draw from so many of the likeliest tokens alone.
-            top_p: Draw from the fewest of the likeliest tokens that have this share together.
-            stop: A string or a token id, or several, any of which ends a sequence; it is part of
-                the result. Strings are of one character.
-            num_beams: Search for the likeliest continuation, following so many at the same time,
-                in place of drawing.
-            length_penalty: Of the search: 0 rates by the sum of the log-probabilities, 1 nearly by
-                their mean, see `bigmodels.layers.generation.beam_search`.
-            jit_compile: Whether XLA compiles the whole writing to one program: the first text of a
-                size then takes seconds longer, every other one is written faster. `"auto"` does so
-                on a GPU, from 256 tokens on.
+                infinity samples all tokens uniformly.
+            seed: 32-bit integer; the same seed gives the same text, independent of the other
+                prompts in the batch. Repeated prompts in a list get different continuations.
+            top_k: Sample from this many of the most likely tokens only.
+            top_p: Nucleus sampling: sample from the smallest set of most likely tokens whose
+                probabilities add up to at least this.
+            stop: A string of one character or a token id, or several of them, that end a sequence;
+                the stop token is included in the result.
+            num_beams: Use beam search with this many beams instead of sampling.
+            length_penalty: For beam search: 0 ranks by the sum of the log-probabilities, 1 roughly
+                by their mean, see `bigmodels.layers.generation.beam_search`.
+            jit_compile: Whether XLA compiles the decoding loop: the first call for a size then
+                takes seconds longer, later calls are faster. `"auto"` compiles on a GPU from
+                256 tokens on.
 
         Returns:
-            Prompt and continuation: a string for a string and a list for a list; for an array
-            int32 `(batch, prompt + length)`, with 0 where a sequence has ended.
+            Prompt and continuation: a string for a string, a list for a list of strings; for token
+            ids int32 `(batch, prompt + length)`, padded with 0 after the end of a sequence.
 
         Raises:
-            ValueError: naming the argument that does not fit.
+            ValueError: naming the argument that is invalid.
+
+        Example:
+
+        >>> model = bigmodels.models.RNN(vocab_size=4, embedding_dim=2, rnn_units=3)
+        >>> model.generate([[1, 2, 3], [2]], length=5).shape
+        (2, 8)
         """
         prompts, tokens, sizes = self._read_prompt(prompt)
         stop_ids = self._stop_ids(stop)
@@ -110,86 +134,94 @@ class LanguageModel(Model):
         if not self.built:
             self.build(self.default_input_shape)
         if num_beams is None:
-            drawn = tokens, sizes, length, temperature, seed, top_k, top_p, stop_ids
-            write = functools.partial(self._continued, *drawn)
+            args = tokens, sizes, length, temperature, seed, top_k, top_p, stop_ids
+            continue_prompts = functools.partial(self._sample, *args)
         else:
             self._check_room(tokens.shape[1] + length)
-            searched = tokens, sizes, length, num_beams, length_penalty, stop_ids
-            write = functools.partial(self._searched, *searched)
-        new = generation.by_xla_or_not(jit_compile, length, write)
+            args = tokens, sizes, length, num_beams, length_penalty, stop_ids
+            continue_prompts = functools.partial(self._search, *args)
+        new = generation.by_xla_or_not(jit_compile, length, continue_prompts)
         new = ops.convert_to_numpy(new)
         if prompts is None:
             rows = np.pad(tokens, [(0, 0), (0, length)])
-            for row, size, more in zip(rows, sizes, new, strict=True):
-                row[size : size + length] = more
+            for row, size, continuation in zip(rows, sizes, new, strict=True):
+                row[size : size + length] = continuation
             return rows
         decode = Vocabulary(self.vocabulary).decode
-        texts = [text + decode(more) for text, more in zip(prompts, new, strict=True)]
+        texts = [text + decode(ids) for text, ids in zip(prompts, new, strict=True)]
         return texts[0] if isinstance(prompt, str) else texts
 
-    def _continued(self, tokens, sizes, length, temperature, seed, top_k, top_p, stop_ids, by_xla):
-        """What `generate` draws, `(batch, length)`."""
+    def _sample(self, tokens, sizes, length, temperature, seed, top_k, top_p, stop_ids, by_xla):
+        """Continuations by sampling, `(batch, length)`."""
         batch = len(tokens)
         repeats = _repeats(tokens)
         uniform = [
             tf.random.stateless_uniform((length,), (seed, i)) for i in range(max(repeats) + 1)
         ]
         uniform = tf.gather(tf.stack(uniform, axis=1), repeats, axis=1)
-        write = self.continue_tokens
+        continue_tokens = self.continue_tokens
         if by_xla:
-            write = self.continue_tokens_by_xla
-            tokens, room = self._roomy(tokens, length)
+            continue_tokens = self.continue_tokens_by_xla
+            tokens, room = self._bucketed(tokens, length)
             uniform = tf.pad(uniform, [[0, room - length], [0, 0]])
 
-        def each(value, dtype):
+        def per_row(value, dtype):
             return None if value is None else tf.fill([batch], tf.constant(value, dtype))
 
-        new = write(
+        new = continue_tokens(
             tokens,
             sizes,
-            each(length, "int32"),
+            per_row(length, "int32"),
             uniform,
-            each(temperature, "float32"),
-            each(top_k, "int32"),
-            each(top_p, "float32"),
-            _filled(stop_ids),
+            per_row(temperature, "float32"),
+            per_row(top_k, "int32"),
+            per_row(top_p, "float32"),
+            _padded_stop_ids(stop_ids),
         )
         return new[:, :length]
 
-    def _searched(self, tokens, sizes, length, num_beams, length_penalty, stop_ids, by_xla):
-        """What `generate` finds with `num_beams`, `(batch, length)`."""
+    def _search(self, tokens, sizes, length, num_beams, length_penalty, stop_ids, by_xla):
+        """Continuations by beam search, `(batch, length)`."""
         penalty = tf.constant(length_penalty, "float32")
         if not by_xla:
-            stop_ids = _filled(stop_ids)
-            found, _ = self.search_tokens(
+            stop_ids = _padded_stop_ids(stop_ids)
+            beams, _ = self.search_tokens(
                 tokens, sizes, tf.constant(length), num_beams, penalty, stop_ids
             )
-            return found[:, 0]
-        tokens, room = self._roomy(tokens, length)
+            return beams[:, 0]
+        tokens, room = self._bucketed(tokens, length)
         stop_ids = tf.constant(stop_ids, "int32")
-        found, _ = self.search_tokens_by_xla(
+        beams, _ = self.search_tokens_by_xla(
             tokens, sizes, tf.constant(length), num_beams, penalty, stop_ids, room
         )
-        return found[:, 0, :length]
+        return beams[:, 0, :length]
 
-    def _roomy(self, tokens, length):
-        """Prompts and a length, both rounded up as far as the context has room for it."""
-        given = tokens.shape[1]
-        width, room = generation.roomy(given), generation.roomy(length)
-        if self.context is not None and given + length <= self.context:
-            if given + room <= self.context:
+    def _bucketed(self, tokens, length):
+        """Round the prompts' width and the length up, as far as the context has room for it."""
+        prompt_width = tokens.shape[1]
+        width, room = generation.roomy(prompt_width), generation.roomy(length)
+        if self.context is not None and prompt_width + length <= self.context:
+            if prompt_width + room <= self.context:
                 width = min(width, self.context - room)
             elif width + length <= self.context:
                 room = self.context - width
             else:
-                width, room = given, length
-        return np.pad(tokens, [(0, 0), (0, width - given)]), room
+                width, room = prompt_width, length
+        return np.pad(tokens, [(0, 0), (0, width - prompt_width)]), room
 
     @generation.compiled
     def continue_tokens(
-        self, tokens, sizes, counts, uniform, temperature, top_k=None, top_p=None, stop_ids=()
-    ):
-        """`bigmodels.layers.generation.continue_tokens`, compiled."""
+        self,
+        tokens: tf.Tensor,
+        sizes: tf.Tensor,
+        counts: tf.Tensor,
+        uniform: tf.Tensor,
+        temperature: tf.Tensor,
+        top_k: tf.Tensor | None = None,
+        top_p: tf.Tensor | None = None,
+        stop_ids: Any = (),
+    ) -> tf.Tensor:
+        """`bigmodels.layers.generation.continue_tokens` of this model, compiled."""
         return generation.continue_tokens(
             self, tokens, sizes, counts, uniform, temperature, top_k, top_p, stop_ids
         )
@@ -198,31 +230,46 @@ class LanguageModel(Model):
 
     @generation.compiled
     def search_tokens(
-        self, tokens, sizes, length, num_beams, length_penalty, stop_ids=(), most=None
-    ):
-        """`bigmodels.layers.generation.beam_search`, compiled."""
+        self,
+        tokens: tf.Tensor,
+        sizes: tf.Tensor,
+        length: tf.Tensor,
+        num_beams: int,
+        length_penalty: Any,
+        stop_ids: Any = (),
+        most: int | None = None,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """`bigmodels.layers.generation.beam_search` of this model, compiled."""
         return generation.beam_search(
             self, tokens, sizes, length, num_beams, length_penalty, stop_ids, most
         )
 
     search_tokens_by_xla = generation.compiled(search_tokens.method, jit_compile=True)
 
-    def continue_strings(self, prompts, lengths, temperatures, seeds, top_k=None, top_p=None):
-        """`generate` as a graph, for many prompts that know nothing of each other.
+    def continue_strings(
+        self,
+        prompts: tf.Tensor,
+        lengths: tf.Tensor,
+        temperatures: tf.Tensor,
+        seeds: tf.Tensor,
+        top_k: tf.Tensor | None = None,
+        top_p: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        """`generate` as graph operations, for exported models; every prompt has its own settings.
 
         Args:
             prompts: UTF-8 strings, `(batch,)`; none of them empty.
-            lengths: Number of characters to add to each, int32 `(batch,)`.
-            temperatures: Of each, float32 `(batch,)`.
-            seeds: Of each, int32 `(batch,)`.
-            top_k: Of each, int32 `(batch,)`, 0 for all; or `None`.
-            top_p: Of each, float32 `(batch,)`, 1 for all; or `None`.
+            lengths: Number of characters to add to each prompt, int32 `(batch,)`.
+            temperatures: Temperature of each prompt, float32 `(batch,)`.
+            seeds: Seed of each prompt, int32 `(batch,)`.
+            top_k: `top_k` of each prompt, int32 `(batch,)`, 0 for all tokens; or `None`.
+            top_p: `top_p` of each prompt, float32 `(batch,)`, 1 for all tokens; or `None`.
 
         Returns:
-            Strings `(batch,)`: each prompt and its continuation, as `generate` gives it.
+            Strings `(batch,)`: each prompt with its continuation, as from `generate`.
 
         Raises:
-            tf.errors.InvalidArgumentError: naming the argument that does not fit.
+            tf.errors.InvalidArgumentError: naming the argument that is invalid.
         """
         tokens, sizes, letters = self._read_strings(
             prompts,
@@ -235,26 +282,28 @@ class LanguageModel(Model):
         )
         longest = tf.reduce_max(lengths)
 
-        def numbers(seed):
+        def draw_uniform(seed):
             return tf.random.stateless_uniform((longest,), tf.stack([seed, 0]))
 
-        uniform = tf.map_fn(numbers, seeds, fn_output_signature="float32")
+        uniform = tf.map_fn(draw_uniform, seeds, fn_output_signature="float32")
         new = self.continue_tokens(
             tokens, sizes, lengths, tf.transpose(uniform), temperatures, top_k, top_p
         )
         return tf.strings.join([prompts, tf.strings.reduce_join(tf.gather(letters, new), -1)])
 
-    def search_strings(self, prompts, length, num_beams, length_penalty):
-        """`generate` with `num_beams` as a graph.
+    def search_strings(
+        self, prompts: tf.Tensor, length: tf.Tensor, num_beams: int, length_penalty: tf.Tensor
+    ) -> tf.Tensor:
+        """`generate` with `num_beams` as graph operations, for exported models.
 
         Args:
             prompts: UTF-8 strings, `(batch,)`; none of them empty.
-            length: Number of characters to add, int32 scalar.
-            num_beams: An `int`.
-            length_penalty: float32 scalar.
+            length: Number of characters to add, scalar int32.
+            num_beams: Number of beams, a Python `int`.
+            length_penalty: As for `generate`, scalar float32.
 
         Returns:
-            Strings `(batch,)`.
+            Strings `(batch,)`: each prompt with its continuation.
         """
         positive = tf.debugging.assert_positive(length, "length: expected a positive integer")
         tokens, sizes, letters = self._read_strings(prompts, [positive])
@@ -266,12 +315,12 @@ class LanguageModel(Model):
             )
             with tf.control_dependencies([fits] if fits is not None else []):
                 length = tf.identity(length)
-        found, _ = self.search_tokens(tokens, sizes, length, num_beams, length_penalty)
-        new = tf.strings.reduce_join(tf.gather(letters, found[:, 0]), -1)
+        beams, _ = self.search_tokens(tokens, sizes, length, num_beams, length_penalty)
+        new = tf.strings.reduce_join(tf.gather(letters, beams[:, 0]), -1)
         return tf.strings.join([prompts, new])
 
     def _read_prompt(self, prompt):
-        """A prompt as `generate` takes it.
+        """Convert the prompts of `generate` to padded token ids.
 
         Returns:
             `(prompts, tokens, sizes)`: the strings or `None`, int32 `(batch, width)` padded with
@@ -281,7 +330,7 @@ class LanguageModel(Model):
         if (
             isinstance(prompts, list | tuple)
             and prompts
-            and all(isinstance(each, str) for each in prompts)
+            and all(isinstance(text, str) for text in prompts)
         ):
             if self.vocabulary is None:
                 raise ValueError(
@@ -302,55 +351,60 @@ class LanguageModel(Model):
                     f"prompt: {str(prompt)[:60]}, expected text, or token ids (batch, length)"
                 )
             for row in rows:
-                # Of many rows, whose check takes longer than this look, all are good.
-                inside = row.dtype.kind in "iu" and row.min() >= 0 and row.max() < self.vocab_size
-                if not inside:
+                # A quick test; `check_array` is slower and only needed for its error message.
+                valid = row.dtype.kind in "iu" and row.min() >= 0 and row.max() < self.vocab_size
+                if not valid:
                     checks.check_array("prompt", row, self._token_spec(()))
         tokens = np.zeros((len(rows), max(map(len, rows))), "int32")
         for padded, row in zip(tokens, rows, strict=True):
             padded[: len(row)] = row
         sizes = tokens.shape[1] - (tokens[:, ::-1] != 0).argmax(1)
         if not tokens.any(1).all():
-            raise ValueError("prompt: a row holds nothing but padding, expected at least one token")
+            raise ValueError("prompt: a row contains only padding, expected at least one token")
         return prompts, tokens, sizes.astype("int32")
 
     def _read_strings(self, prompts, conditions):
-        """The same in a graph, for strings; with the character of every id."""
+        """`_read_prompt` in a graph, for strings; also returns the character of every id."""
         vocabulary = Vocabulary(self.vocabulary)
         code_points = np.array([ord(character) for character in vocabulary.characters], "int32")
-        # One place more, for whatever lies beyond.
+        # The last entry stands for all larger code points.
         ids = np.full(code_points.max() + 2, Vocabulary.UNKNOWN, "int32")
         ids[code_points] = vocabulary.encode(vocabulary.characters)
         characters = tf.strings.unicode_decode(prompts, "UTF-8")
         sizes = tf.cast(characters.row_lengths(), "int32")
         message = "prompt: expected at least one character"
         conditions = [*conditions, tf.debugging.assert_positive(sizes, message)]
-        # In a graph, else, what comes after may run before, and fail with an error of its own.
-        with tf.control_dependencies([each for each in conditions if each is not None]):
+        # Without the dependency, later operations may run first and fail with their own error.
+        with tf.control_dependencies([check for check in conditions if check is not None]):
             sizes = tf.identity(sizes)
         tokens = tf.gather(ids, tf.minimum(characters.to_tensor(), len(ids) - 1))
-        inside = tf.sequence_mask(sizes, tf.shape(tokens)[1])
+        real = tf.sequence_mask(sizes, tf.shape(tokens)[1])
         letters = tf.constant([vocabulary.decode([i]) for i in range(len(vocabulary))])
-        return tf.where(inside, tokens, 0), sizes, letters
+        return tf.where(real, tokens, 0), sizes, letters
 
     def _stop_ids(self, stop):
         """The ids of tokens that end a sequence, a list."""
         ids = []
-        for each in [stop] if isinstance(stop, int | np.integer) else stop:
-            if isinstance(each, str):
-                if len(each) != 1 or each not in (self.vocabulary or ""):
-                    raise ValueError(f"stop: {each!r} is no character of the model's vocabulary")
-                (each,) = Vocabulary(self.vocabulary).encode(each)
-            if not self.num_reserved_ids <= each < self.vocab_size:
-                raise ValueError(f"stop: {each!r} is no token that the model could draw")
-            ids.append(int(each))
+        for token in [stop] if isinstance(stop, int | np.integer) else stop:
+            if isinstance(token, str):
+                if len(token) != 1 or token not in (self.vocabulary or ""):
+                    raise ValueError(
+                        f"stop: {token!r}, expected a character of the model's vocabulary"
+                    )
+                (token,) = Vocabulary(self.vocabulary).encode(token)
+            if not self.num_reserved_ids <= token < self.vocab_size:
+                raise ValueError(
+                    f"stop: {token!r}, expected a token id from {self.num_reserved_ids} to "
+                    f"{self.vocab_size - 1}"
+                )
+            ids.append(int(token))
         return ids
 
     def _check_room(self, needed):
         if self.context is not None and needed > self.context:
             raise ValueError(
-                f"length: prompt and continuation have {needed} tokens, but a search goes no "
-                f"further than the {self.context} that the model can look at"
+                f"length: prompt and continuation have {needed} tokens, expected at most "
+                f"{self.context}, the model's context window, with num_beams"
             )
 
     def _token_spec(self, shape):
@@ -362,37 +416,37 @@ class LanguageModel(Model):
         return tokens, tokens if self._sparse_loss() else checks.Spec()
 
 
-def _filled(ids):
-    """Ids as `generation` takes them, filled up with -1: no number of them is traced anew."""
+def _padded_stop_ids(ids):
+    """Stop ids padded with -1 to a common size, so that their number causes no retracing."""
     width = max(1, math.ceil(len(ids) / _STOPS)) * _STOPS
     return tf.constant(ids + [-1] * (width - len(ids)), "int32")
 
 
 def _repeats(rows):
-    """For each row how many before it are the same, a list."""
+    """For each row, the number of identical rows before it, a list."""
     counts = collections.Counter()
-    found = []
+    repeats = []
     for row in rows:
-        found.append(counts[row.tobytes()])
+        repeats.append(counts[row.tobytes()])
         counts[row.tobytes()] += 1
-    return found
+    return repeats
 
 
 def _check(length, temperature, seed, top_k, top_p, num_beams, length_penalty):
-    """Refuse what `generate` cannot take."""
+    """Raise a `ValueError` for invalid arguments of `generate`."""
     for name, value in (("length", length), ("top_k", top_k), ("num_beams", num_beams)):
         if value is not None and value < 1:
             raise ValueError(f"{name}: {value!r}, expected a positive integer")
     if not temperature >= 0:
         raise ValueError(f"temperature: {temperature!r}, expected zero or more")
     if not -(2**31) <= seed < 2**31:
-        raise ValueError(f"seed: {seed!r}, expected an integer of 32 bits")
+        raise ValueError(f"seed: {seed!r}, expected a 32-bit integer")
     if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p: {top_p!r}, expected a share above 0, at most 1")
+        raise ValueError(f"top_p: {top_p!r}, expected a number above 0, at most 1")
     for name, value in (("top_k", top_k), ("top_p", top_p)):
         if num_beams is not None and value is not None:
-            raise ValueError(f"{name}: {value!r}, but a search with num_beams draws nothing")
+            raise ValueError(f"{name}: {value!r}, expected None: num_beams does not sample")
     if not math.isfinite(length_penalty):
         raise ValueError(f"length_penalty: {length_penalty!r}, expected a finite number")
     if length_penalty and num_beams is None:
-        raise ValueError(f"length_penalty: {length_penalty!r}, but without num_beams none is rated")
+        raise ValueError(f"length_penalty: {length_penalty!r}, expected 0 without num_beams")

@@ -1,26 +1,39 @@
-"""A model that is its layers, one after the other."""
+"""The base class of models that apply their layers one after the other."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
 from keras import layers
 
 from bigmodels.distribute import Model
 from bigmodels.layers.spectral_normalization import SpectralNormalization
 
-# Layers that do something else in training.
+# Layers that behave differently in training.
 _WITH_MODES = layers.Dropout | layers.BatchNormalization | SpectralNormalization
 
 
 class LayerStack(Model):
-    """What the models share that are a plain stack: a subclass names its layers in order.
+    """A sequential model whose layers are attributes; a subclass lists them in order.
 
-    Unlike `keras.Sequential` the layers stay attributes under the article's names.
+    Unlike in `keras.Sequential`, the layers keep the article's attribute names.
+
+    Example:
+
+    >>> class Net(LayerStack):
+    ...     def __init__(self, **kwargs):
+    ...         super().__init__(**kwargs)
+    ...         self.dense1 = keras.layers.Dense(8, activation="relu")
+    ...         self.dense2 = keras.layers.Dense(2)
+    ...
+    ...     def layers_in_order(self):
+    ...         return [self.dense1, self.dense2]
+    >>> Net()(np.zeros((4, 3), "float32")).shape
+    TensorShape([4, 2])
     """
 
-    def layers_in_order(self):
-        """The layers, first to last.
-
-        Returns:
-            A list of `keras.layers.Layer`.
-        """
+    def layers_in_order(self) -> list[layers.Layer]:
+        """The layers, first to last."""
         raise NotImplementedError
 
     def build(self, input_shape):
@@ -31,7 +44,7 @@ class LayerStack(Model):
                 shape = layer.compute_output_shape(shape)
                 nothing_left = any(size is not None and size < 1 for size in shape)
             except ValueError:
-                nothing_left = True  # A convolution says so itself, in other words.
+                nothing_left = True  # A convolution raises its own, less helpful error.
             if nothing_left:
                 raise ValueError(
                     f"input_shape: {tuple(input_shape)} is too small: nothing is left of it after "
@@ -42,15 +55,15 @@ class LayerStack(Model):
     def call(self, inputs, training=None):
         return self._through(self.layers_in_order(), inputs, training)
 
-    def features(self, inputs, training=None):
-        """What the last layer is given.
+    def features(self, inputs: Any, training: bool | None = None) -> tf.Tensor:
+        """Compute the input of the last layer.
 
         Args:
-            inputs: As for the model.
-            training: As for the model.
+            inputs: As for calling the model.
+            training: As for calling the model.
 
         Returns:
-            The last layer's inputs.
+            The output of the last layer but one.
         """
         return self._through(self.layers_in_order()[:-1], inputs, training)
 
@@ -66,17 +79,22 @@ class LayerStack(Model):
         return shape
 
 
-def check_image_shape(image_shape):
-    """An image's shape as a tuple.
+def check_image_shape(image_shape: Sequence[int]) -> tuple[int, int, int]:
+    """Validate an image shape.
 
     Args:
         image_shape: `(height, width, channels)`.
 
     Returns:
-        The tuple.
+        The shape as a tuple.
 
     Raises:
-        ValueError: if it is not three positive sizes.
+        ValueError: if it does not consist of three positive sizes.
+
+    Example:
+
+    >>> check_image_shape([28, 28, 1])
+    (28, 28, 1)
     """
     if len(image_shape) != 3 or min(image_shape) < 1:
         raise ValueError(f"image_shape: {image_shape!r}, expected (height, width, channels)")

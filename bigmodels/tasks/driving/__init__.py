@@ -1,1 +1,1 @@
-"""Steering from a camera's frame with PilotNet (article 2.3: autonomous driving)."""
+"""Steering from camera frames with PilotNet (article 2.3: autonomous driving)."""

@@ -1,4 +1,4 @@
-"""What is measured of a model that steers, and what its report shows."""
+"""Evaluation and report of a steering model."""
 
 import numpy as np
 import tensorflow as tf
@@ -19,20 +19,20 @@ METRICS = {
     "r2_previous_frame": Metric(""),
     "loss": Metric("", "min"),
 }
-# Frames. Neighbours are not independent; the errors of two that lie this far apart nearly are.
+# Frames of a block. The errors of neighbouring frames depend on each other, those of blocks hardly.
 _BLOCK = 15
 _SHOWN = 12
-# Frames of the picture over time.
+# Frames in the figure of steering over time.
 _LONGEST = 400
 _ARROW = "\N{RIGHTWARDS ARROW}"
 
 
 def evaluate(model, data, config, measured):
-    """R2, and what two answers that look at no frame would get on the same frames.
+    """R2, and the metrics of two baselines that do not use the frames.
 
-    `training_mean` always answers the mean angle of the training frames; `previous_frame` answers
-    what the driver did one frame before, which the model is not told and which is hard to beat: a
-    hand on the wheel moves little from one frame to the next.
+    `training_mean` always predicts the mean angle of the training frames. `previous_frame` predicts
+    the driver's angle in the previous frame, which the model does not know. It is hard to beat, as
+    the angle changes little from one frame to the next.
     """
     sets = {"train": data.train_sample, "validation": data.validation, "test": data.test}
     mean, metrics, predicted = data.angles["train"].mean(), {}, {}
@@ -41,24 +41,24 @@ def evaluate(model, data, config, measured):
         true, previous = data.angles[sampled], data.previous[sampled]
         frames = batches.map(lambda images, _: images)
         predicted[split] = model.predict(frames, verbose=0)[:, 0]
-        answers = {
+        predictions = {
             "": predicted[split],
             "_training_mean": np.full_like(true, mean),
             "_previous_frame": np.where(np.isnan(previous), mean, previous),
         }
         metrics[split] = {
-            f"{metric}{name}": value
-            for name, answer in answers.items()
-            for metric, value in _rated(true, answer, data.places[sampled], split == "test").items()
+            f"{metric}{suffix}": value
+            for suffix, angles in predictions.items()
+            for metric, value in _rated(true, angles, data.places[sampled], split == "test").items()
         }
     return Evaluation(metrics, lambda: _figures(model, data, predicted["test"]))
 
 
-def _rated(true, answer, places, in_blocks):
-    """MAE and R2 of answers, as numbers or block of neighbours by block."""
-    errors = np.abs(answer - true).astype("float64")
+def _rated(true, predicted, places, in_blocks):
+    """MAE and R2 of predictions, as numbers or as `Observations` of blocks of frames."""
+    errors = np.abs(predicted - true).astype("float64")
     if not in_blocks:
-        return {"mae": errors.mean(), "r2": r2_score(true, answer)}
+        return {"mae": errors.mean(), "r2": r2_score(true, predicted)}
     starts = _blocks(places)
     sizes = np.diff(starts, append=len(true))
     numbered = np.stack([places, true.astype("float64")], axis=-1)  # (frames, 2)
@@ -66,7 +66,7 @@ def _rated(true, answer, places, in_blocks):
 
     def r2(chosen):
         rows = np.concatenate([blocks[i] for i in chosen])
-        return r2_score(true[rows], answer[rows])
+        return r2_score(true[rows], predicted[rows])
 
     unit = f"blocks of {_BLOCK} neighbouring frames"
     keys = intervals.keys(np.split(numbered, starts[1:]))
@@ -77,7 +77,7 @@ def _rated(true, answer, places, in_blocks):
 
 
 def _blocks(places):
-    """Where blocks of at most `_BLOCK` frames begin, none of which goes over a gap."""
+    """Start indices of blocks of at most `_BLOCK` consecutive frames."""
     starts = [0]
     for i in range(1, len(places)):
         if places[i] != places[i - 1] + 1 or i - starts[-1] == _BLOCK:
@@ -86,7 +86,7 @@ def _blocks(places):
 
 
 def _figures(model, data, predicted):
-    """Steering over time, the worst frames, and what the answers hang on, on the test split."""
+    """Steering over time, the worst frames, and saliency maps on test data."""
     true, places = data.angles["test"], data.places["test"]
     gaps = 1 + np.flatnonzero(np.diff(places) != 1)
     gaps = gaps[gaps < _LONGEST]
@@ -95,7 +95,7 @@ def _figures(model, data, predicted):
         name: (x, np.insert(angles[:_LONGEST].astype("float64"), gaps, np.nan))
         for name, angles in (("driver", true), ("model", predicted))
     }
-    # The worst of a block stands for its neighbours, which look the same.
+    # Only the worst frame of each block, as its neighbours look the same.
     errors = np.abs(predicted - true)
     blocks = np.split(np.arange(len(true)), _blocks(places)[1:])
     worst = sorted((block[errors[block].argmax()] for block in blocks), key=lambda i: -errors[i])
@@ -104,23 +104,23 @@ def _figures(model, data, predicted):
     titles = [f"{a:+.2f} {_ARROW} {b:+.2f}" for a, b in zip(true, predicted, strict=True)]
     return {
         "Steering over time (test)": plots.overlaid(
-            curves, "Breaks: between two stretches", "test frame", "steering, left to right"
+            curves, "Gaps separate stretches of time", "test frame", "angle, from left to right"
         ),
         f"Worst frames (test), driver {_ARROW} model": _grid(
             _frames(data.test, worst), [titles[i] for i in worst]
         ),
-        f"What the answer hangs on (test), driver {_ARROW} model": _grid(
+        f"Saliency (test), driver {_ARROW} model": _grid(
             _saliency(model, _frames(data.test, some)), [titles[i] for i in some]
         ),
     }
 
 
 def _frames(batches, chosen):
-    """The frames of those numbers, `(n, height, width, 3)`."""
-    wanted, frames, begin = set(map(int, chosen)), {}, 0
+    """The frames with these numbers, `(n, height, width, 3)`."""
+    numbers, frames, begin = set(map(int, chosen)), {}, 0
     for images, _ in batches.as_numpy_iterator():
-        held = range(begin, begin + len(images))
-        frames |= {i: images[i - begin] for i in wanted.intersection(held)}
+        in_batch = range(begin, begin + len(images))
+        frames |= {i: images[i - begin] for i in numbers.intersection(in_batch)}
         begin += len(images)
     return np.stack([frames[int(i)] for i in chosen])
 
@@ -130,7 +130,7 @@ def _grid(frames, titles):
 
 
 def _saliency(model, frames):
-    """Frames in grey, and in red where a change of a pixel would change the steering most."""
+    """Saliency maps: grey frames, red where the gradient of the steering is largest."""
     frames = tf.constant(frames)
     with tf.GradientTape() as tape:
         tape.watch(frames)
@@ -144,16 +144,16 @@ def _saliency(model, frames):
 
 
 def examples(data):
-    """Some training frames with the driver's angle."""
+    """Some training frames with the driver's angles."""
     angles = data.angles["train_sample"]
     chosen = np.linspace(0, len(angles) - 1, 2 * _SHOWN).astype(int)
     titles = [f"{angle:+.2f}" for angle in angles[chosen]]
     frames = _frames(data.train_sample, chosen)
-    return {"Training frames, and the driver's angle": _grid(frames, titles)}
+    return {"Training frames with the driver's angles": _grid(frames, titles)}
 
 
 def describe(data):
-    """The data in a few lines."""
+    """Facts about the data."""
     lines = {
         "frames": ", ".join(f"{count:,} {split}" for split, count in data.sizes.items()),
         "drives": f"{data.drives:,}, each cut into stretches of time",
@@ -161,7 +161,7 @@ def describe(data):
         "image shape": " x ".join(map(str, data.image_shape)),
     }
     if data.name in DRIVES:
-        lines["origin"] = "synthetic: rendered by this package, no camera has seen it"
+        lines["origin"] = "synthetic: rendered by this package, not filmed"
     if data.deleted:
-        lines["deleted"] = f"{data.deleted:,} frames that the tub marks so"
+        lines["deleted"] = f"{data.deleted:,} frames that are marked as deleted in the tub"
     return lines

@@ -1,4 +1,4 @@
-"""A trained model that steers, in use."""
+"""Inference with a steering model."""
 
 import os
 
@@ -12,37 +12,36 @@ from bigmodels.tasks.record import Predictor
 
 
 class SteeringPredictor(Predictor):
-    """Steering angles for frames, as pixels or as files."""
+    """Predicts steering angles for frames, given as pixels or as files."""
 
     def __init__(self, model, config):
         super().__init__(model, config)
         self.shape = tuple(model.get_build_config()["input_shape"][1:])
 
     def angle(self, frames):
-        """Of uint8 frames of the model's own size, `(batch,)`, from -1 to 1."""
+        """Angles `(batch,)` from -1 to 1 for uint8 frames of the model's own size."""
         return {"angle": self.model(tf.cast(frames, "float32"), training=False)[:, 0]}
 
     def steer(self, frames):
-        """The same of uint8 frames of any size."""
+        """The same for uint8 frames of any size."""
         frames = files.resize(frames, self.shape[:2])
         return self.angle(tf.ensure_shape(frames, (None, *self.shape)))
 
     def steer_bytes(self, frame_bytes):
-        """The same of image files."""
+        """The same for encoded image files."""
         return self.steer(files.decode_images(frame_bytes, self.shape)[0])
 
     def predict(self, input=None):
-        """The steering for image files.
+        """Predict steering angles for image files.
 
         Args:
-            input: An image file; a directory, of whose files those named like images are taken; or
-                a Donkeycar tub.
+            input: An image file, a directory of image files, or a Donkeycar tub.
 
         Yields:
-            `{"file": ..., "angle": ...}`, and for a tub's frames `user_angle`, what its driver did.
+            `{"file": ..., "angle": ...}`, and for frames of a tub `user_angle`, the driver's angle.
 
         Raises:
-            ValueError: if there is nothing to read or a file is no image.
+            ValueError: if there is no input or a file cannot be read.
         """
         if not input:
             raise ValueError("input: give an image file, a directory of them, or a tub")
@@ -66,5 +65,5 @@ class SteeringPredictor(Predictor):
         reader.tell(notes)
 
     def signatures(self):
-        """Frames in, as pixels of any size or as files; angles out."""
+        """From frames, as pixels or as files, to angles."""
         return image_signatures(self.shape, self.steer, self.steer_bytes, self.angle)

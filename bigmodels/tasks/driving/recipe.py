@@ -1,10 +1,10 @@
-"""Steering from a camera's frame with PilotNet (article 2.3: autonomous driving).
+"""Steering from camera frames with PilotNet (article 2.3: autonomous driving).
 
     bigmodels train --task=driving --seed=1 --workdir=runs/road
 
-A mean absolute error of 0.044 on the test frames of a synthetic road (rendered, not filmed), where
-angles go from -1 to 1, in 2.5 min on two cores of an AMD EPYC. Whether a car stays on the road when
-the model steers is another question. More in notebooks/guide/results.md.
+A mean absolute error of 0.044 on the test frames of a synthetic road (rendered, not filmed), with
+angles from -1 to 1, after 2.5 min on two cores of an AMD EPYC. This does not show whether a car
+steered by the model stays on the road. More in notebooks/guide/results.md.
 
     bigmodels train --task=driving --dataset=tub:my_tub --workdir=runs/tub
     bigmodels predict --workdir=runs/tub --input=my_tub
@@ -36,19 +36,19 @@ class ModelConfig:
 
     strided_filters: tuple[int, ...] = setting(
         (24, 36, 48),
-        "Filters of each convolution of 5 x 5 pixels with stride 2.",
+        "Number of filters of each 5x5 convolution with stride 2.",
         check=each(check_positive),
     )
     filters: tuple[int, ...] = setting(
         (64, 64),
-        "Filters of each convolution of 3 x 3 pixels after these.",
+        "Number of filters of each following 3x3 convolution.",
         check=each(check_positive),
     )
     dense_units: tuple[int, ...] = setting(
-        (100, 50, 10), "Width of each dense layer before the output.", check=each(check_positive)
+        (100, 50, 10), "Units of each dense layer before the output.", check=each(check_positive)
     )
     dropout_rate: float = setting(
-        0.1, "Share of units dropped before each dense layer.", check=check_share
+        0.1, "Fraction of the units to drop before each dense layer.", check=check_share
     )
 
 
@@ -58,15 +58,18 @@ class DataConfig:
 
     image_size: tuple[int, ...] = setting(
         (66, 88),
-        "HEIGHT,WIDTH to resize frames to, pixels; empty keeps them as they are.",
+        "HEIGHT,WIDTH in pixels to resize frames to; empty: no resizing.",
         check=check_image_size,
     )
     gap: int = setting(
-        20, "Frames left out between training, validation and test.", check=check_positive
+        20,
+        "Number of frames to leave out between training, validation and test stretches.",
+        check=check_positive,
     )
     skip_bad_files: bool = setting(
         False,
-        "Leave out frames whose image cannot be read, and damaged lines of a tub, and say so.",
+        "Skip frames whose image cannot be read, and damaged lines of a tub, with a note in the "
+        "report, instead of stopping.",
     )
 
 
@@ -75,17 +78,21 @@ class AugmentationConfig:
     """Arguments of `bigmodels.data.SteeringAugmentation`."""
 
     horizontal_flip: bool = setting(
-        True, "Whether half the frames are mirrored, and their angles with them."
+        True, "Whether to mirror half of the frames, with their angles."
     )
-    brightness: float = setting(0.3, "Largest change of the light, a share.", check=check_share)
+    brightness: float = setting(
+        0.3, "Largest change of brightness, as a fraction.", check=check_share
+    )
     translation: float = setting(
-        0.04, "Largest shift, a share of height and width; the angle stays.", check=check_share
+        0.04,
+        "Largest shift, as a fraction of height and width; the angle stays the same.",
+        check=check_share,
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class Driving(Config):
-    """The recipe."""
+    """Settings of driving."""
 
     dataset: str = "synthetic_road"
     epochs: int = 30
@@ -96,7 +103,7 @@ class Driving(Config):
 
 
 def load_data(config):
-    """Frames in 0..255, and angles from -1 to 1."""
+    """Load frames in 0..255, and angles from -1 to 1."""
     return load_driving(
         config.dataset,
         config.batch_size,
@@ -109,14 +116,14 @@ def load_data(config):
 
 
 def build_model(config, data):
-    """A built PilotNet for the data's frames."""
+    """Build a PilotNet for the data."""
     model = PilotNet(**dataclasses.asdict(config.model))
     model.build((None, *data.image_shape))
     return model
 
 
 def compile_model(model, config, steps):
-    """Mean squared error, as in the paper; mean absolute error beside it."""
+    """Compile with mean squared error, as in the paper, and mean absolute error as a metric."""
     model.compile(
         config.optimizer.build(steps),
         keras.losses.MeanSquaredError(),
@@ -126,7 +133,7 @@ def compile_model(model, config, steps):
 
 
 def search_space(hp):
-    """The dense part's size, how fast it learns, and what keeps it from overfitting."""
+    """Search the size of the dense layers, the regularization and the learning rate."""
     hp.Choice("model.dense_units", ["50", "100,50", "100,50,10"])
     hp.Float("model.dropout_rate", 0.0, 0.4, step=0.1)
     hp.Float("augmentation.brightness", 0.0, 0.5, step=0.1)
@@ -136,7 +143,7 @@ def search_space(hp):
 
 TASK = Task(
     name="driving",
-    summary="how a driver would steer at what a camera sees (CNN)",
+    summary="predict the steering angle from camera frames (CNN)",
     unit="frames",
     config=Driving,
     load_data=load_data,

@@ -1,4 +1,4 @@
-"""What is measured of an image classifier, and what its report shows."""
+"""Evaluation and report of an image classifier."""
 
 import numpy as np
 import tensorflow as tf
@@ -15,20 +15,19 @@ METRICS = {
     "loss": Metric("nats", "min"),
 }
 _EXAMPLES, _ERRORS = 30, 24
-# Of the calibration error.
+# Bins of the calibration error.
 _BINS = 15
 _TOP = 5
-# Classes whose images are counted one by one before training.
+# With more classes, `describe` gives only the range of their counts.
 _MOST_COUNTED = 20
 
 
 def evaluate(model, data, config, measured):
-    """What the test figures rest on, image by image; and calibration.
+    """The test metrics image by image, and calibration.
 
-    `calibration_error` is the expected one (Guo et al., 2017): how far the highest probability and
-    the share of right answers lie apart, in the mean over 15 equal intervals of the former. Where
-    there are more than five classes, `top_5_accuracy` counts an answer as right that is among the
-    five likeliest.
+    `calibration_error` is the expected calibration error (Guo et al., 2017): the mean difference
+    between confidence and accuracy over 15 equal bins of the confidence. `top_5_accuracy` is
+    measured if there are more than five classes.
     """
     labels = np.concatenate([y for _, y in data.test.as_numpy_iterator()])
     if labels.ndim > 1:
@@ -53,13 +52,13 @@ def evaluate(model, data, config, measured):
     }
     if len(data.class_names) > _TOP:
         likeliest = np.argsort(-probabilities, -1)[:, :_TOP]
-        among = (likeliest == labels[:, None]).any(-1)
-        test[f"top_{_TOP}_accuracy"] = Observations(among.astype(float), "images", keys=keys)
+        hits = (likeliest == labels[:, None]).any(-1)
+        test[f"top_{_TOP}_accuracy"] = Observations(hits.astype(float), "images", keys=keys)
     return Evaluation({"test": test}, lambda: _figures(data, probabilities, labels))
 
 
 def _figures(data, probabilities, labels):
-    """Confusion matrix, calibration, and most confident errors on the test split."""
+    """Confusion matrix, calibration and most confident errors on test data."""
     predicted = probabilities.argmax(-1)
     names = data.class_names
     figures = {
@@ -79,29 +78,29 @@ def _figures(data, probabilities, labels):
 
 
 def examples(data):
-    """Some training images of each class, and how many there are."""
+    """Some training images of each class, and the number of images per class."""
     names = data.class_names
-    each, chosen = max(1, _EXAMPLES // len(names)), {label: [] for label in range(len(names))}
+    per_class, chosen = max(1, _EXAMPLES // len(names)), {i: [] for i in range(len(names))}
     for image, label in data.train_sample.unbatch().as_numpy_iterator():
         label = int(label.argmax() if label.ndim else label)
-        if len(chosen[label]) < each:
+        if len(chosen[label]) < per_class:
             chosen[label].append(image)
     pairs = [(image, names[label]) for label in chosen for image in chosen[label]][:_EXAMPLES]
     images, titles = zip(*pairs, strict=True)
     return {
         "Training images": plots.image_grid(images, titles, 6, data.scale),
-        "Images of each class": plots.class_counts(data.class_counts, names),
+        "Images per class": plots.class_counts(data.class_counts, names),
     }
 
 
 def describe(data):
-    """The data in a few lines."""
+    """Facts about the data."""
     shape = " x ".join(map(str, data.image_shape))
     return {
         "images": ", ".join(f"{count:,} {split}" for split, count in data.sizes.items()),
         "image shape": f"{shape}, scaled to {data.scale}",
         "classes": ", ".join(data.class_names),
-        "images of each class": "; ".join(
+        "images per class": "; ".join(
             f"{split}: {_counted(data.class_names, counts)}"
             for split, counts in data.class_counts.items()
         ),
@@ -109,7 +108,7 @@ def describe(data):
 
 
 def _counted(names, counts):
-    """How many images each class has, or, where there are many classes, about how many."""
+    """The number of images per class, or its range if there are many classes."""
     if counts.min() == counts.max():
         return f"{counts.min():,} each"
     if len(names) > _MOST_COUNTED:

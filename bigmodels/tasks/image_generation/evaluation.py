@@ -1,4 +1,4 @@
-"""What is measured of generated images, and what their report shows."""
+"""Evaluation and report of generated images."""
 
 import numpy as np
 import tensorflow as tf
@@ -26,21 +26,21 @@ METRICS = {
     "judge_score": Metric("", "max"),
     "real_confidence": Metric("%"),
     "judge_accuracy": Metric("%"),
-    # They measure two networks by each other: neither way is better.
+    # The networks' losses depend on each other, so neither direction is better.
     "loss": Metric("nats"),
     "d_loss": Metric("nats"),
     "g_loss": Metric("nats"),
 }
 _SAMPLES, _DRAWN = 32, 64
-# Of the images drawn at the end, those beside which the nearest training image is shown; and of
-# training images to find it in.
+# Generated images that are shown with their nearest training image, and the largest number of
+# training images to search.
 _WITH_NEAREST, _MOST_COMPARED = 16, 10_000
 
 
 def evaluate(model, data, config, measured):
-    """What a separately trained CNN makes of samples, beside real images it has not seen either.
+    """Metrics of samples from a separately trained CNN, with those of real images.
 
-    Under "validation" and "test" the metrics of `Judge.rate`, for other noise each; under "test"
+    Under "validation" and "test" the metrics of `Judge.rate`, from different noise; under "test"
     also those of `Judge.rate_real`. See `bigmodels.evaluation.judge`.
     """
     judge = _judge(config)
@@ -56,7 +56,7 @@ def evaluate(model, data, config, measured):
 
 
 def _judge(config):
-    """Of samples, by what it learnt from the same images with their labels."""
+    """A judge trained on the same images, with their labels."""
     real = load_images(
         config.dataset,
         JUDGES_BATCH,
@@ -71,30 +71,31 @@ def _judge(config):
 
 
 def _figures(model, data, config):
-    """Samples, the training images nearest to some of them, and real images."""
+    """Samples, the nearest training images of some of them, and real images."""
     real = tf.concat(list(data.test.take(2)), 0)[:_SAMPLES]
     made = model.generate(_DRAWN, seed=config.seed)
     batches = data.train.take(-(-_MOST_COMPARED // config.batch_size))
     some = made[:_WITH_NEAREST]
     nearest = _nearest(some, batches)
-    half = _WITH_NEAREST // 2  # A row of the picture.
+    half = _WITH_NEAREST // 2  # A row of the figure.
     pairs = np.concatenate([some[:half], nearest[:half], some[half:], nearest[half:]])
     count = min(int(batches.cardinality()) * config.batch_size, data.sizes["train"])
-    pictures = {
+    grids = {
         "Generated images": made,
-        f"Generated images, and below each the nearest of {count:,} training images": pairs,
+        f"Generated images, each above its nearest of {count:,} training images": pairs,
         "Real images (test)": real,
     }
-    return {title: plots.image_grid(images, scale=data.scale) for title, images in pictures.items()}
+    return {title: plots.image_grid(images, scale=data.scale) for title, images in grids.items()}
 
 
 def _nearest(images, batches):
-    """Of all images in batches the one nearest to each, pixel by pixel."""
-    wanted = images.reshape(len(images), -1)
+    """The nearest neighbour of each image among the images of some batches, in pixels."""
+    queries = images.reshape(len(images), -1)
     nearest, least = np.zeros_like(images), np.full(len(images), np.inf)
     for batch in batches.as_numpy_iterator():
         rows = batch.reshape(len(batch), -1)
-        distances = np.square(rows).sum(1) - 2 * wanted @ rows.T  # Less what all have in common.
+        # Squared distances without the square of the query, which is the same for all rows.
+        distances = np.square(rows).sum(1) - 2 * queries @ rows.T
         smallest, place = distances.min(1), distances.argmin(1)
         closer = smallest < least
         nearest[closer] = batch[place[closer]]
@@ -103,18 +104,18 @@ def _nearest(images, batches):
 
 
 def examples(data):
-    """Some of the images to imitate."""
+    """Some training images."""
     images = np.concatenate(list(data.train_sample.take(2).as_numpy_iterator()))[:_SAMPLES]
     return {"Training images": plots.image_grid(images, scale=data.scale)}
 
 
 def sample(model, data, config):
-    """Images of the same points of noise, every time."""
+    """Generated images, always from the same noise."""
     return plots.image_grid(model.generate(_SAMPLES, seed=config.seed), scale=data.scale)
 
 
 def describe(data):
-    """The data in a few lines."""
+    """Facts about the data."""
     shape = " x ".join(map(str, data.image_shape))
     return {
         "images": ", ".join(f"{count:,} {split}" for split, count in data.sizes.items()),

@@ -1,4 +1,4 @@
-"""A trained GAN in use."""
+"""Inference with a GAN."""
 
 import numpy as np
 import tensorflow as tf
@@ -9,33 +9,34 @@ from bigmodels.tasks.record import Predictor, Signature
 
 
 class GeneratorPredictor(Predictor):
-    """New images, from a seed or from noise."""
+    """Generates images from a seed or from noise."""
 
     def from_noise(self, noise):
-        """Images of points of noise `(batch, latent_dim)`, as pixels."""
+        """Images from noise `(batch, latent_dim)`, as pixels."""
         pixels = (self.model(noise, training=False) + 1) * 127.5
         return {"images": tf.cast(tf.clip_by_value(tf.round(pixels), 0, 255), "uint8")}
 
     def generate(self, count, seed):
-        """So many images, as pixels and as files; a seed's are those of `predict`."""
-        # The noise that `GAN.generate` draws.
+        """`count` images, as pixels and as files; the same as from `predict` for a seed."""
+        # The same noise as in `GAN.generate`.
         noise = tf.random.stateless_normal((count, self.model.latent_dim), tf.stack([seed, 0]))
         images = self.from_noise(noise)["images"]
         return {"images": images, "png_bytes": tf.io.encode_png(images)}
 
     def predict(self, count=16, seed=0, output="samples.png"):
-        """A picture of generated images.
+        """Generate images, and save them as a grid.
 
         Args:
-            count: How many images.
-            seed: Same seed, same images.
+            count: Number of images.
+            seed: Seed of the noise.
             output: PNG file to write.
 
         Yields:
             `{"file": ..., "images": ...}`.
 
         Raises:
-            ValueError: if `count` is not positive or `output` is no PNG file in a directory.
+            ValueError: if `count` is not positive, or `output` is not a PNG file in an existing
+                directory.
         """
         if count < 1:
             raise ValueError(f"count: {count!r}, expected a positive integer")
@@ -46,7 +47,7 @@ class GeneratorPredictor(Predictor):
         yield {"file": str(output), "images": count}
 
     def signatures(self):
-        """A count and a seed, or noise in; images out."""
+        """From a count and a seed, or from noise, to images."""
         number = tf.TensorSpec((), "int32")
         points = tf.TensorSpec((None, self.model.latent_dim))
         noise = np.random.default_rng(0).normal(size=(2, self.model.latent_dim)).astype("float32")

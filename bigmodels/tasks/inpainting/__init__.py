@@ -1,1 +1,1 @@
-"""Image restoration: holes in images filled by a GAN (article 2.1), after context encoders."""
+"""Inpainting: filling holes in images with a GAN (article 2.1), after context encoders."""

@@ -1,8 +1,8 @@
-"""What is measured of filled holes, and what their report shows.
+"""Evaluation and report of inpainting.
 
-All figures but the losses are of the hole alone. PSNR is that of the mean squared error over the
-images' holes (a hole that is filled exactly has none of its own); SSIM the mean of the map of
-similarities over the hole's pixels.
+All metrics except the losses are computed on the holes only. PSNR is computed from the mean squared
+error over the holes of all images, as it is infinite for a perfectly filled hole. SSIM is the mean
+of the SSIM map over the pixels of a hole.
 """
 
 import math
@@ -16,7 +16,6 @@ from bigmodels.layers import HarmonicFill
 from bigmodels.reports import plots
 from bigmodels.tasks.record import Evaluation, Metric
 
-# What the model is held against.
 _BASELINES = ("biharmonic", "harmonic", "surroundings", "training_mean")
 METRICS = {
     "psnr": Metric("dB", "max"),
@@ -30,22 +29,22 @@ METRICS = {
     **{f"ssim_{name}": Metric() for name in _BASELINES},
     **{f"ssim_over_{name}": Metric("", "max") for name in _BASELINES},
 }
-# Pixels around a hole whose mean is its surroundings'.
+# Width in pixels of the border around a hole, for the `surroundings` baseline.
 _RIM = 2
-# Of a window for SSIM, where the image is large enough.
+# Side of the SSIM window in pixels; smaller for smaller images.
 _SSIM_WINDOW = 7
 _EXAMPLES, _DRAWN = 15, 8
 
 
 def evaluate(model, data, config, measured):
-    """PSNR and SSIM in the holes, beside what simpler ways make of the same holes.
+    """PSNR and SSIM in the holes, with those of simple baselines.
 
-    Under "validation" and "test": `psnr` (dB), `ssim`, and `sharpness`, the mean steepness of
-    brightness in the filled holes, as a share of the true one. Under "test" also `psnr_...` and
-    `ssim_...` of four other fillings: `biharmonic`, scikit-image's; `harmonic`, what the generator
-    begins with; `surroundings`, the mean of the pixels up to two from the hole; `training_mean`,
-    the mean training image; and `psnr_over_...`, `ssim_over_...`, how much higher ours are, image
-    by image.
+    Under "validation" and "test": `psnr` (dB), `ssim`, and `sharpness`, the mean gradient magnitude
+    in the filled holes relative to that of the true images. Under "test" also `psnr_...` and
+    `ssim_...` of four baselines: `biharmonic` (scikit-image); `harmonic`, the input of the
+    generator; `surroundings`, the mean of the pixels within two pixels of the hole;
+    `training_mean`, the mean training image. `psnr_over_...` and `ssim_over_...` are the
+    differences between the model and the baselines, paired by image.
     """
     metrics = {}
     for split in ("validation", "test"):
@@ -54,7 +53,7 @@ def evaluate(model, data, config, measured):
         scores = _scores(_unit(filled), _unit(images), inputs[..., -1] > 0)
         true_scores = _scores(_unit(images), _unit(images), inputs[..., -1] > 0)
         metrics[split] = _own_metrics(scores, true_scores, f"{split} images", inputs)
-    # All of these are now the test split's.
+    # The variables of the loop now hold the test split.
     _, of_training = _first(data.train_sample, config.measured_images)
     baselines = {
         "biharmonic": _biharmonic(inputs),
@@ -63,8 +62,8 @@ def evaluate(model, data, config, measured):
         "training_mean": _unit(of_training).mean(0),
     }
     for name in _BASELINES:
-        others = _scores(baselines[name], _unit(images), inputs[..., -1] > 0)
-        metrics["test"] |= _metrics_beside(name, scores, others, "test images")
+        baseline = _scores(baselines[name], _unit(images), inputs[..., -1] > 0)
+        metrics["test"] |= _baseline_metrics(name, scores, baseline, "test images")
     columns = {
         "hole": inputs[:_DRAWN, ..., :-1],
         "filled": filled[:_DRAWN],
@@ -75,7 +74,7 @@ def evaluate(model, data, config, measured):
 
 
 def _own_metrics(scores, true_scores, unit, inputs):
-    """What is measured of the model in a split, of whose images the true ones have scores too."""
+    """Metrics of the model on a split, from the scores of filled and of true images."""
     errors, similarity, slopes = scores
     _, _, true_slopes = true_scores
 
@@ -89,35 +88,35 @@ def _own_metrics(scores, true_scores, unit, inputs):
     }
 
 
-def _metrics_beside(name, scores, others, unit):
-    """What is measured of another filling of that name, and how much better the model's is."""
+def _baseline_metrics(name, scores, baseline, unit):
+    """Metrics of a baseline, and the differences of the model's from them."""
     errors, similarity, _ = scores
-    other_errors, other_similarity, _ = others
+    baseline_errors, baseline_similarity, _ = baseline
 
     def psnr_over(rows):
-        return _psnr(errors[rows]) - _psnr(other_errors[rows])
+        return _psnr(errors[rows]) - _psnr(baseline_errors[rows])
 
     return {
-        f"psnr_{name}": Observations(other_errors, unit, statistic=_psnr),
+        f"psnr_{name}": Observations(baseline_errors, unit, statistic=_psnr),
         f"psnr_over_{name}": Observations(np.arange(len(errors)), unit, statistic=psnr_over),
-        f"ssim_{name}": Observations(other_similarity, unit),
-        f"ssim_over_{name}": Observations(similarity - other_similarity, unit),
+        f"ssim_{name}": Observations(baseline_similarity, unit),
+        f"ssim_over_{name}": Observations(similarity - baseline_similarity, unit),
     }
 
 
 def _first(batches, count):
-    """The first of a split's elements: inputs and images."""
+    """The first elements of a split: inputs and images."""
     parts = zip(*batches.unbatch().take(count).as_numpy_iterator(), strict=True)
     return tuple(np.stack(part) for part in parts)
 
 
 def _unit(images):
-    """From [-1, 1] to [0, 1], in which everything is measured."""
+    """Scale from [-1, 1] to [0, 1], the range of all metrics."""
     return (np.asarray(images, "float64") + 1) / 2
 
 
 def _biharmonic(inputs):
-    """Holes filled by scikit-image from the pixels around them, `(n, height, width, channels)`."""
+    """Images with holes filled by scikit-image, `(n, height, width, channels)`."""
     from skimage.restoration import inpaint_biharmonic
 
     return np.stack(
@@ -126,7 +125,7 @@ def _biharmonic(inputs):
 
 
 def _surroundings(inputs):
-    """Holes filled with the mean of the visible pixels next to them."""
+    """Images with holes filled with the mean of the border around them."""
     images, masks = _unit(inputs[..., :-1]), inputs[..., -1] > 0
     for image, mask in zip(images, masks, strict=True):
         image[mask] = image[ndimage.binary_dilation(mask, iterations=_RIM) & ~mask].mean(0)
@@ -134,13 +133,13 @@ def _surroundings(inputs):
 
 
 def _scores(filled, images, masks):
-    """Of each image's hole: mean squared error, SSIM, and the mean steepness of what fills it.
+    """Mean squared error, SSIM and mean gradient magnitude in the hole of each image.
 
     Args:
-        filled: Floats in [0, 1], `(n, height, width, channels)`, or one for all. What lies outside
-            of the holes is not looked at.
-        images: What is right, `(n, height, width, channels)`.
-        masks: Booleans `(n, height, width)`.
+        filled: Filled images in [0, 1], `(n, height, width, channels)`, or one image for all. Only
+            their pixels in the holes matter.
+        images: True images, `(n, height, width, channels)`.
+        masks: Booleans `(n, height, width)`, true in the holes.
 
     Returns:
         Three arrays `(n,)`.
@@ -148,7 +147,7 @@ def _scores(filled, images, masks):
     from skimage.metrics import structural_similarity
 
     side = min(_SSIM_WINDOW, *images.shape[1:3])
-    side -= 1 - side % 2  # An odd number.
+    side -= 1 - side % 2  # It must be odd.
     rows = []
     filled = np.where(masks[..., None], filled, images)
     for picture, image, mask in zip(filled, images, masks, strict=True):
@@ -162,15 +161,15 @@ def _scores(filled, images, masks):
 
 
 def _psnr(errors):
-    """Decibels, from mean squared errors of values in [0, 1]."""
+    """PSNR in dB, from mean squared errors of values in [0, 1]."""
     return -10 * math.log10(max(np.mean(errors), 1e-10))
 
 
 def _grid(columns, scale, repeat=1):
-    """Pictures in rows, from `{title: images}`, with so many rows side by side."""
-    pictures = [picture for row in zip(*columns.values(), strict=True) for picture in row]
-    titles = list(columns) * (len(pictures) // len(columns))
-    return plots.image_grid(pictures, titles, repeat * len(columns), scale)
+    """A grid with a column per item of `{title: images}`, all columns `repeat` times."""
+    cells = [image for row in zip(*columns.values(), strict=True) for image in row]
+    titles = list(columns) * (len(cells) // len(columns))
+    return plots.image_grid(cells, titles, repeat * len(columns), scale)
 
 
 def examples(data):
@@ -181,7 +180,7 @@ def examples(data):
 
 
 def sample(model, data, config):
-    """The same holes of validation, every time."""
+    """Filled holes of the first validation images."""
     inputs, images = _first(data.validation, _DRAWN)
     filled = model.predict(inputs, verbose=0)
     columns = {"hole": inputs[..., :-1], "filled": filled, "true": images}
@@ -189,7 +188,7 @@ def sample(model, data, config):
 
 
 def describe(data):
-    """The data in a few lines."""
+    """Facts about the data."""
     shape = " x ".join(map(str, data.image_shape))
     return {
         "images": ", ".join(f"{count:,} {split}" for split, count in data.sizes.items()),

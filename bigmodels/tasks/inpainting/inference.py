@@ -1,4 +1,4 @@
-"""A trained inpainter in use."""
+"""Inference with an inpainting model."""
 
 import math
 import pathlib
@@ -14,30 +14,30 @@ from bigmodels.tasks.record import Predictor, Signature
 
 
 class InpaintingPredictor(Predictor):
-    """Holes in images filled."""
+    """Fills holes in images."""
 
     def fill(self, images, masks):
-        """Of uint8 images of the model's own size, filled where their masks are not zero."""
-        # As floats: LiteRT does not compare bytes.
+        """Fill uint8 images of the model's own size where their masks are not zero."""
+        # As floats, because LiteRT does not compare bytes.
         pixels, hole = tf.cast(images, "float32"), tf.cast(masks, "float32") > 0
         inputs = tf.concat([tf.where(hole, 0.0, pixels / 127.5 - 1), tf.cast(hole, "float32")], -1)
         painted = tf.round((self.model.generator(inputs, training=False) + 1) * 127.5)
         return {"filled": tf.cast(tf.where(hole, painted, pixels), "uint8")}
 
     def predict(self, input=None, mask=None, box=None, output="filled.png"):
-        """A hole in an image file filled; every pixel outside of it stays as it is.
+        """Fill a hole in an image file; all other pixels stay as they are.
 
-        The model sees a part of the image around the hole, at least as large as those it was
-        trained on and twice as high and wide as the hole, resized to them.
+        The input of the model is a window around the hole, resized to the model's image size. The
+        window is at least that large, and at least twice as high and wide as the hole.
 
         Args:
             input: An image file.
-            mask: An image file of the same size, light where there is a hole.
-            box: Instead of a mask: the hole as `TOP,LEFT,HEIGHT,WIDTH`, in pixels.
+            mask: An image file of the same size, light in the hole.
+            box: The hole as `TOP,LEFT,HEIGHT,WIDTH` in pixels, instead of a mask.
             output: PNG file to write.
 
         Yields:
-            `{"file": ..., "pixels": ...}`, the number of pixels filled.
+            `{"file": ..., "pixels": ...}`, with the number of filled pixels.
 
         Raises:
             ValueError: naming the argument or file that does not fit.
@@ -52,7 +52,7 @@ class InpaintingPredictor(Predictor):
         hole = _hole(image.shape[:2], mask, box, notes)
         window = _window(hole, size)
         part = files.resize(image[window], size)
-        # All that a pixel of the hole has a share in.
+        # Every resized pixel that the hole contributes to is part of the small hole.
         small = files.resize(hole[window][..., None] * np.uint8(255), size)
         filled = self.fill(part[None], small[None])["filled"][0]
         filled = files.resize(filled, hole[window].shape).numpy()
@@ -61,7 +61,7 @@ class InpaintingPredictor(Predictor):
         yield {"file": str(output), "pixels": int(hole.sum())}
 
     def signatures(self):
-        """Images and masks in, images out, of the model's own size."""
+        """From images and masks to filled images, all of the model's own size."""
         height, width, channels = self.model.image_shape
         images = tf.TensorSpec((None, height, width, channels), "uint8")
         masks = tf.TensorSpec((None, height, width, 1), "uint8")
@@ -74,14 +74,14 @@ class InpaintingPredictor(Predictor):
 
 
 def _hole(size, mask, box, notes=None):
-    """Where to fill, booleans of the image's size, from one of two arguments."""
+    """The hole as booleans `(height, width)`, from either a mask or a box."""
     if bool(mask) == bool(box):
         raise ValueError("mask: give an image file as mask, or box as TOP,LEFT,HEIGHT,WIDTH")
     return _hole_of_mask(size, mask, notes or Notes()) if mask else _hole_of_box(size, box)
 
 
 def _hole_of_mask(size, mask, notes):
-    # What of a mask is transparent was not painted.
+    # Transparent pixels of a mask count as dark.
     reader = files.ImageReader("mask", 1, background=0)
     hole = reader.read(pathlib.Path(mask)).numpy()[..., 0] > 127
     reader.tell(notes)
@@ -90,7 +90,7 @@ def _hole_of_mask(size, mask, notes):
     if not hole.any():
         raise ValueError(f"mask: {str(mask)!r} has no light pixel")
     if hole.all():
-        raise ValueError(f"mask: {str(mask)!r} has nothing but light pixels")
+        raise ValueError(f"mask: {str(mask)!r} has only light pixels")
     return hole
 
 
@@ -112,7 +112,7 @@ def _hole_of_box(size, box):
 
 
 def _window(hole, size):
-    """Slices of the part of an image that the model is to see, shaped like its own images."""
+    """Slices of the window around a hole that the model gets, with its aspect ratio."""
     places = [np.flatnonzero(hole.any(axis)) for axis in (1, 0)]
     spans = [(int(inside[0]), int(inside[-1]) + 1) for inside in places]
     scale = max(1.0, *(2 * (end - begin) / n for (begin, end), n in zip(spans, size, strict=True)))

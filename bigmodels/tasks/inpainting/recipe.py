@@ -1,15 +1,14 @@
-"""Image restoration: holes in images filled by a GAN (article 2.1), after context encoders.
+"""Inpainting: filling holes in images with a GAN (article 2.1), after context encoders.
 
     bigmodels train --task=inpainting --seed=1 --workdir=runs/holes
 
-13.40 dB PSNR in the holes of 500 test digits, where biharmonic filling has 9.33, in 4.6 min,
+A PSNR of 13.40 dB in the holes of 500 test digits (biharmonic inpainting: 9.33 dB) after 4.6 min,
 beside other work on two cores of an AMD EPYC. More in notebooks/guide/results.md.
 
     bigmodels train --task=inpainting --dataset=photos --workdir=runs/photos
     bigmodels predict --workdir=runs/photos --input=photo.png --box=40,60,12,12 --output=whole.png
 
-In training every image gets another hole each time; in validation and test image number i always
-has the same.
+In training the holes of an image change with every epoch; in validation and test they are fixed.
 """
 
 import dataclasses
@@ -41,7 +40,7 @@ _MOST_HOLES = 8
 def _check_hole_share(name, value):
     if len(value) != 2 or not 0 < value[0] <= value[1] <= 0.5:
         raise ValueError(
-            f"{name}: {short_repr(value)}, expected LEAST,LARGEST, above 0 and up to 0.5"
+            f"{name}: {short_repr(value)}, expected SMALLEST,LARGEST, above 0 and up to 0.5"
         )
 
 
@@ -52,68 +51,75 @@ def _check_holes(name, value):
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """Both networks, and what the generator minimises."""
+    """Settings of both networks and of the generator's loss."""
 
     filters: tuple[int, ...] = setting(
-        (16, 32, 64, 64), "Filters of each stage of the generator.", check=each(check_positive)
+        (16, 32, 64, 64),
+        "Number of filters of each stage of the generator.",
+        check=each(check_positive),
     )
     reconstruction: str = setting(
         "mean_squared_error",
-        "What is made of the difference from the true image.",
+        "Reconstruction loss of the generator.",
         choices=("mean_squared_error", "mean_absolute_error"),
     )
     adversarial_weight: float = setting(
         0.01,
-        "What passing for real counts beside it; with 0 there is no discriminator.",
+        "Weight of the adversarial loss, relative to the reconstruction loss; with 0 there is no "
+        "discriminator.",
         check=check_not_negative,
     )
     dropout_rate: float = setting(
-        0.3, "Share of features dropped, in the discriminator.", check=check_share
+        0.3, "Fraction of the discriminator's features to drop.", check=check_share
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """How images are read, and holes are cut."""
+    """How images are read, and how holes are cut."""
 
     image_size: tuple[int, ...] = setting(
         (),
-        "HEIGHT,WIDTH to resize to, pixels; empty keeps them as they are.",
+        "HEIGHT,WIDTH in pixels to resize images to; empty: no resizing.",
         check=check_image_size,
     )
-    skip_bad_files: bool = setting(False, "Leave out files that cannot be read, and say so.")
-    # Turning and zooming would blur what is to be painted.
+    skip_bad_files: bool = setting(
+        False, "Skip files that cannot be read, with a note in the report, instead of stopping."
+    )
+    # The only augmentation, as rotation and zoom would blur the target.
     mirror: bool = setting(
-        True, "Mirror half the training images, where the data set is known to survive it."
+        True, "Whether to mirror half of the training images, if the data set allows it."
     )
     hole_share: tuple[float, ...] = setting(
         (0.1, 0.25),
-        "LEAST,LARGEST share of the area that an image's holes take together.",
+        "SMALLEST,LARGEST total area of the holes, as fractions of the image.",
         check=_check_hole_share,
     )
     holes: int = setting(
-        1, f"Rectangles cut out of an image, {_MOST_HOLES} at most.", check=_check_holes
+        1, f"Number of rectangular holes per image, at most {_MOST_HOLES}.", check=_check_holes
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class Adam:
-    """The discriminator's optimizer, with DCGAN's low momentum."""
+    """Settings of the discriminator's optimizer, with DCGAN's low momentum."""
 
     learning_rate: float = setting(
-        2e-4, "The learning rate, which stays the same.", check=check_positive
+        2e-4, "Constant learning rate of the discriminator.", check=check_positive
     )
-    beta_1: float = setting(0.5, "Decay of Adam's first moment.", check=check_share)
+    beta_1: float = setting(0.5, "Decay rate of Adam's first moment estimate.", check=check_share)
 
 
 @dataclasses.dataclass(frozen=True)
 class Inpainting(Config):
-    """The recipe."""
+    """Settings of inpainting."""
 
     dataset: str = "digits"
     epochs: int = 20
     measured_images: int = setting(
-        500, "How many of validation and test PSNR and SSIM are of.", check=check_positive
+        500,
+        "Largest number of validation and of test images to compute PSNR and SSIM on.",
+        check=check_positive,
     )
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
@@ -122,7 +128,7 @@ class Inpainting(Config):
 
 
 def load_data(config):
-    """Images with a hole and its mask, and the whole images, in [-1, 1]."""
+    """Load images with holes, their masks, and the whole images, in [-1, 1]."""
     _check_installed()
     mirrored = config.data.mirror and augmentation_for(config.dataset).horizontal_flip
     return load_images(
@@ -139,20 +145,24 @@ def load_data(config):
 
 
 def _check_installed():
-    """Refuse to train what could not be evaluated."""
+    """Check that scikit-image is installed before the training, not at its evaluation."""
     with extras.require_extra("task: inpainting", "inpainting"):
         import skimage  # noqa: F401
 
 
 def build_model(config, data):
-    """A built generator, and the discriminator if it has a weight."""
-    weight, shape = config.model.adversarial_weight, data.image_shape
-    judge = ConvDiscriminator(shape, dropout_rate=config.model.dropout_rate) if weight else None
-    return InpaintingGAN(Inpainter(shape, config.model.filters), judge, weight)
+    """Build a generator, and a discriminator unless its weight is 0."""
+    weight, shape, rate = (
+        config.model.adversarial_weight,
+        data.image_shape,
+        config.model.dropout_rate,
+    )
+    discriminator = ConvDiscriminator(shape, dropout_rate=rate) if weight else None
+    return InpaintingGAN(Inpainter(shape, config.model.filters), discriminator, weight)
 
 
 def compile_model(model, config, steps):
-    """An optimizer for each network."""
+    """Compile with an optimizer for each network."""
     model.compile(
         keras.optimizers.Adam(**dataclasses.asdict(config.d_optimizer)),
         config.optimizer.build(steps),
@@ -162,7 +172,7 @@ def compile_model(model, config, steps):
 
 
 def search_space(hp):
-    """The generator's size and loss, how fast it learns, and what the discriminator counts."""
+    """Search the size, loss and learning rate of the generator, and the adversarial weight."""
     hp.Choice("model.filters", ["8,16,32,32", "16,32,64,64", "32,64,128,128"])
     hp.Choice("model.reconstruction", ["mean_squared_error", "mean_absolute_error"])
     hp.Float("model.adversarial_weight", 1e-3, 1e-1, sampling="log")
@@ -171,7 +181,7 @@ def search_space(hp):
 
 TASK = Task(
     name="inpainting",
-    summary="holes in images filled (GAN, after context encoders)",
+    summary="fill holes in images (GAN, after context encoders)",
     unit="images",
     config=Inpainting,
     load_data=load_data,

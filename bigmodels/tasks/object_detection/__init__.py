@@ -1,1 +1,1 @@
-"""Object detection: what is where in an image (CNN without anchors; article 2.3)."""
+"""Object detection with an anchor-free CNN (article 2.3)."""

@@ -1,4 +1,4 @@
-"""What is measured of a detector, and what its report shows."""
+"""Evaluation and report of an object detector."""
 
 import numpy as np
 
@@ -17,21 +17,22 @@ METRICS = {
     "map_components": Metric("%"),
     "loss": Metric("", "min"),
 }
-# Least score of a box that is rated: what is less likely comes so late that it changes nothing.
+# Score threshold of the evaluation; detections below it hardly change the average precision.
 _RATED = 0.01
 _EXAMPLES, _SAMPLED, _WORST = 12, 8, 12
-# Validation images at most, by which what needs no network is tuned.
+# Largest number of validation images to tune the baseline on.
 _TUNED = 300
-# Of `detections.THRESHOLDS`: that of 0.5.
+# Selects an IoU of 0.5 from `detections.THRESHOLDS`.
 _HALF = slice(1)
 
 
 def evaluate(model, data, config, measured):
-    """COCO's mean average precision, by pycocotools, beside what is found without a network.
+    """COCO's mean average precision, computed by pycocotools, with a baseline without a network.
 
-    Under "validation" and "test": `map_50`, average precision at an overlap (intersection over
-    union) of 0.5, mean over the classes; `map`, the mean of those at 0.5, 0.55, ..., 0.95. Under
-    "test" also both with `_components`, see `bigmodels.evaluation.detections.Components`.
+    Under "validation" and "test": `map_50`, the average precision at an IoU (intersection over
+    union) of 0.5, averaged over the classes; `map`, the same averaged over IoUs of 0.5, 0.55, ...,
+    0.95. Under "test" both also for the baseline, with the suffix `_components`, see
+    `bigmodels.evaluation.detections.Components`.
     """
 
     def ratings(split, rows):
@@ -55,17 +56,17 @@ def evaluate(model, data, config, measured):
 
 
 def _detected(model, batches, least=_RATED):
-    """What a model finds, float32 `(n, 6)` an image: a box in pixels, its class and its score."""
+    """A model's detections, float32 `(n, 6)` per image: box in pixels, class and score."""
     return [
-        np.column_stack([found["boxes"], found["classes"], found["scores"]]).astype("float32")
-        for found in model.detect(batches, least, verbose=0)
+        np.column_stack([image["boxes"], image["classes"], image["scores"]]).astype("float32")
+        for image in model.detect(batches, least, verbose=0)
     ]
 
 
 def _detected_by_components(data):
-    """What is found in the test images without a network.
+    """The baseline's detections in the test images.
 
-    It knows the objects of an epoch of training, and is tuned on the first validation images.
+    It is fitted to an epoch of training data, and tuned on the first validation images.
     """
     epoch = data.train_from(0).take(int(data.train.cardinality()))
     components = detections.Components(epoch.as_numpy_iterator(), len(data.class_names))
@@ -75,7 +76,7 @@ def _detected_by_components(data):
 
 
 def _precisions(ratings, suffix=""):
-    """Both mean average precisions, image by image."""
+    """Both mean average precisions, as `Observations` of images."""
     numbers = np.arange(ratings.num_images)
     return {
         f"map_50{suffix}": Observations(
@@ -86,44 +87,44 @@ def _precisions(ratings, suffix=""):
 
 
 def _figures(data, rated, baseline):
-    """What is found in test images, the worst of them, precision over recall, and the classes."""
+    """Detections in test images, most errors, precision-recall curves, and average precisions."""
     objects = data.objects["test"]
 
-    def pictures(numbers):
+    def draw(numbers):
         rows = [rated.found[i] for i in numbers]
         rows = [image_rows[image_rows[:, 5] >= THRESHOLD] for image_rows in rows]
         true = [objects[i] for i in numbers]
         return _drawn(_images(data.test, numbers), true, rows, data.class_names)
 
-    figures = {"Found (test)": pictures(range(min(_EXAMPLES, len(objects))))}
+    figures = {"Detections (test)": draw(range(min(_EXAMPLES, len(objects))))}
     mistakes = rated.mistakes(THRESHOLD)
     worst = [int(i) for i in np.argsort(-mistakes, kind="stable")[:_WORST] if mistakes[i]]
     if worst:
-        figures["Most mistakes (test)"] = pictures(worst)
-    # Precisions of both at an overlap of one half, (recalls, classes).
+        figures["Images with the most errors (test)"] = draw(worst)
+    # Precisions at an IoU of 0.5, (recalls, classes).
     network, components = (r.precisions(thresholds=_HALF)[0] for r in (rated, baseline))
-    curves = {"the network": network, "components and neighbours": components}
+    curves = {"network": network, "baseline (components)": components}
     recalls = np.linspace(0, 1, 101)
-    figures["Precision over recall (test)"] = plots.overlaid(
+    figures["Precision-recall curve (test)"] = plots.overlaid(
         {name: (recalls, np.nanmean(curve, -1)) for name, curve in curves.items()},
-        "At an overlap of one half, mean of the classes",
+        "IoU 0.5, mean over the classes",
         "recall",
         "precision",
     )
     width = max(map(len, data.class_names))
     lines = [f"{'':{width}}  network  components"]
     lines += [
-        f"{name:{width}}  {ours:7.1f}  {theirs:10.1f}"
-        for name, ours, theirs in zip(
+        f"{name:{width}}  {p:7.1f}  {baseline_p:10.1f}"
+        for name, p, baseline_p in zip(
             data.class_names, 100 * network.mean(0), 100 * components.mean(0), strict=True
         )
     ]
-    figures["Average precision at 0.5 of each class, in percent (test)"] = "\n".join(lines)
+    figures["Average precision per class at IoU 0.5, in percent (test)"] = "\n".join(lines)
     return figures
 
 
 def _images(batches, numbers):
-    """The images of a split that have these numbers."""
+    """The images of a split with these numbers."""
     images = {}
     for number, (image, _) in enumerate(batches.unbatch().as_numpy_iterator()):
         if number in numbers:
@@ -134,7 +135,7 @@ def _images(batches, numbers):
 
 
 def _drawn(images, objects, detected, names):
-    """Images with the true boxes and those that were found."""
+    """Draw images with their true and detected boxes."""
     boxes = [
         {"true": _labelled(true, names, False), "found": _labelled(rows, names, True)}
         for true, rows in zip(objects, detected, strict=True)
@@ -143,12 +144,12 @@ def _drawn(images, objects, detected, names):
 
 
 def _labelled(rows, names, scored):
-    """Boxes with what is written at them."""
+    """Boxes with their labels."""
     return [(*row[:4], names[int(row[4])] + (f" {row[5]:.2f}" if scored else "")) for row in rows]
 
 
 def examples(data):
-    """Some training images with their boxes, and how many objects there are."""
+    """Some training images with their boxes, and the number of objects per class."""
     images, objects = next(iter(data.train_sample.unbatch().batch(_EXAMPLES)))
     boxes = [
         {"true": _labelled(rows[rows[:, 4] >= 0], data.class_names, False)}
@@ -157,12 +158,12 @@ def examples(data):
     counts = plots.class_counts(data.class_counts, data.class_names, "objects")
     return {
         "Training images": plots.boxed_images(images.numpy(), boxes),
-        "Objects of each class": counts,
+        "Objects per class": counts,
     }
 
 
 def sample(model, data, config):
-    """The first validation images, with what is found in them."""
+    """Detections in the first validation images."""
     images, _ = next(iter(data.validation))
     detected = _detected(model, images[:_SAMPLED], THRESHOLD)
     objects = data.objects["validation"][: len(detected)]
@@ -170,14 +171,14 @@ def sample(model, data, config):
 
 
 def describe(data):
-    """The data in a few lines."""
+    """Facts about the data."""
     shape = " x ".join(map(str, data.image_shape))
     return {
         "images": ", ".join(f"{count:,} {split}" for split, count in data.sizes.items()),
         "objects": ", ".join(f"{c.sum():,} {split}" for split, c in data.class_counts.items()),
         "image shape": f"{shape}, scaled to (0.0, 1.0)",
         "classes": ", ".join(data.class_names),
-        "objects of each class": "; ".join(
+        "objects per class": "; ".join(
             f"{split}: {counts.min():,} to {counts.max():,}"
             for split, counts in data.class_counts.items()
         ),

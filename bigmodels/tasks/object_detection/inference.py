@@ -1,4 +1,4 @@
-"""A trained detector in use."""
+"""Inference with an object detector."""
 
 import tensorflow as tf
 
@@ -7,13 +7,13 @@ from bigmodels.reports import pages, plots
 from bigmodels.tasks.images import image_signatures, png_path
 from bigmodels.tasks.record import Predictor
 
-# Least score of a box that counts, where nothing else is asked for.
+# Default score threshold.
 THRESHOLD = 0.3
 _MOST_DRAWN = 24
 
 
 class DetectionPredictor(Predictor):
-    """Boxes, classes and scores of what is in images, as pixels or as files."""
+    """Detects objects in images, given as pixels or as files."""
 
     def __init__(self, model, config):
         super().__init__(model, config)
@@ -21,25 +21,25 @@ class DetectionPredictor(Predictor):
         self._names = tf.constant(model.class_names)
 
     def candidates(self, images):
-        """What every cell says of uint8 images of the model's own size."""
+        """Scores and boxes of all cells, for uint8 images of the model's own size."""
         scores, boxes = self.model.candidates(self._outputs(images))
         return {"scores": scores, "boxes": boxes}
 
     def detect(self, images):
-        """The likeliest objects in uint8 images of any size, by falling score."""
+        """The most likely objects in uint8 images of any size, by descending score."""
         small = files.resize(images, self.shape[:2])
         sizes = tf.tile(tf.shape(images)[None, 1:3], [tf.shape(images)[0], 1])
         return self._objects(tf.ensure_shape(small, (None, *self.shape)), sizes)
 
     def detect_bytes(self, image_bytes):
-        """The same of image files."""
+        """The same for encoded image files."""
         return self._objects(*files.decode_images(image_bytes, self.shape))
 
     def _outputs(self, images):
         return self.model(tf.cast(images, "float32") / 255, training=False)
 
     def _objects(self, images, sizes):
-        """Of images of the model's size, boxes in those that they had, (height, width) each."""
+        """Objects in resized images, with boxes in pixels of the original `(height, width)`."""
         objects = self.model.decode(self._outputs(images))
         height, width, _ = self.shape
         scale = tf.cast(tf.reverse(sizes, [-1]), "float32") / tf.constant(
@@ -52,17 +52,17 @@ class DetectionPredictor(Predictor):
         }
 
     def predict(self, input=None, threshold=THRESHOLD, output=None):
-        """What is where in image files.
+        """Detect objects in image files.
 
         Args:
-            input: An image file, or a directory, of whose files those named like images are taken.
-            threshold: Least score of what counts.
-            output: PNG file to draw the images into with their boxes, of many files the first 24.
+            input: An image file, or a directory of image files.
+            threshold: Score threshold, from 0 to below 1.
+            output: PNG file in which to draw the images with their boxes (the first 24 images).
 
         Yields:
-            `{"file": ..., "boxes": ..., "classes": ..., "scores": ...}`, three lists with an item
-            for each object, by falling score; a box is left, top, right, bottom in pixels of the
-            file's image.
+            `{"file": ..., "boxes": ..., "classes": ..., "scores": ...}`, the latter three lists
+            with an item per object, by descending score. A box is left, top, right, bottom in
+            pixels of the image file.
 
         Raises:
             ValueError: naming the argument or file that does not fit.
@@ -77,9 +77,9 @@ class DetectionPredictor(Predictor):
         skips = self.config.data.skip_bad_files
         for file, image in files.read_images(input, self.shape[-1], skips):
             objects = {name: value[0].numpy() for name, value in detect(image[None]).items()}
-            counts = (objects["scores"] >= threshold) & (objects["scores"] > 0)
-            boxes, scores = objects["boxes"][counts], objects["scores"][counts]
-            classes = [name.decode() for name in objects["classes"][counts]]
+            selected = (objects["scores"] >= threshold) & (objects["scores"] > 0)
+            boxes, scores = objects["boxes"][selected], objects["scores"][selected]
+            classes = [name.decode() for name in objects["classes"][selected]]
             if path and len(drawn) < _MOST_DRAWN:
                 rows = [
                     (*box, f"{name} {score:.2f}")
@@ -98,7 +98,7 @@ class DetectionPredictor(Predictor):
             pages.save_drawn(path.with_suffix(""), figure)
 
     def signatures(self):
-        """Images in, as pixels or as files; boxes, classes and scores out."""
+        """From images, as pixels or as files, to boxes, classes and scores."""
         return image_signatures(self.shape, self.detect, self.detect_bytes, self.candidates)
 
     def metadata(self):

@@ -1,9 +1,9 @@
-"""Object detection: what is where in an image (CNN without anchors; article 2.3).
+"""Object detection with an anchor-free CNN (article 2.3).
 
     bigmodels train --task=object_detection --seed=1 --workdir=runs/objects
 
-A mean average precision of 98.4 % at an overlap of 0.5, on 172 test canvases with real digits that
-are on no training canvas, in 5.7 min beside other work on two cores of an Intel Xeon. More in
+A mean average precision of 98.4 % at an IoU of 0.5, on 172 test canvases with real digits that are
+on no training canvas, after 5.7 min beside other work on two cores of an Intel Xeon. More in
 notebooks/guide/results.md.
 
     bigmodels train --task=object_detection --dataset=coco:my_photos --workdir=runs/mine \\
@@ -33,7 +33,7 @@ from bigmodels.tasks.settings import (
 
 
 def _check_stages(name, value):
-    """Refuse sizes that are not positive, or fewer stages than the map needs, naming them."""
+    """Check that all numbers are positive, and that there are three stages or more."""
     each(check_positive)(name, value)
     if len(value) < 3:
         raise ValueError(f"{name}: {value!r}, expected three numbers or more")
@@ -45,14 +45,16 @@ class ModelConfig:
 
     filters: tuple[int, ...] = setting(
         (16, 32, 64, 64),
-        "Filters of each stage, three or more; each stage halves height and width.",
+        "Number of filters of each stage, for three stages or more; each halves height and width.",
         check=_check_stages,
     )
     head_filters: int = setting(
-        64, "Filters of the convolution before the outputs.", check=check_positive
+        64, "Number of filters of the convolution before the outputs.", check=check_positive
     )
     dropout_rate: float = setting(
-        0.1, "Share of that convolution's channels dropped.", check=check_share
+        0.1,
+        "Fraction of the channels of the convolution before the outputs to drop.",
+        check=check_share,
     )
 
 
@@ -62,16 +64,18 @@ class DataConfig:
 
     image_size: tuple[int, ...] = setting(
         (),
-        "HEIGHT,WIDTH to resize images and boxes to, pixels; empty keeps them as they are.",
+        "HEIGHT,WIDTH in pixels to resize images and boxes to; empty: no resizing.",
         check=check_image_size,
     )
     max_objects: int = setting(
-        100, "Most objects of an image; one with more is an error.", check=check_positive
+        100,
+        "Largest number of objects in an image; an image with more is an error.",
+        check=check_positive,
     )
     skip_bad_files: bool = setting(
         False,
-        "Leave out images that are missing or cannot be read, and annotations that do not fit, and "
-        "say so.",
+        "Skip images that are missing or cannot be read, and invalid annotations, with a note in "
+        "the report, instead of stopping.",
     )
 
 
@@ -79,23 +83,27 @@ class DataConfig:
 class AugmentationConfig:
     """Arguments of `bigmodels.data.BoxAugmentation`."""
 
-    horizontal_flip: bool = setting(False, "Whether half the images are mirrored.")
+    horizontal_flip: bool = setting(False, "Whether to mirror half of the images.")
     translation: float = setting(
-        0.1, "Largest shift, a share of height and width.", check=check_share
+        0.1, "Largest shift, as a fraction of height and width.", check=check_share
     )
-    zoom: float = setting(0.15, "Largest change of size, a share.", check=check_share)
-    brightness: float = setting(0.1, "Largest change of brightness, a share.", check=check_share)
+    zoom: float = setting(0.15, "Largest zoom in or out, as a fraction.", check=check_share)
+    brightness: float = setting(
+        0.1, "Largest change of brightness, as a fraction.", check=check_share
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class ObjectDetection(Config):
-    """The recipe."""
+    """Settings of object detection."""
 
     dataset: str = "digit_canvas"
     epochs: int = 12
     batch_size: int = 32
     box_weight: float = setting(
-        1.0, "How much the boxes count in the loss beside the peaks.", check=check_positive
+        1.0,
+        "Weight of the box loss, relative to the loss of the center points.",
+        check=check_positive,
     )
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
@@ -104,8 +112,8 @@ class ObjectDetection(Config):
 
 
 def load_data(config):
-    """Images in [0, 1], and objects: a box in pixels and a class each."""
-    detections.check_installed()  # Before anything is trained that could not be measured.
+    """Load images in [0, 1], and their objects: boxes in pixels and classes."""
+    detections.check_installed()  # Fail before the training, not at its evaluation.
     return load_detection(
         config.dataset,
         config.batch_size,
@@ -118,7 +126,7 @@ def load_data(config):
 
 
 def build_model(config, data):
-    """A built detector for the data's images and classes."""
+    """Build a detector for the data."""
     names = data.class_names
     model = Detector(len(names), class_names=names, **dataclasses.asdict(config.model))
     model.build((None, *data.image_shape))
@@ -126,7 +134,7 @@ def build_model(config, data):
 
 
 def compile_model(model, config, steps):
-    """Peaks at the middles of objects, and their boxes."""
+    """Compile with the loss of center points and boxes."""
     model.compile(
         config.optimizer.build(steps),
         CenterPoints(STRIDE, config.box_weight),
@@ -135,7 +143,7 @@ def compile_model(model, config, steps):
 
 
 def search_space(hp):
-    """The network's size, how fast it learns, and what its boxes count."""
+    """Search the size of the network, the learning rate, and the weight of the box loss."""
     hp.Choice("model.filters", ["8,16,32,32", "16,32,64,64", "16,32,64,128"])
     hp.Choice("model.head_filters", [32, 64, 128])
     hp.Float("model.dropout_rate", 0.0, 0.3, step=0.1)
@@ -145,7 +153,7 @@ def search_space(hp):
 
 TASK = Task(
     name="object_detection",
-    summary="what is where in an image (CNN without anchors)",
+    summary="detect objects in images (anchor-free CNN)",
     unit="images",
     config=ObjectDetection,
     load_data=load_data,

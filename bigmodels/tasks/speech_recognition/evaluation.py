@@ -1,4 +1,4 @@
-"""What is measured of speech recognition, and what its report shows."""
+"""Evaluation and report of speech recognition."""
 
 import collections
 
@@ -24,22 +24,22 @@ METRICS = {
     "character_error_rate_beam": Metric("%", "min"),
     "word_error_rate_commonest": Metric("%"),
     "character_error_rate_commonest": Metric("%"),
-    "loss": Metric("nats a recording", "min"),
+    "loss": Metric("nats per recording", "min"),
 }
 _ERROR_RATES = ("word_error_rate", "character_error_rate")
-# In the report: spectrograms, errors, transcripts after an epoch, classes of a confusion matrix.
+# In the report: spectrograms, errors, transcripts of a sample, classes of a confusion matrix.
 _DRAWN, _WORST, _SAMPLED, _MOST_CLASSES = 4, 25, 12, 40
-# Speakers that are named before training.
+# Speakers whose names `describe` lists.
 _NAMED = 12
 
 
 def evaluate(model, data, config, measured):
-    """Error rates of each split, and on the test also with beams and of the commonest transcript.
+    """Error rates of each split; on test data also with beam search, and of a baseline.
 
-    For each split there are `word_error_rate`, `character_error_rate` and `accuracy` (whole
-    transcripts that are right), each with the likeliest character of every step. Under "test" the
-    first two also end in `_beam`, found by a search with 16 beams, and in `_commonest`, for always
-    saying what the training recordings say most often.
+    For each split: `word_error_rate`, `character_error_rate` and `accuracy` (of whole transcripts),
+    with greedy decoding. Under "test" the error rates also with the suffix `_beam`, for a search
+    with 16 beams, and `_commonest`, for the baseline that always predicts the most frequent
+    training transcript.
     """
     metrics = {}
     for split, batches in {"train": data.train_sample, "validation": data.validation}.items():
@@ -52,15 +52,15 @@ def evaluate(model, data, config, measured):
     keys = intervals.keys(without_end(row) for rows, _ in data.test for row in rows.numpy())
     losses = np.concatenate([ctc(ids, model.hear(samples)) for samples, ids in data.test])
     ((commonest, _),) = collections.Counter(data.transcripts["train"]).most_common(1)
-    others = {
+    alternatives = {
         "beam": _heard(model, data.test, NUM_BEAMS),
         "commonest": [commonest] * len(said),
     }
     heard = _heard(model, data.test)
     test = {"loss": Observations(losses, "recordings", keys=keys)} | _rates(said, heard, keys)
-    for ending, texts in others.items():
+    for suffix, texts in alternatives.items():
         rates = _rates(said, texts, keys)
-        test |= {f"{name}_{ending}": rates[name] for name in _ERROR_RATES}
+        test |= {f"{name}_{suffix}": rates[name] for name in _ERROR_RATES}
     return Evaluation({**metrics, "test": test}, lambda: _figures(model, data, heard))
 
 
@@ -70,7 +70,7 @@ def _heard(model, batches, num_beams=None):
 
 
 def _rates(said, heard, keys=None):
-    """Word and character error rate, and the share of whole transcripts that are right."""
+    """Word and character error rate, and the accuracy of whole transcripts."""
     jiwer = import_jiwer()
     pairs = list(zip(said, heard, strict=True))
 
@@ -89,13 +89,18 @@ def _rates(said, heard, keys=None):
 
 
 def import_jiwer():
-    """The package jiwer, or an error that says how to get it.
+    """Import jiwer.
 
     Returns:
         The module.
 
     Raises:
-        ValueError: if it is not installed.
+        ValueError: if it is not installed; the message says how to install it.
+
+    Example:
+
+    >>> import_jiwer().__name__
+    'jiwer'
     """
     with extras.require_extra("task: speech_recognition", "speech"):
         import jiwer
@@ -103,17 +108,15 @@ def import_jiwer():
 
 
 def _figures(model, data, heard):
-    """Where characters come from in a few test recordings, confusions, and the worst."""
+    """Spectrograms with emitted characters, confusion matrix, and worst errors on test data."""
     said = data.transcripts["test"]
     marks = [
-        _written(model, row.numpy(), data.sample_rate)
+        _emitted(model, row.numpy(), data.sample_rate)
         for row, _ in data.test.unbatch().take(_DRAWN)
     ]
     titles = [f"{a} \N{RIGHTWARDS ARROW} {b}" for a, b in zip(said, heard, strict=True)][:_DRAWN]
     figures = {
-        "Test recordings, and when which character is written": _spectrograms(
-            data, data.test, model.log_mel, titles, marks
-        )
+        "Emitted characters (test)": _spectrograms(data, data.test, model.log_mel, titles, marks)
     }
     words = sorted({*data.transcripts["train"], *said})
     if len(words) <= _MOST_CLASSES:
@@ -127,12 +130,12 @@ def _figures(model, data, heard):
         rates = _rates([said[i] for i in wrong], [heard[i] for i in wrong])["character_error_rate"]
         worst = [wrong[i] for i in np.argsort(-rates.values, kind="stable")[:_WORST]]
         rows = [(said[i], heard[i], data.names["test"][i]) for i in worst]
-        figures["Worst mistakes (test)"] = _table(("said", "heard", "recording"), rows)
+        figures["Worst errors (test)"] = _table(("reference", "output", "recording"), rows)
     return figures
 
 
-def _written(model, samples, sample_rate):
-    """When which character of a recording is written, a list of seconds and characters."""
+def _emitted(model, samples, sample_rate):
+    """The characters emitted by the network with their times, a list of `(second, character)`."""
     (ids,) = tf.argmax(model.hear(without_end(samples)[None]), -1).numpy()
     new = np.flatnonzero((ids != 0) & (np.diff(ids, prepend=0) != 0))
     seconds = (new + 0.5) * model.step_length / sample_rate
@@ -141,7 +144,7 @@ def _written(model, samples, sample_rate):
 
 
 def _spectrograms(data, batches, log_mel, titles, marks=None):
-    """Pictures of the first recordings of some batches, of which there may be fewer than titles."""
+    """Spectrograms of the first recordings, one per title (fewer if there are fewer)."""
     rows = [without_end(row.numpy()) for row, _ in batches.unbatch().take(len(titles))]
     titles = titles[: len(rows)]
     features = [log_mel(row[None])[0].numpy() for row in rows]
@@ -158,27 +161,27 @@ def _table(heads, rows):
 
 
 def examples(data):
-    """What the first training recordings look like to the network."""
+    """Spectrograms of the first training recordings."""
     texts = data.transcripts["train"][:_DRAWN]
     log_mel = LogMel(data.sample_rate)
     return {"Training recordings": _spectrograms(data, data.train_sample, log_mel, texts)}
 
 
 def sample(model, data, config):
-    """What it hears in the first validation recordings."""
+    """Transcripts of the first validation recordings."""
     heard = _heard(model, data.validation.take(1))[:_SAMPLED]
     said = data.transcripts["validation"][: len(heard)]
-    return _table(("said", "heard"), zip(said, heard, strict=True))
+    return _table(("reference", "output"), zip(said, heard, strict=True))
 
 
 def describe(data):
-    """The data in a few lines."""
+    """Facts about the data."""
     splits = data.sizes
     lines = {
         "recordings": ", ".join(f"{splits[s]:,} {s} ({data.seconds[s]:.0f} s)" for s in splits),
-        "sample rate": f"{data.sample_rate:,} a second",
-        "transcripts": ", ".join(f"{len({*data.transcripts[s]}):,} of {s} differ" for s in splits),
-        "vocabulary": f"{len(data.vocabulary)} ids, blank and unknown included",
+        "sample rate": f"{data.sample_rate:,} Hz",
+        "distinct transcripts": ", ".join(f"{len({*data.transcripts[s]}):,} {s}" for s in splits),
+        "vocabulary": f"{len(data.vocabulary)} IDs, including blank and unknown",
     }
     if any(data.speakers.values()):
         lines["speakers"] = "; ".join(f"{s}: {_few(data.speakers[s])}" for s in splits)

@@ -1,4 +1,4 @@
-"""A trained network for speech recognition in use."""
+"""Inference with a speech recognition model."""
 
 import numpy as np
 import tensorflow as tf
@@ -10,42 +10,42 @@ from bigmodels.data.readers.text_files import given_path
 from bigmodels.tasks.record import Predictor, Signature
 from bigmodels.tokenizers import Vocabulary
 
-# Of the search that is measured and exported.
+# Beams of the evaluated and exported beam search.
 NUM_BEAMS = 16
 
 
 class SpeechPredictor(Predictor):
-    """Transcripts of recordings, and the probabilities behind them."""
+    """Transcribes recordings, and computes log-probabilities."""
 
     def transcribe(self, samples, length):
-        """Of each step the likeliest character; samples `(batch, time)` are floats in [-1, 1]."""
+        """Transcripts by greedy decoding of samples `(batch, time)`, floats in [-1, 1]."""
         return {"transcript": self.model.transcribe_strings(_silenced(samples, length))}
 
     def transcribe_int16(self, samples, length):
-        """The same of samples of 16 bits."""
+        """The same for 16-bit samples."""
         return self.transcribe(tf.cast(samples, "float32") / 32768, length)
 
     def search(self, samples, length):
-        """The likeliest transcripts that a search finds."""
+        """Transcripts by beam search."""
         texts = self.model.transcribe_strings(_silenced(samples, length), NUM_BEAMS)
         return {"transcript": texts}
 
     def log_probabilities(self, samples):
-        """Of the characters at every step, `(batch, steps, vocab_size)`."""
+        """Log-probabilities of the characters at every step, `(batch, steps, vocab_size)`."""
         return {"log_probabilities": tf.nn.log_softmax(self.model(samples, training=False))}
 
     def predict(self, input=None, num_beams=None):
-        """What is said in recordings.
+        """Transcribe recordings.
 
         Args:
-            input: A recording, or a directory, of whose files those named like one are taken.
-            num_beams: As for `bigmodels.models.DRNN.transcribe`.
+            input: A recording, or a directory of recordings.
+            num_beams: As in `bigmodels.models.DRNN.transcribe`.
 
         Yields:
             `{"file": ..., "transcript": ..., "seconds": ...}`.
 
         Raises:
-            ValueError: if there is nothing to read or a file is no recording.
+            ValueError: if there is no input or a file cannot be read.
         """
         if not input:
             raise ValueError("input: give a recording, or a directory of them")
@@ -56,8 +56,8 @@ class SpeechPredictor(Predictor):
             note_remarks(notes, "input", remarks)
             if rate != sample_rate:
                 notes.say(
-                    f"input: {str(file)!r} has {rate:,} samples a second and is brought to the "
-                    f"model's {sample_rate:,}."
+                    f"input: {str(file)!r} has a sample rate of {rate:,} Hz and is resampled to "
+                    f"the model's {sample_rate:,} Hz."
                 )
             seconds = len(samples) / rate
             samples = resampled(samples, rate, sample_rate) / np.float32(32768)
@@ -65,7 +65,7 @@ class SpeechPredictor(Predictor):
             yield {"file": str(file), "transcript": text, "seconds": round(seconds, 3)}
 
     def signatures(self):
-        """Samples in, at the model's own rate; transcripts out, as from `predict`."""
+        """From samples at the model's sample rate to transcripts, as `predict`."""
         integers = tf.TensorSpec((None,), "int32")
         floats, samples_int16 = (tf.TensorSpec((None, None), t) for t in ("float32", "int16"))
         time = self.model.sample_rate // 2
@@ -94,5 +94,5 @@ class SpeechPredictor(Predictor):
 
 
 def _silenced(samples, length):
-    """Samples with zeros behind each recording's length."""
+    """Set the samples after the end of each recording to zero."""
     return tf.where(tf.sequence_mask(length, tf.shape(samples)[1]), samples, 0.0)

@@ -2,8 +2,8 @@
 
     bigmodels train --task=speech_recognition --seed=1 --workdir=runs/characters
 
-5.2 % word error rate on the test recordings after 2.3 min, on two cores of an Intel Xeon. More in
-notebooks/guide/results.md.
+A word error rate of 5.2 % on the test recordings after 2.3 min, on two cores of an Intel Xeon. More
+in notebooks/guide/results.md.
 
     bigmodels train --task=speech_recognition --dataset=spoken_digit --workdir=runs/theo \\
         --set data.split=speaker:theo
@@ -50,28 +50,42 @@ def _check_up_to(limit):
 class ModelConfig:
     """Arguments of `bigmodels.models.DRNN`.
 
-    Without any masks SpecAugment is off: of words that last a third of a second it leaves too
-    little. `time_masks=2`, `frequency_masks=2` turn it on.
+    SpecAugment is off by default (no masks), as it removes too much of words of a third of a
+    second. `time_masks=2` and `frequency_masks=2` turn it on.
     """
 
     rnn_units: int = setting(
-        96, "Width of each LSTM, of which a layer has two.", check=check_positive
+        96,
+        "Units of each LSTM; a bidirectional layer has one per direction.",
+        check=check_positive,
     )
-    num_layers: int = setting(2, "Number of bidirectional layers.", check=check_positive)
-    dropout_rate: float = setting(0.2, "Share of features dropped.", check=check_share)
-    mel_bins: int = setting(40, "Frequency bands of the features.", check=check_positive)
-    stack: int = setting(3, "Frames of 10 ms that make one step.", check=check_positive)
+    num_layers: int = setting(2, "Number of bidirectional LSTM layers.", check=check_positive)
+    dropout_rate: float = setting(0.2, "Fraction of the features to drop.", check=check_share)
+    mel_bins: int = setting(
+        40, "Number of frequency bands of the log-mel features.", check=check_positive
+    )
+    stack: int = setting(
+        3, "Number of frames of 10 ms that are stacked into one LSTM step.", check=check_positive
+    )
     time_masks: int = setting(
-        0, "Stretches of time blotted out of each training recording.", check=check_not_negative
+        0,
+        "SpecAugment: number of time masks in each training recording.",
+        check=check_not_negative,
     )
     frequency_masks: int = setting(
-        0, "Bands of frequency blotted out of each training recording.", check=check_not_negative
+        0,
+        "SpecAugment: number of frequency masks in each training recording.",
+        check=check_not_negative,
     )
     time_share: float = setting(
-        0.15, "Longest of these stretches, a share of the recording.", check=check_share
+        0.15,
+        "SpecAugment: longest time mask, as a fraction of the recording.",
+        check=check_share,
     )
     frequency_share: float = setting(
-        0.2, "Widest of these bands, a share of all frequencies.", check=check_share
+        0.2,
+        "SpecAugment: widest frequency mask, as a fraction of the bands.",
+        check=check_share,
     )
 
 
@@ -80,21 +94,24 @@ class DataConfig:
     """How recordings are read and split."""
 
     sample_rate: int | None = setting(
-        None, "Samples a second that all recordings are brought to; by default what they share."
+        None,
+        "Sample rate in Hz to resample recordings to; by default they must all have the same.",
     )
     split: str = setting(
         "random",
-        "random, or speaker:NAME, which tests on all that one says and trains on the rest.",
+        "random, or speaker:NAME: test on the recordings of this speaker, and train on the others.",
         check=_check_split,
     )
     word_folder: str = setting(
         "auto",
-        "Which folder names the word where folders lie in folders; auto goes by names that only "
-        "speakers have.",
+        "In nested folders, the level whose names are the words; auto recognises names of "
+        "speakers.",
         choices=("auto", "first", "last"),
     )
     skip_bad_files: bool = setting(
-        False, "Leave out recordings that are missing, cannot be read or do not fit."
+        False,
+        "Skip recordings that are missing, cannot be read or do not fit, with a note in the "
+        "report, instead of stopping.",
     )
 
 
@@ -102,18 +119,20 @@ class DataConfig:
 class AugmentationConfig:
     """Arguments of `bigmodels.data.AudioAugmentation`."""
 
-    speed: float = setting(0.1, "Largest change of speed, a share.", check=_check_up_to(0.5))
+    speed: float = setting(0.1, "Largest change of speed, as a fraction.", check=_check_up_to(0.5))
     noise: float = setting(
-        0.02, "Loudest noise, a share of the recording's own level.", check=_check_up_to(10)
+        0.02,
+        "Largest noise level, as a fraction of the recording's level.",
+        check=_check_up_to(10),
     )
     shift: float = setting(
-        0.1, "Longest silence put before a recording, seconds.", check=_check_up_to(10)
+        0.1, "Longest silence inserted before a recording, in seconds.", check=_check_up_to(10)
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class SpeechRecognition(Config):
-    """The recipe."""
+    """Settings of speech recognition."""
 
     dataset: str = "spoken_characters"
     epochs: int = 30
@@ -125,8 +144,8 @@ class SpeechRecognition(Config):
 
 
 def load_data(config):
-    """Samples, and the ids of what is said."""
-    evaluation.import_jiwer()  # Before anything is trained that could not be measured.
+    """Load samples, and transcripts as token IDs."""
+    evaluation.import_jiwer()  # Fail before the training, not at its evaluation.
     return load_audio(
         config.dataset,
         config.batch_size,
@@ -139,7 +158,7 @@ def load_data(config):
 
 
 def build_model(config, data):
-    """A built network that carries its vocabulary, and how loud each band is in training."""
+    """Build the network, with the data's vocabulary and the mean and deviation of each band."""
     log_mel = LogMel(data.sample_rate, config.model.mel_bins)
     features = np.concatenate(
         [log_mel(row[None])[0] for rows, _ in data.train_sample for row in map(without_end, rows)]
@@ -149,7 +168,7 @@ def build_model(config, data):
         **dataclasses.asdict(config.model),
         sample_rate=data.sample_rate,
         mean=features.mean(0).tolist(),
-        deviation=(features.std(0) + 1e-3).tolist(),  # A band may be silent throughout.
+        deviation=(features.std(0) + 1e-3).tolist(),  # A band may be silent in all recordings.
         vocabulary=data.vocabulary.characters,
     )
     model.build((None, None))
@@ -157,12 +176,12 @@ def build_model(config, data):
 
 
 def compile_model(model, config, steps):
-    """CTC, in nats a recording."""
+    """Compile with the CTC loss, in nats per recording."""
     model.compile(config.optimizer.build(steps), CTC(), jit_compile=config.keras_jit_compile)
 
 
 def search_space(hp):
-    """The network's size, how fast it learns, and what keeps it from overfitting."""
+    """Search the size of the network, the regularization and the learning rate."""
     hp.Choice("model.rnn_units", [64, 96, 128, 192])
     hp.Int("model.num_layers", 1, 3)
     hp.Float("model.dropout_rate", 0.0, 0.5, step=0.1)
@@ -172,13 +191,13 @@ def search_space(hp):
 
 
 def settled(model, data, config):
-    """The rate that the recordings share."""
+    """The sample rate of the recordings."""
     return {"data.sample_rate": data.sample_rate}
 
 
 TASK = Task(
     name="speech_recognition",
-    summary="what is said in a recording (deep LSTM, CTC)",
+    summary="transcribe speech (deep LSTM, CTC)",
     unit="recordings",
     config=SpeechRecognition,
     load_data=load_data,

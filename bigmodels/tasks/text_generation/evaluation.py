@@ -1,4 +1,4 @@
-"""What is measured of a language model, and what its report shows."""
+"""Evaluation and report of a language model."""
 
 import math
 
@@ -11,19 +11,19 @@ from bigmodels.evaluation.intervals import Observations
 from bigmodels.tasks.record import Evaluation, Metric
 
 METRICS = {
-    "loss": Metric("nats a character", "min"),
+    "loss": Metric("nats per character", "min"),
     "bits_per_character": Metric("bits", "min"),
     "accuracy": Metric("%", "max"),
 }
-# Characters. Neighbours are not independent; what lies this far apart nearly is.
+# Characters of a block. Neighbouring characters depend on each other, blocks hardly.
 _BLOCK = 1000
 
 
 def evaluate(model, data, config, measured):
-    """Bits per character, the other common unit, and the test figures block by block."""
+    """Bits per character, and the test metrics block by block."""
     losses, correct = _rate_tokens(model, data.test)
     targets = np.concatenate([y.numpy().ravel() for _, y in data.test])
-    # The same blocks for every model, whatever the length of its windows.
+    # The blocks do not depend on the length of a model's windows.
     starts = np.arange(0, len(targets), _BLOCK)
     sizes = np.diff(starts, append=len(targets))
     keys = intervals.keys(np.split(targets, starts[1:]))
@@ -45,7 +45,7 @@ def evaluate(model, data, config, measured):
 
 
 def _rate_tokens(model, batches):
-    """Cross-entropy in nats, and 1.0 or 0.0 for right or wrong, of every single token."""
+    """Cross-entropy in nats of every token, and 1.0 or 0.0 for correct or wrong predictions."""
 
     @tf.function(reduce_retracing=True)
     def rate(inputs, targets):
@@ -59,9 +59,11 @@ def _rate_tokens(model, batches):
 
 
 def _figures(model, data, seed):
-    """Texts at three temperatures."""
+    """Generated texts at three temperatures."""
     return {
-        f"Text at temperature {temperature}": model.generate(_prompt(data), 400, temperature, seed)
+        f"Generated text, temperature {temperature}": model.generate(
+            _prompt(data), 400, temperature, seed
+        )
         for temperature in (0.5, 0.8, 1.0)
     }
 
@@ -71,21 +73,21 @@ def _prompt(data):
 
 
 def examples(data):
-    """Where the training text begins."""
+    """The beginning of the training text."""
     ids = np.concatenate([x.numpy().ravel() for x, _ in data.train_sample.take(1)])
-    return {"The training text begins": data.vocabulary.decode(ids[:_BLOCK])}
+    return {"Beginning of the training text": data.vocabulary.decode(ids[:_BLOCK])}
 
 
 def sample(model, data, config):
-    """A short text."""
+    """A short generated text."""
     return model.generate(_prompt(data), 200, 0.8, config.seed)
 
 
 def describe(data):
-    """The data in a few lines."""
+    """Facts about the data."""
     return {
         "characters": ", ".join(f"{count:,} {split}" for split, count in data.sizes.items()),
-        "vocabulary": f"{len(data.vocabulary)} ids, padding and unknown included",
+        "vocabulary": f"{len(data.vocabulary)} IDs, including padding and unknown",
         "unknown characters": ", ".join(
             f"{share:.2%} {split}" for split, share in data.unknown_share.items()
         ),

@@ -1,4 +1,4 @@
-"""A trained language model in use."""
+"""Inference with a language model."""
 
 import numpy as np
 import tensorflow as tf
@@ -7,28 +7,28 @@ from bigmodels.data import clean_text
 from bigmodels.tasks.record import Predictor, Signature
 from bigmodels.tokenizers import Vocabulary
 
-# Of the search that is exported.
+# Beams of the exported beam search.
 _NUM_BEAMS = 4
 
 
 class TextPredictor(Predictor):
-    """Texts that go on from a prompt, and the logits behind them."""
+    """Continues prompts, and computes logits."""
 
     def generate(self, prompt, length, temperature, seed):
-        """Prompts and what is drawn to follow them."""
+        """Prompts with sampled continuations."""
         return {"text": self.model.continue_strings(prompt, length, temperature, seed)}
 
     def generate_top(self, prompt, length, temperature, top_k, top_p, seed):
-        """The same, drawn from the likeliest characters alone."""
+        """The same with top-k and top-p sampling."""
         texts = self.model.continue_strings(prompt, length, temperature, seed, top_k, top_p)
         return {"text": texts}
 
     def search(self, prompt, length, length_penalty):
-        """Prompts and their likeliest continuations."""
+        """Prompts with continuations from beam search."""
         return {"text": self.model.search_strings(prompt, length, _NUM_BEAMS, length_penalty)}
 
     def logits(self, tokens):
-        """Of the next token at every position, `(batch, length, vocab_size)`."""
+        """Logits of the next token at every position, `(batch, length, vocab_size)`."""
         return {"logits": self.model(tokens, training=False)}
 
     def predict(
@@ -43,18 +43,18 @@ class TextPredictor(Predictor):
         num_beams=None,
         length_penalty=0.0,
     ):
-        """A prompt continued.
+        """Continue a prompt.
 
         Args:
             prompt: Text to continue.
-            length: Characters to add.
-            temperature: 0 takes the likeliest character, 1 samples the model's own distribution.
-            seed: Same seed, same text.
-            top_k: As for `bigmodels.models.base.LanguageModel.generate`, and so are the others.
-            top_p: As there.
-            stop: As there.
-            num_beams: As there.
-            length_penalty: As there.
+            length: Number of characters to add.
+            temperature: Sampling temperature; 0 always takes the most likely character.
+            seed: Seed of the sampling.
+            top_k: As in `bigmodels.models.base.LanguageModel.generate`.
+            top_p: As in `generate`.
+            stop: As in `generate`.
+            num_beams: As in `generate`.
+            length_penalty: As in `generate`.
 
         Yields:
             One string.
@@ -83,7 +83,7 @@ class TextPredictor(Predictor):
         )
 
     def signatures(self):
-        """Strings in, strings out, as from `predict`; and token ids in, logits out."""
+        """From strings to strings, as `predict`; and from token IDs to logits."""
         model, context = self.model, self.config.data.length
         strings, integers, floats = (
             tf.TensorSpec((None,), dtype) for dtype in ("string", "int32", "float32")

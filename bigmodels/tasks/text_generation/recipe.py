@@ -2,7 +2,7 @@
 
     bigmodels train --task=text_generation --dataset=tiny_shakespeare --seed=1 --workdir=runs/lstm
 
-1.579 nats a character on the test text after 6.7 min, on two cores of an Intel Xeon. More in
+1.579 nats per character on the test text after 6.7 min, on two cores of an Intel Xeon. More in
 notebooks/guide/results.md.
 
     bigmodels train --task=text_generation --set model.kind=transformer --workdir=runs/transformer
@@ -20,7 +20,7 @@ from bigmodels.tasks.settings import Config, Optimizer, check_positive, check_sh
 from bigmodels.tasks.text_generation import evaluation
 from bigmodels.tasks.text_generation.inference import TextPredictor
 
-# What each kind trains best with, where the user does not say.
+# Default learning rates.
 LEARNING_RATE = {"rnn": 6e-3, "transformer": 3e-3}
 
 
@@ -33,9 +33,9 @@ class RNNConfig:
     """Arguments of `bigmodels.models.RNN`."""
 
     kind: str = "rnn"
-    embedding_dim: int = setting(64, "Width of the embedding.", check=check_positive)
-    rnn_units: int = setting(256, "Width of the LSTM.", check=check_positive)
-    dropout_rate: float = setting(0.2, "Share of features dropped.", check=check_share)
+    embedding_dim: int = setting(64, "Dimension of the character embeddings.", check=check_positive)
+    rnn_units: int = setting(256, "Units of the LSTM.", check=check_positive)
+    dropout_rate: float = setting(0.2, "Fraction of the features to drop.", check=check_share)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,37 +44,45 @@ class TransformerConfig:
 
     kind: str = "transformer"
     embedding_dim: int = setting(
-        128, "Width of the model; divisible by `num_heads`.", check=check_positive
+        128,
+        "Dimension of the model and its embeddings; divisible by model.num_heads.",
+        check=check_positive,
     )
-    num_heads: int = setting(4, "Attention heads a block.", check=check_positive)
+    num_heads: int = setting(4, "Attention heads per block.", check=check_positive)
     feed_forward_dim: int = setting(
-        512, "Inner width of a block's feed-forward layers.", check=check_positive
+        512, "Inner dimension of the feed-forward layers.", check=check_positive
     )
-    dropout_rate: float = setting(0.1, "Share of features dropped.", check=check_share)
-    num_layers: int = setting(4, "Number of blocks.", check=check_positive)
+    dropout_rate: float = setting(0.1, "Fraction of the features to drop.", check=check_share)
+    num_layers: int = setting(4, "Number of Transformer blocks.", check=check_positive)
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
     """How the text is read and cut into windows."""
 
-    length: int = setting(100, "Characters a window in training.", check=check_positive)
+    length: int = setting(
+        100, "Length of the training windows, in characters.", check=check_positive
+    )
     evaluation_length: int = setting(
         1000,
-        "Characters a window in evaluation, for the LSTM; the Transformer keeps `length`.",
+        "Length of the evaluation windows, in characters, for the LSTM; the Transformer uses "
+        "data.length.",
         check=check_positive,
     )
     encoding: str | None = setting(
         None,
-        "What files are written in, if not in UTF-8: gb18030, for example.",
+        "Encoding of text files, for example gb18030; UTF-8 by default.",
         check=_check_encoding,
     )
-    skip_bad_files: bool = setting(False, "Leave out files of text:DIR that are no texts.")
+    skip_bad_files: bool = setting(
+        False,
+        "Skip files of text:DIR that are not text, with a note in the report, instead of stopping.",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class TextGeneration(Config):
-    """The recipe; `optimizer.learning_rate` follows `LEARNING_RATE` unless set."""
+    """Settings of text generation; the default learning rate is that of `LEARNING_RATE`."""
 
     dataset: str = "python_docs"
     epochs: int = 10
@@ -85,7 +93,7 @@ class TextGeneration(Config):
 
 
 def load_data(config):
-    """Windows of token ids."""
+    """Load windows of token IDs."""
     recurrent = config.model.kind == "rnn"
     return load_text(
         config.dataset,
@@ -100,12 +108,12 @@ def load_data(config):
 
 
 def build_model(config, data):
-    """A built language model that carries its vocabulary."""
+    """Build a language model, with the data's vocabulary."""
     settings = dataclasses.asdict(config.model)
     kind = settings.pop("kind")
     settings |= {"vocab_size": len(data.vocabulary), "vocabulary": data.vocabulary.characters}
     if kind == "rnn":
-        # The windows hold no padding; an LSTM that need not look for it is faster.
+        # The windows have no padding, and the LSTM is faster without a mask.
         model = RNN(**settings, mask_zero=False)
     else:
         model = Transformer(**settings, max_length=config.data.length)
@@ -114,7 +122,7 @@ def build_model(config, data):
 
 
 def compile_model(model, config, steps):
-    """Cross-entropy on logits in nats per character, accuracy of the next character."""
+    """Compile with cross-entropy on logits, in nats per character, and accuracy."""
     optimizer = dataclasses.replace(config.optimizer, learning_rate=_learning_rate(config))
     model.compile(
         optimizer.build(steps),
@@ -129,7 +137,7 @@ def _learning_rate(config):
 
 
 def search_space(hp):
-    """The size of the recipe's kind of model, or of `model.kind` where that is fixed."""
+    """Search the size, regularization and learning rate of the LSTM, or of a fixed `model.kind`."""
     kind = hp.Fixed("model.kind", TextGeneration().model.kind)
     widths, fastest, slowest = {
         "rnn": ([32, 64, 128], 2e-2, 1e-3),
@@ -142,19 +150,19 @@ def search_space(hp):
         hp.Choice("model.rnn_units", [128, 256, 512])
         return {}
     hp.Int("model.num_layers", 2, 6)
-    # All divide the widths above; a width that is fixed may be another.
+    # All divide the dimensions above, but a fixed dimension may differ.
     hp.Choice("model.num_heads", [heads for heads in (2, 4, 8) if width % heads == 0] or [1])
     return {"model.feed_forward_dim": 4 * width}
 
 
 def settled(model, data, config):
-    """The rate that suits the kind of model."""
+    """The default learning rate of the kind of model."""
     return {"optimizer.learning_rate": _learning_rate(config)}
 
 
 TASK = Task(
     name="text_generation",
-    summary="the next character of a text (LSTM or Transformer)",
+    summary="generate text character by character (LSTM or Transformer)",
     unit="characters",
     config=TextGeneration,
     load_data=load_data,

@@ -1,1 +1,1 @@
-"""Forecasts of series of measurements, several steps at once, with the LSTM (article 3.2)."""
+"""Multi-step forecasts of time series with the LSTM (article 3.2)."""

@@ -1,4 +1,4 @@
-"""What is measured of forecasts, and what their report shows."""
+"""Evaluation and report of forecasts."""
 
 import numpy as np
 import tensorflow as tf
@@ -21,20 +21,19 @@ METRICS = {
     "interval_width": Metric("", "min"),
     "loss": Metric("", "min"),
 }
-# As many as can be told apart in one picture.
+# As many as one figure can show clearly.
 _DRAWN_WINDOWS, _DRAWN_VARIABLES = 3, 4
 
 
 def evaluate(model, data, config, measured):
-    """Errors beside those of the baselines, and what the bounds held.
+    """Errors of the model and of baselines, and the coverage of the bounds.
 
-    Under "test", for the model and, with `_last_value`, `_seasonal_naive` or `_linear` behind their
-    names, for the baselines: `mse` and `mae`, standardised; `mase`, absolute error over that of the
-    seasonal naive forecast of one step in training, where two measured values lie a season apart.
-    For the model also `coverage`, the share of values within the bounds, `nominal_coverage`, what
-    it was to be, and `interval_width`, between the bounds, standardised; and `mse_less_linear`, by
-    how much its `mse` is above that of the linear map. `mse` and `mae` of the baselines under
-    "validation" as well.
+    Under "test", for the model, and with the suffix `_last_value`, `_seasonal_naive` or `_linear`
+    for the baselines: `mse` and `mae`, standardised; and `mase`, the absolute error divided by that
+    of the one-step seasonal naive forecast on training data, if that is defined. For the model also
+    `coverage`, the fraction of the values within the bounds; `nominal_coverage`;
+    `interval_width`, the standardised distance of the bounds; and `mse_less_linear`, its `mse`
+    minus that of the linear map. Under "validation" also `mse` and `mae` of the baselines.
 
     Raises:
         ValueError: if the model was trained for other variables.
@@ -52,7 +51,7 @@ def evaluate(model, data, config, measured):
         return model.bounds(windows)
 
     baselines = forecasts.baselines(data)
-    # The model has no name, as its metrics have no suffix.
+    # The model's name is empty, as its metrics have no suffix.
     methods = {"": lambda x: bounds(tf.constant(x, "float32"))} | baselines
     ratings = {name: forecasts.rate(method, data, "test") for name, method in methods.items()}
     test = {"nominal_coverage": model.coverage}
@@ -62,9 +61,9 @@ def evaluate(model, data, config, measured):
             f"{metric}{suffix}": _blocks(values, rating, data)
             for metric, values in _of_windows(rating, naive).items()
         }
-    # Window by window, so that what makes some hard for both falls out of the interval.
-    less = ratings[""].squared - ratings["linear"].squared
-    test["mse_less_linear"] = _blocks(less, ratings[""], data)
+    # Paired by window, which removes the variation between easy and hard windows.
+    difference = ratings[""].squared - ratings["linear"].squared
+    test["mse_less_linear"] = _blocks(difference, ratings[""], data)
     validation = {}
     for name, baseline in baselines.items():
         rating = forecasts.rate(baseline, data, "validation")
@@ -78,7 +77,7 @@ def evaluate(model, data, config, measured):
 
 
 def _of_windows(rating, naive):
-    """What is measured of each window, `{metric: (n,)}`."""
+    """Metrics of each window, `{metric: (n,)}`."""
 
     def mean(errors):
         return (errors * rating.counts).sum(1) / rating.counts.sum(1)
@@ -92,11 +91,11 @@ def _of_windows(rating, naive):
 
 
 def _blocks(values, rating, data):
-    """Observations of the test windows, those that begin within one horizon together.
+    """Observations of blocks of overlapping test windows, which begin within one horizon.
 
     Args:
-        values: Of each window, `(n,)`.
-        rating: The `Rating` they are of, which knows how many targets each was measured on.
+        values: A metric of each window, `(n,)`.
+        rating: The `Rating` of the windows, with their numbers of targets.
         data: A `SeriesData`.
     """
     weights, starts = rating.counts.sum(1), data.starts("test")
@@ -111,7 +110,7 @@ def _blocks(values, rating, data):
 
 
 def _figures(model, data, ratings):
-    """Forecasts of test windows, errors by step and by variable."""
+    """Forecasts of test windows, errors per step and per variable."""
     starts = data.starts("test")
     chosen = starts[np.linspace(0, len(starts) - 1, min(_DRAWN_WINDOWS, len(starts))).astype(int)]
     steps = list(range(1, data.horizon + 1))
@@ -122,18 +121,18 @@ def _figures(model, data, ratings):
         lines.append(f"{variable[:24]:24}" + "".join(f"{error:16.4g}" for error in errors))
     return {
         "Forecasts (test)": _forecast_figure(model, data, chosen),
-        "Error by step (test)": plots.overlaid(
+        "Error per step (test)": plots.overlaid(
             {name.replace("_", " "): (steps, rating.by_step) for name, rating in ratings.items()},
             "Squared error, standardised",
             "steps ahead",
             "mean squared error",
         ),
-        "Mean absolute error of each variable in its own unit (test)": "\n".join(lines),
+        "Mean absolute error per variable, in its unit (test)": "\n".join(lines),
     }
 
 
 def _forecast_figure(model, data, starts):
-    """Windows, what followed, and what was forecast, in the units of the series."""
+    """Plot windows, targets and forecasts, in the units of the series."""
     windows, targets = (rows * data.scales + data.means for rows in data.windows(starts))
     forecast = model.forecast(windows)
     drawn = min(data.length, 2 * data.horizon)
@@ -150,19 +149,19 @@ def _forecast_figure(model, data, starts):
 
 
 def examples(data):
-    """The series in its own units, and how it is divided."""
+    """The series in its units, and its splits."""
     values = data.values * data.scales + data.means
     times = [data.timeline.at(i) for i in range(len(values))]
-    return {"The series": plots.series(times, values, data.variables, data.borders)}
+    return {"Time series": plots.series(times, values, data.variables, data.borders)}
 
 
 def sample(model, data, config):
-    """The first validation window."""
+    """The forecast for the first validation window."""
     return _forecast_figure(model, data, data.starts("validation")[:1])
 
 
 def describe(data):
-    """The data in a few lines."""
+    """Facts about the data."""
     line, (_, end) = data.timeline, data.borders["test"]
     lines = {
         "rows": f"{len(data.values):,}, {line.text(0)} to {line.text(len(data.values) - 1)}, "
@@ -175,5 +174,5 @@ def describe(data):
     }
     if any(data.imputed.values()):
         counts = ", ".join(f"{count:,} {split}" for split, count in data.imputed.items())
-        lines["missing values, never a target"] = counts
+        lines["missing values (not targets)"] = counts
     return lines

@@ -1,4 +1,4 @@
-"""A trained forecaster in use."""
+"""Inference with a forecaster."""
 
 import numpy as np
 import tensorflow as tf
@@ -8,26 +8,26 @@ from bigmodels.tasks.record import Predictor, Signature
 
 
 class ForecastPredictor(Predictor):
-    """What comes after windows of a series, and its bounds."""
+    """Forecasts time series, with bounds."""
 
     def forecast(self, windows):
-        """Forecasts of windows `(batch, length, variables)` as they were measured, with bounds."""
+        """Forecasts and bounds for windows `(batch, length, variables)` in the series' units."""
         return self.model.forecast(windows)
 
     def predict(self, input=None):
-        """What comes after the last row of a file, which is read as the training's was.
+        """Forecast the rows after the end of a file, which is read with the training's settings.
 
         Args:
-            input: A CSV file with the model's variables and step.
+            input: A CSV file with the model's variables and time step.
 
         Yields:
             `{"time": ..., "variable": ..., "value": ..., "lower": ..., "upper": ...}`.
 
         Raises:
-            ValueError: naming the file, and the line, that does not fit.
+            ValueError: naming the file and the line that do not fit.
         """
         if not input:
-            raise ValueError("input: give a CSV file to go on from")
+            raise ValueError("input: give a CSV file to continue")
         model = self.model
         names = ("fill", "time", "time_format", "missing", "decimal", "encoding")
         options = {name: getattr(self.config.data, name) for name in names}
@@ -46,7 +46,7 @@ class ForecastPredictor(Predictor):
                 }
 
     def signatures(self):
-        """Windows as they were measured in; forecasts and their bounds out."""
+        """From windows in the series' units to forecasts and bounds."""
         model = self.model
         shape = (model.length, len(model.columns))
         windows = np.random.default_rng(0).normal(size=(1, *shape)) * model.scales + model.means
@@ -60,7 +60,7 @@ class ForecastPredictor(Predictor):
         return {"forecast": signature}
 
     def metadata(self):
-        """What the columns are, the step between the rows, and how much the bounds are to hold."""
+        """The variables, the time step, and the nominal coverage of the bounds."""
         return {
             "variables": list(self.model.columns),
             "step": self.model.spacing,

@@ -1,4 +1,4 @@
-"""What is measured of translations, and what their report shows."""
+"""Evaluation and report of translations."""
 
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -19,19 +19,19 @@ METRICS = {
     "exact_match_beam": Metric("%", "max"),
     "exact_match_memory": Metric("%"),
     "chrf": Metric("", "max"),
-    "loss": Metric("nats a token", "min"),
+    "loss": Metric("nats per token", "min"),
     "accuracy": Metric("%", "max"),
 }
-# In the report: pairs among which the worst are looked for, shown, and shown after each epoch.
+# Pairs: to choose the worst from, in a figure of the report, and in a sample during training.
 _SEARCHED, _SHOWN, _SAMPLED = 500, 12, 4
-# Test pairs of which the report shows the attention.
+# Test pairs with an attention map in the report.
 _MAPS = 2
 
 
 def evaluate(model, data, config, measured):
-    """BLEU, chrF, ROUGE and exact matches of greedy and beam search, and of a translation memory.
+    """BLEU, chrF, ROUGE and exact match of greedy search, beam search, and a translation memory.
 
-    The memory answers with the target of the training source that is most like the given one.
+    The translation memory is a baseline: it returns the target of the most similar training source.
     """
     sources, references = zip(*data.texts["test"], strict=True)
     translations = {
@@ -49,17 +49,23 @@ def evaluate(model, data, config, measured):
 
 
 def rate(translations, references, keys=None):
-    """How good translations are.
+    """Metrics of translations.
 
     Args:
         translations: List of strings.
-        references: List of as many, one each.
-        keys: What tells the pairs apart, see `bigmodels.evaluation.intervals.Observations`.
+        references: List of strings, one per translation.
+        keys: Keys of the pairs, see `bigmodels.evaluation.intervals.Observations`.
 
     Returns:
-        `{metric: Observations or float}`: `bleu` and `chrf` of the corpus (sacreBLEU, 0 to 100),
-        `exact_match`, a share, and for languages written in Latin letters `rouge1` and `rouge2`,
-        the mean F1 of each pair.
+        `{metric: Observations or float}`: corpus `bleu` and `chrf` (sacreBLEU, 0 to 100);
+        `exact_match`, a fraction; and unless the references are Chinese `rouge1` and `rouge2`, the
+        mean F1 over the pairs.
+
+    Example:
+
+    >>> metrics = rate(["a cat sat", "a dog"], ["a cat sat", "the dog"])
+    >>> metrics["exact_match"].figure()
+    0.5
     """
     sacrebleu, tokenization = import_sacrebleu(), _tokenization(references)
     pairs = list(zip(translations, references, strict=True))
@@ -68,9 +74,9 @@ def rate(translations, references, keys=None):
     counts = np.array([[*s.counts, *s.totals, s.sys_len, s.ref_len] for s in scores])
 
     def corpus_bleu(rows):
-        *ngrams, length, wanted_length = counts[rows.astype(int)].sum(0)
+        *ngrams, length, reference_length = counts[rows.astype(int)].sum(0)
         matches, totals = list(ngrams[:4]), list(ngrams[4:])
-        return sacrebleu.BLEU.compute_bleu(matches, totals, length, wanted_length).score
+        return sacrebleu.BLEU.compute_bleu(matches, totals, length, reference_length).score
 
     def observed(values):
         return Observations(np.array(values, "float64"), "pairs", keys=keys)
@@ -91,13 +97,18 @@ def rate(translations, references, keys=None):
 
 
 def import_sacrebleu():
-    """The package sacrebleu, or an error that says how to get it.
+    """Import sacrebleu.
 
     Returns:
         The module.
 
     Raises:
-        ValueError: if it is not installed.
+        ValueError: if it is not installed; the message says how to install it.
+
+    Example:
+
+    >>> import_sacrebleu().__name__
+    'sacrebleu'
     """
     with extras.require_extra("task: translation", "translation"):
         import sacrebleu
@@ -105,14 +116,14 @@ def import_sacrebleu():
 
 
 def _tokenization(references):
-    """sacreBLEU's tokenizer: Chinese has no spaces between its words."""
+    """Name of sacreBLEU's tokenizer; Chinese, which has no spaces, needs its own."""
     text = "".join(references[:1000])
     chinese = sum("\u4e00" <= character <= "\u9fff" for character in text)
     return "zh" if chinese > 0.2 * len(text) else "13a"
 
 
 def _from_memory(pairs, sources):
-    """The target of the training source that has the most in common with each."""
+    """For each source the target of the most similar training source."""
     known, targets = zip(*pairs, strict=True)
     vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), dtype=np.float32)
     nearest = NearestNeighbors(n_neighbors=1, metric="cosine").fit(vectorizer.fit_transform(known))
@@ -121,7 +132,7 @@ def _from_memory(pairs, sources):
 
 
 def _figures(model, data, translations):
-    """What it looks at while it writes, and where it goes wrong."""
+    """Attention maps, translations, and the worst translations."""
     sacrebleu = import_sacrebleu()
     pairs = data.texts["test"][:_SEARCHED]
     translations = translations[: len(pairs)]
@@ -132,7 +143,7 @@ def _figures(model, data, translations):
         source, target = source[source != 0], target[target != 0]
         (weights,) = model.attention(source[None], target[None]).numpy()
         following = np.append(target[1:], data.subwords.END)
-        figures[f"Where it looks while it writes ({number}, test)"] = plots.attention_map(
+        figures[f"Attention map {number} (test)"] = plots.attention_map(
             weights, names[source], names[following]
         )
     figures["Translations (test, beam search)"] = _translated(pairs[:_SHOWN], translations)
@@ -150,7 +161,7 @@ def _figures(model, data, translations):
 
 def _translated(pairs, translations):
     return "\n\n".join(
-        f"{source}\n  is     {translation}\n  wanted {reference}"
+        f"{source}\n  output    {translation}\n  reference {reference}"
         for (source, reference), translation in zip(pairs, translations, strict=False)
     )
 
@@ -168,13 +179,13 @@ def sample(model, data, config):
 
 
 def describe(data):
-    """The data in a few lines."""
+    """Facts about the data."""
     tokenization = _tokenization([reference for _, reference in data.texts["test"]])
     lines = {
         "pairs": ", ".join(f"{count:,} {split}" for split, count in data.sizes.items()),
-        "vocabulary": f"{len(data.subwords):,} ids of both languages, four special ones included",
-        "BLEU": f"sacreBLEU, tokenizer {tokenization}, one reference, upper and lower case told "
-        "apart",
+        "vocabulary": f"{len(data.subwords):,} IDs, shared by both languages, including four "
+        "special ones",
+        "BLEU": f"sacreBLEU, tokenizer {tokenization}, one reference, case-sensitive",
     }
     if any(data.left_out.values()):
         left_out = ", ".join(f"{count:,} {split}" for split, count in data.left_out.items())

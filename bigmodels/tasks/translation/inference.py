@@ -1,4 +1,4 @@
-"""A trained model for translation in use."""
+"""Inference with a translation model."""
 
 import numpy as np
 import tensorflow as tf
@@ -9,43 +9,42 @@ from bigmodels.data.readers.text_files import given_path, text_file
 from bigmodels.data.text import note_unknown
 from bigmodels.tasks.record import Predictor, Signature
 
-# Of the search that is measured and exported.
+# Beams of the evaluated and exported beam search.
 NUM_BEAMS = 4
 
 
 class TranslationPredictor(Predictor):
-    """Translations of texts, and the logits behind them."""
+    """Translates texts, and computes logits."""
 
     def translate(self, text):
-        """Translations of which each token is the likeliest."""
+        """Translations by greedy search."""
         return {"translation": self.model.translate_strings(text)}
 
     def search(self, text, length_penalty):
-        """The likeliest translations that a search finds."""
+        """Translations by beam search."""
         return {"translation": self.model.translate_strings(text, NUM_BEAMS, length_penalty)}
 
     def logits(self, source, target):
-        """Of the next target token at every position, `(batch, length, vocab_size)`."""
+        """Logits of the next target token at every position, `(batch, length, vocab_size)`."""
         return {"logits": self.model({"source": source, "target": target}, training=False)}
 
     def predict(self, prompt=None, input=None, num_beams=None, length_penalty=1.0):
-        """Translations.
+        """Translate a text, or the lines of a file.
 
         Args:
             prompt: A text to translate.
-            input: A text file of which each line is to be translated, written as the training data
-                is.
-            num_beams: As for `bigmodels.models.Seq2SeqTransformer.translate`.
-            length_penalty: As there.
+            input: A text file whose lines to translate, with the encoding of the training data.
+            num_beams: As in `bigmodels.models.Seq2SeqTransformer.translate`.
+            length_penalty: As in `translate`.
 
         Yields:
-            A string for each text.
+            One string per text.
 
         Raises:
             ValueError: naming the argument that does not fit.
         """
         if (prompt is None) == (input is None):
-            raise ValueError("prompt: give a text to translate, or input, a file with one a line")
+            raise ValueError("prompt: give a text to translate, or as input a file, one per line")
         notes, texts = Notes(), [prompt]
         if input is not None:
             text = text_file(given_path(str(input)), "input", self.config.data.encoding, notes)
@@ -59,11 +58,11 @@ class TranslationPredictor(Predictor):
         yield from self.model.translate(texts, num_beams, length_penalty)
 
     def signatures(self):
-        """Strings in, strings out, as from `predict`; and token ids in, logits out."""
+        """From strings to strings, as `predict`; and from token IDs to logits."""
         strings, tokens = tf.TensorSpec((None,), "string"), tf.TensorSpec((None, None), "int32")
         texts = np.array([piece.encode() for piece in self.model.pieces[:2]])
         random = np.random.default_rng(0)
-        # Padded, as a batch of several is.
+        # The second of each is padded.
         source, target = (
             random.integers(4, self.model.vocab_size, (2, size), "int32") for size in (6, 5)
         )

@@ -2,8 +2,8 @@
 
     bigmodels train --task=translation --seed=1 --epochs=5 --workdir=runs/dates
 
-100 % of 2,000 test dates exactly right after 3.0 min, on two cores of an Intel Xeon beside other
-work. More in notebooks/guide/results.md.
+All of 2,000 test dates translated correctly after 3.0 min, on two cores of an Intel Xeon beside
+other work. More in notebooks/guide/results.md.
 
     bigmodels train --task=translation --dataset=pairs:spa.txt --workdir=runs/spanish
     bigmodels predict --workdir=runs/spanish --prompt="Where is the station?" --num_beams=4
@@ -36,15 +36,17 @@ class ModelConfig:
     """Arguments of `bigmodels.models.Seq2SeqTransformer`; its `max_length` is the data's."""
 
     embedding_dim: int = setting(
-        128, "Width of the model; divisible by `num_heads`.", check=check_positive
+        128,
+        "Dimension of the model and its embeddings; divisible by model.num_heads.",
+        check=check_positive,
     )
-    num_heads: int = setting(4, "Attention heads a block.", check=check_positive)
+    num_heads: int = setting(4, "Attention heads per block.", check=check_positive)
     feed_forward_dim: int = setting(
-        512, "Inner width of a block's feed-forward layers.", check=check_positive
+        512, "Inner dimension of the feed-forward layers.", check=check_positive
     )
-    dropout_rate: float = setting(0.1, "Share of features dropped.", check=check_share)
+    dropout_rate: float = setting(0.1, "Fraction of the features to drop.", check=check_share)
     num_layers: int = setting(
-        2, "Blocks of the encoder, and as many of the decoder.", check=check_positive
+        2, "Number of blocks of the encoder, and of the decoder.", check=check_positive
     )
 
 
@@ -54,29 +56,33 @@ class DataConfig:
 
     vocab_size: int | None = setting(
         None,
-        "Token ids of both languages together, at most; what suits the data set by default.",
+        "Largest size of the shared vocabulary of both languages; by default chosen by the data "
+        "set.",
         check=check_positive,
     )
     max_length: int = setting(
-        64, "Tokens a text, at most; longer pairs are left out.", check=check_positive
+        64, "Largest length of a text in tokens; longer pairs are left out.", check=check_positive
     )
-    reverse: bool = setting(False, "Translate the other way round.")
+    reverse: bool = setting(False, "Swap source and target language.")
     columns: tuple[str, ...] = setting(
         (),
-        "SOURCE,TARGET: the columns of a file that hold the pairs, by name or by number from 1.",
+        "SOURCE,TARGET: columns of a file with the pairs, by name, or by number from 1.",
         check=_check_columns,
     )
     encoding: str | None = setting(
         None,
-        "What files are written in, if not in UTF-8: gb18030, for example.",
+        "Encoding of text files, for example gb18030; UTF-8 by default.",
         check=_check_encoding,
     )
-    skip_bad_files: bool = setting(False, "Leave out lines of a file that are no pair.")
+    skip_bad_files: bool = setting(
+        False,
+        "Skip lines of a file that are not a pair, with a note in the report, instead of stopping.",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class Translation(Config):
-    """The recipe."""
+    """Settings of translation."""
 
     dataset: str = "dates"
     epochs: int = 10
@@ -87,8 +93,8 @@ class Translation(Config):
 
 
 def load_data(config):
-    """Pairs as token ids; a batch holds pairs of about the same length."""
-    evaluation.import_sacrebleu()  # Before anything is trained that could not be measured.
+    """Load pairs as token IDs; the pairs of a batch have similar lengths."""
+    evaluation.import_sacrebleu()  # Fail before the training, not at its evaluation.
     return load_pairs(
         config.dataset,
         config.batch_size,
@@ -99,7 +105,7 @@ def load_data(config):
 
 
 def build_model(config, data):
-    """A built model that carries the pieces it reads and writes."""
+    """Build an encoder-decoder Transformer, with the data's subwords."""
     model = Seq2SeqTransformer(
         len(data.subwords),
         **dataclasses.asdict(config.model),
@@ -111,7 +117,7 @@ def build_model(config, data):
 
 
 def compile_model(model, config, steps):
-    """Cross-entropy in nats a token, accuracy of the next token; padding is masked."""
+    """Compile with cross-entropy in nats per token, and accuracy; padding is masked."""
     model.compile(
         config.optimizer.build(steps),
         SparseCategoricalCrossentropy(from_logits=True),
@@ -121,7 +127,7 @@ def compile_model(model, config, steps):
 
 
 def search_space(hp):
-    """Size, what keeps it from overfitting, and how fast it learns."""
+    """Search the size, the regularization and the learning rate."""
     width = hp.Choice("model.embedding_dim", [64, 128, 256])
     hp.Int("model.num_layers", 1, 4)
     hp.Float("model.dropout_rate", 0.0, 0.3, step=0.1)
@@ -130,13 +136,13 @@ def search_space(hp):
 
 
 def settled(model, data, config):
-    """The number of ids that suits the data set."""
+    """The size of the vocabulary."""
     return {"data.vocab_size": len(data.subwords)}
 
 
 TASK = Task(
     name="translation",
-    summary="a text in another language (encoder-decoder Transformer)",
+    summary="translate text (encoder-decoder Transformer)",
     unit="pairs",
     config=Translation,
     load_data=load_data,

@@ -160,7 +160,7 @@ def _without(what, name, place=3):
         (_row("images", height="1e1"), "images[3]: height: '1e1', expected a number of pixels"),
         (_row("images", id=2.5), "images[3]: id: 2.5, expected a number from 0 on"),
         (_row("images", file_name="C:\\"), "images[3]: file_name: 'C:\\\\', expected"),
-        (_row("images", id=2), "images[3]: id: 2, which was there before"),
+        (_row("images", id=2), "images[3]: id: 2, which is a duplicate"),
         (_row("images", file_name="/etc/passwd"), "images/etc/passwd', nor one in "),
         (_row("images", file_name=".."), "images[3]: file_name: '..', expected"),
         (_row("images", file_name=""), "file_name: '', expected"),
@@ -168,7 +168,7 @@ def _without(what, name, place=3):
         (_row("images", file_name="no.png"), "image 3: there is no "),
         (_row("annotations", image_id=77), "annotation 15: image_id: 77 is unknown"),
         (_row("annotations", category_id=1), "annotation 15: category_id: 1 is unknown"),
-        (_row("annotations", id=5), "annotations[3]: id: 5, which was there before"),
+        (_row("annotations", id=5), "annotations[3]: id: 5, which is a duplicate"),
         (_row("annotations", bbox=[], segmentation=[[1, 2]]), "annotations[3]: bbox: [], expected"),
         (_row("annotations", category_id=[7]), "annotations[3]: category_id: [7], expected"),
         (_row("annotations", bbox=[1, 2, 3]), "annotations[3]: bbox: [1, 2, 3], expected left"),
@@ -184,7 +184,7 @@ def _without(what, name, place=3):
         (_row("annotations", bbox=[20.5, 2, 0.4, 4]), "of a part of an image of 20 x 16"),
         (_row("annotations", iscrowd=2), "annotations[3]: iscrowd: 2, expected 0 or 1"),
         (_row("categories", 0, name="a\nb"), "categories[0]: name: 'a\\nb', expected a name"),
-        (_row("categories", 0, id=3), "categories[1]: id: 3, which was there before"),
+        (_row("categories", 0, id=3), "categories[1]: id: 3, which is a duplicate"),
         (_row("categories", 0, id=9), "category_id: 7 is unknown"),
     ],
 )
@@ -200,7 +200,7 @@ def test_a_box_that_sticks_out_by_two_pixels_is_cut_and_counted(folder, capsys):
     splits, _ = read_coco(folder, notes)
     assert [0, 3, 20, 8] in splits["train"][0].objects[:, :4].tolist()
     (line,) = notes.lines
-    assert "1 boxes that stick out of their images by up to 2 pixels are cut" in line
+    assert "1 boxes that extend beyond their images by up to 2 pixels are clipped" in line
     assert "the first is annotation 0" in line and line in capsys.readouterr().err
 
 
@@ -260,7 +260,7 @@ def test_names_of_images_as_other_machines_write_them(folder, form):
     if form.startswith(("%", "images")):
         assert notes.lines == []
     else:
-        assert "20 images are not where it says" in notes.lines[0]
+        assert "20 images are not at the given path" in notes.lines[0]
 
 
 def test_images_may_lie_anywhere_below_and_the_unlisted_are_named(folder):
@@ -270,7 +270,7 @@ def test_images_may_lie_anywhere_below_and_the_unlisted_are_named(folder):
     notes = Notes()
     splits, _ = read_coco(folder, notes)
     assert splits["train"][0].path.parent == folder / "deep" / "down"
-    assert notes.left_out == {"images that no annotation file names": 1}
+    assert notes.left_out == {"images without an entry in the annotations": 1}
 
 
 def test_junk_and_other_files_are_passed_over(folder):
@@ -328,7 +328,7 @@ def test_the_end_of_a_path_leads_to_an_image_before_its_name_does(folder):
     notes = Notes()
     splits, _ = read_coco(folder, notes)
     assert folder / "images" / "3.png" in [picture.path for picture in splits["train"]]
-    assert notes.left_out == {"images that no annotation file names": 1}
+    assert notes.left_out == {"images without an entry in the annotations": 1}
 
 
 def test_images_of_one_name_further_below_are_told_apart_by_their_folders(folder):
@@ -399,7 +399,7 @@ def _only(stored, name, **more):
         (
             ({"id": 0, "name": "face", "supercategory": "none"},),
             ["face"],
-            "0, 7 are all named 'face' and are one class, as one alone is used.",
+            "0, 7 are all named 'face' and are one class, as only one is used.",
         ),
         (({"id": 8, "name": "car"},), ["face", "car"], "1 categories have no box, but are"),
         # One that has boxes is a class, whatever others call it.
@@ -410,7 +410,7 @@ def _only(stored, name, **more):
                 {"id": 8, "name": "car", "supercategory": "head"},
             ),
             ["face", "car"],
-            "left out categories that have no box and are above others (1): 'head'",
+            "left out supercategories without boxes (1): 'head'",
         ),
     ],
 )
@@ -463,7 +463,7 @@ def test_an_outline_alone_has_a_box(folder):
     after, _ = read_coco(folder, notes)
     for a, b in zip(before["train"], after["train"], strict=True):
         np.testing.assert_array_equal(a.objects, b.objects)
-    assert "objects have no box, but an outline, whose box is taken" in notes.lines[0]
+    assert "objects have an outline but no box, and get the box of the outline" in notes.lines[0]
 
 
 def test_what_does_not_fit_is_left_out_when_asked(folder):
@@ -473,8 +473,8 @@ def test_what_does_not_fit_is_left_out_when_asked(folder):
     (folder / "images" / "5.png").write_bytes(b"")
     data = load_detection(f"coco:{folder}", 8, skip_bad_files=True)
     assert sum(data.sizes.values()) == 18
-    assert data.notes.left_out == {"annotations that do not fit": 2, "bad files": 2}
-    assert any("'4.png' is not there" in line for line in data.notes.lines)
+    assert data.notes.left_out == {"invalid annotations": 2, "bad files": 2}
+    assert any("'4.png' does not exist" in line for line in data.notes.lines)
     assert any("5.png' cannot be decoded: it is empty" in line for line in data.notes.lines)
     assert "4.png'" in _refused(folder) or "annotation 0: bbox: [50, 2" in _refused(folder)
 
@@ -503,9 +503,7 @@ def test_annotations_of_an_image_as_stored_are_refused(folder):
     tags[0x0112] = 6
     with Image.open(folder / "images" / "5.png") as image:
         image.convert("RGB").save(folder / "images" / "5.png", exif=tags)
-    assert "5.png' is (20, 16) pixels, turned as its EXIF orientation says, but " in (
-        _refused(folder)
-    )
+    assert "5.png' is (20, 16) pixels, rotated by its EXIF orientation, but " in (_refused(folder))
 
 
 @pytest.mark.parametrize(
@@ -542,10 +540,10 @@ def test_what_is_no_regular_file_is_named(folder):
     path.unlink()
     assert "has no annotations, expected instances*.json in it or in" in _refused(folder)
     path.mkdir()
-    assert "instances.json' cannot be read: it is no regular file" in _refused(folder)
+    assert "instances.json' cannot be read: it is not a regular file" in _refused(folder)
     path.rmdir()
     os.mkfifo(path)  # To open it would wait for ever.
-    assert "instances.json' cannot be read: it is no regular file" in _refused(folder)
+    assert "instances.json' cannot be read: it is not a regular file" in _refused(folder)
     path.unlink()
     path.symlink_to("instances.json")
     assert "instances.json' cannot be read: Too many levels of symbolic links" in _refused(folder)
@@ -606,8 +604,11 @@ def test_too_many_objects_and_none_at_all(folder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "digits"}, "'digits' is no images with boxes; give coco:DIR or digit_canvas"),
-        ({"name": "images:x"}, "'images:x' is no images with boxes"),
+        (
+            {"name": "digits"},
+            "'digits' is not a set of images with boxes; give coco:DIR or digit_canvas",
+        ),
+        ({"name": "images:x"}, "'images:x' is not a set of images with boxes"),
         ({"batch_size": 0}, "batch_size: 0"),
         ({"max_objects": 0}, "max_objects: 0"),
     ],
@@ -670,7 +671,7 @@ def test_boxes_in_shares_of_their_images_are_refused(folder):
             row["bbox"] = [0.1, 0.1, 0.5, 0.5]
 
     _change(folder, change)
-    with pytest.raises(ValueError, match="from 0 to 1, as shares of the images are"):
+    with pytest.raises(ValueError, match="from 0 to 1, relative to the image"):
         read_coco(folder)
 
 

@@ -68,9 +68,9 @@ def test_splits_may_lie_in_the_class_folders(tmp_path):
     names, found, notes = _read(tmp_path)
     assert names == ["cat", "dog"] and [*found] == ["train", "validation"]
     assert found["validation"] == {f"{y}/val/{i}.png": y for y in names for i in range(3)}
-    assert notes.lines == ["images: the folders of classes hold those of the splits."]
+    assert notes.lines == ["images: the folders of classes contain those of the splits."]
     _write(tmp_path, "cow/1.png")
-    assert "cat' holds ['" in _refused(tmp_path)
+    assert "cat' contains ['" in _refused(tmp_path)
 
 
 def test_what_lies_beside_splits_in_class_folders_is_named(tmp_path):
@@ -79,7 +79,7 @@ def test_what_lies_beside_splits_in_class_folders_is_named(tmp_path):
     _, found, notes = _read(tmp_path)
     assert len(found["train"]) == len(found["validation"]) == 6
     assert notes.left_out == {
-        "images in 'raw', which is no split": 3,
+        "images in 'raw', which is not a split": 3,
         "images beside the folders that are read": 1,
     }
 
@@ -97,7 +97,7 @@ def test_what_lies_beside_splits_and_classes_is_named(tmp_path):
     _, found, notes = _read(tmp_path)
     assert len(found["train"]) == len(found["validation"]) == 6
     assert notes.left_out == {
-        "images of 'more', which is no split": 3,
+        "images of 'more', which is not a split": 3,
         "images beside the folders that are read": 3,
     }
 
@@ -113,7 +113,7 @@ def test_a_split_without_class_folders_is_none(tmp_path):
         _write(root, "train/cat/{}.png", "train/dog/{}.png", f"test/{unlabelled}")
         _, found, notes = _read(root)
         assert [*found] == ["train"]
-        what = "images of 'test', which has no class folders, so that it is no split for test"
+        what = "images of 'test', which has no class folders, so that it is not a split for test"
         assert notes.left_out == {what: 3} and what in notes.lines[0]
 
 
@@ -121,7 +121,7 @@ def test_a_folder_that_is_named_like_a_split_is_no_class(tmp_path):
     _write(tmp_path, "cat/{}.png", "dog/{}.png", "val/{}.png")
     assert "has folders for splits, ['val'], but none for train" in _refused(tmp_path)
     _write(tmp_path, "train/{}.png")
-    assert "train' is the name of a split, but it holds no class folders and lies beside" in (
+    assert "train' is the name of a split, but it contains no class folders and is beside" in (
         _refused(tmp_path)
     )
 
@@ -151,7 +151,7 @@ def test_classes_of_other_splits_may_be_in_another_case_but_not_others(tmp_path)
     _, found, notes = _read(tmp_path)
     assert sorted(found["validation"].values()) == ["cat"] * 3 + ["dog"] * 3
     _write(tmp_path, "val/cow/{}.png")
-    assert "cow' is no class of the training images" in _refused(tmp_path)
+    assert "cow' is not a class of the training images" in _refused(tmp_path)
 
 
 def test_junk_is_passed_over_and_what_is_not_read_is_named(tmp_path):
@@ -170,8 +170,8 @@ def test_junk_is_passed_over_and_what_is_not_read_is_named(tmp_path):
     }
     assert any("cat/a.heic'" in line for line in notes.lines)
     _write(tmp_path, "film/a.heic")
-    assert "film' holds no image" in _refused(tmp_path)
-    assert "film/a.heic', for one, is not read as an image" in _refused(tmp_path)
+    assert "film' contains no image" in _refused(tmp_path)
+    assert "film/a.heic', for example, is not read as an image" in _refused(tmp_path)
 
 
 def test_folders_that_begin_differently_are_no_splits(tmp_path):
@@ -237,7 +237,7 @@ def test_flat_splits(tmp_path):
         "train": 6,
         "validation": 4,
     }
-    what = "images of test, which have no labels, so that it is no split"
+    what = "images of test, which have no labels, so that it is not a split"
     assert notes.left_out == {what: 3}
     _write(tmp_path, *(f"valid/{y}.{i}.jpg" for y in ("cat", "dog") for i in range(2)))
     assert "are both for validation" in _refused(tmp_path)
@@ -248,7 +248,7 @@ def test_a_flat_split_of_other_classes_has_no_labels(tmp_path):
     _write(tmp_path, *(f"test/{y}.{i}.jpg" for y in ("photo_a", "photo_b") for i in range(3)))
     _, found, notes = _read(tmp_path)
     assert [*found] == ["train"]
-    assert notes.left_out == {"images of test, which have no labels, so that it is no split": 6}
+    assert notes.left_out == {"images of test, which have no labels, so that it is not a split": 6}
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_a_table_may_give_the_labels(tmp_path, table, rows):
     assert names == ["cat", "dog"]
     assert found["train"] == {f"images/{i}.png": "cat" if i % 2 else "dog" for i in range(6)}
     assert notes.left_out == {
-        f"rows of '{table}' whose image is not there": 1,
+        f"rows of '{table}' whose image does not exist": 1,
         "images without a label": 1,
     }
     assert any("the classes are column" in line for line in notes.lines)
@@ -342,7 +342,7 @@ def test_an_image_of_a_split_must_be_of_a_class_of_the_training_images(tmp_path)
     _write(tmp_path, *(f"images/{i}.png" for i in range(4)))
     rows = "0.png,cat,train\n1.png,dog,train\n2.png,cow,test\n3.png,cat,test\n"
     (tmp_path / "all.csv").write_text("file,label,split\n" + rows)
-    assert "2.png' is of class 'cow', which is no class of the training images" in (
+    assert "2.png' is of class 'cow', which is not a class of the training images" in (
         _refused(tmp_path)
     )
 
@@ -355,7 +355,7 @@ def test_colour_and_transparency_may_be_in_any_of_the_images(tmp_path):
     data = load_images(f"images:{tmp_path}", 8)
     assert data.image_shape == (2, 3, 3)
     assert data.notes.lines == [
-        "images: 1 image with transparent parts, laid on white; the first is "
+        "images: 1 image with transparent parts, blended with white; the first is "
         f"{str(tmp_path / 'cat' / '0.png')!r}."
     ]
 
@@ -392,7 +392,7 @@ def test_what_is_missing_of_the_splits_is_cut_from_train_and_said(tmp_path, caps
         _write(tmp_path, *(f"Val/{y}/{i}.png" for i in range(11)))
     data = load_images(f"images:{tmp_path}", 8)
     assert data.sizes == {"train": 36, "validation": 22, "test": 4}
-    line = "images: there is no folder for test; its images are cut from train."
+    line = "images: there is no folder for test; its images are split off train."
     assert data.notes.lines == [line] == capsys.readouterr().err.splitlines()
     assert _mixed_classes(data)
     for y in ("cat", "dog"):
@@ -425,7 +425,7 @@ def test_images_beside_annotations_are_what_is_read(tmp_path):
     _write(tmp_path, "images/Images/cat/{}.png", "images/Images/dog/{}.png", "trimaps/{}.png")
     names, _, notes = _read(tmp_path)
     assert names == ["cat", "dog"]
-    assert notes.left_out["images of 'trimaps', which lies beside 'images'"] == 3
+    assert notes.left_out["images of 'trimaps', which is beside 'images'"] == 3
 
 
 def test_folders_of_parts_are_no_classes(tmp_path):
@@ -437,9 +437,9 @@ def test_folders_of_parts_are_no_classes(tmp_path):
 @pytest.mark.parametrize(
     ("folders", "message"),
     [
-        (("cat", "dog", "all/cat", "all/dog"), "all' is no class: it holds ['cat', 'dog']"),
-        (("cat/rgb", "cat/masks", "dog/rgb", "dog/masks"), "cat' is no class: it holds"),
-        (("train/images", "train/masks"), "train' holds ['images', 'masks']"),
+        (("cat", "dog", "all/cat", "all/dog"), "all' is not a class: it contains ['cat', 'dog']"),
+        (("cat/rgb", "cat/masks", "dog/rgb", "dog/masks"), "cat' is not a class: it contains"),
+        (("train/images", "train/masks"), "train' contains ['images', 'masks']"),
         (("trainA", "trainB", "testA"), "are ['testA', 'trainA', 'trainB'], expected splits"),
     ],
 )
@@ -456,7 +456,7 @@ def test_all_of_a_table_is_used_or_named(tmp_path):
     assert [*found["train"].values()] == ["a", "b", "a", "b"]
     assert any("not used: 'age'" in line for line in notes.lines)
     assert notes.left_out["rows of 'labels.csv' without a label"] == 1
-    assert notes.left_out["rows of 'labels.csv' that have not as many columns as the first"] == 1
+    assert notes.left_out["rows of 'labels.csv' with another number of columns than the first"] == 1
 
 
 @pytest.mark.parametrize(

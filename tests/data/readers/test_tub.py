@@ -88,7 +88,7 @@ def test_deleted_frames_need_no_image_and_no_angle(tub):
         ('{"_index": true}', "_index: True, expected the number"),
         ('{"_index": 1' + "0" * 5000 + "}", "Exceeds the limit"),
         ('{"_index": 1, "cam/image_array": "1.jpg"}', "user/angle is missing"),
-        (_line(_index=0), "_index: 0, which was there before"),
+        (_line(_index=0), "_index: 0, which is a duplicate"),
         (_line(image="../1.jpg"), "'../1.jpg', expected the name of a file in images"),
         (_line(image="/etc/passwd"), "'/etc/passwd', expected the name of a file in images"),
         (_line(image=".."), "expected the name of a file in images"),
@@ -112,7 +112,7 @@ def test_a_bad_line_of_a_catalogue_is_named(line, reason, tub):
 @pytest.mark.parametrize(
     ("number", "line", "reason"),
     [
-        (1, '["user/angle"]', "line 1: cam/image_array is not among what was recorded"),
+        (1, '["user/angle"]', "line 1: cam/image_array is not among the recorded values"),
         (1, "5", "line 1: cam/image_array is not among"),
         (1, '["cam/image_array", "angle"]', "line 1: user/angle is not among"),
         (1, "\ufeff[]", "line 1: "),
@@ -124,8 +124,8 @@ def test_a_bad_line_of_a_catalogue_is_named(line, reason, tub):
         (5, '{"paths": ["catalog_0.catalog"], "deleted_indexes": [1e9]}', "expected a list of num"),
         (5, "", "line 4: 4 lines, expected the five of a Donkeycar tub"),
         (5, '{"paths": ["nowhere"]}', "nowhere' cannot be read: No such file or directory"),
-        (5, '{"paths": ["images"]}', "images' cannot be read: it is no regular file"),
-        (5, '{"paths": []}', "holds no frame"),
+        (5, '{"paths": ["images"]}', "images' cannot be read: it is not a regular file"),
+        (5, '{"paths": []}', "contains no frame"),
     ],
 )
 def test_a_bad_manifest_is_named(number, line, reason, tub):
@@ -142,10 +142,10 @@ def test_what_is_no_tub_is_named(tub, tmp_path):
     assert "line 0: 0 lines, expected the five" in _refused(tub)
     (tub / "manifest.json").unlink()
     (tub / "manifest.json").mkdir()
-    assert "manifest.json' cannot be read: it is no regular file" in _refused(tub)
+    assert "manifest.json' cannot be read: it is not a regular file" in _refused(tub)
     (tub / "manifest.json").rmdir()
     os.mkfifo(tub / "manifest.json")  # To open it would wait for ever.
-    assert "manifest.json' cannot be read: it is no regular file" in _refused(tub)
+    assert "manifest.json' cannot be read: it is not a regular file" in _refused(tub)
 
 
 def test_a_huge_catalogue_is_refused_before_it_takes_memory(tub):
@@ -166,7 +166,7 @@ def test_all_frames_deleted(tub):
     gone = json.dumps(list(range(60)))
     text = manifest.read_text().replace('"deleted_indexes": []', f'"deleted_indexes": {gone}')
     manifest.write_text(text)
-    assert "holds no frame; its 60 are deleted" in _refused(tub)
+    assert "contains no frame; its 60 are deleted" in _refused(tub)
 
 
 def test_a_training_sees_a_bad_frame_before_it_writes_anything(tub, tmp_path):
@@ -195,7 +195,7 @@ def test_bad_frames_and_lines_are_left_out_when_asked(tub, tmp_path, capsys):
     assert result["left_out"] == {
         "damaged lines": 1,
         "bad files": 1,
-        "images that no frame names": 1,
+        "images that belong to no frame": 1,
     }
     notes = result["notes"]
     assert len(notes) == 3
@@ -238,11 +238,11 @@ def test_catalogues_that_cannot_be_read_are_left_out_when_asked(tub):
     data = load_driving(f"tub:{tub}", 8, gap=2, skip_bad_files=True)
     assert data.notes.left_out == {
         "catalogues that cannot be read": 1,
-        "images that no frame names": 30,
+        "images that belong to no frame": 30,
     }
     for path in (tub / "images").iterdir():
         path.write_bytes(b"")
-    assert _refused(tub, skip_bad_files=True).startswith("tub: no frame is left; '")
+    assert _refused(tub, skip_bad_files=True).startswith("tub: no frame is left; for example, '")
 
 
 @pytest.fixture(scope="module")
@@ -287,5 +287,5 @@ def test_what_no_frame_or_manifest_names_is_said(tub):
     assert len(read_tub(tub, notes=notes).paths) == 60
     assert notes.left_out == {
         "catalogues that manifest.json does not list": 1,
-        "images that no frame names": 1,
+        "images that belong to no frame": 1,
     }
