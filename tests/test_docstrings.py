@@ -3,7 +3,6 @@
 import doctest
 import importlib
 import inspect
-import pathlib
 import pkgutil
 import warnings
 
@@ -61,7 +60,6 @@ def _public():
                     yield f"{module_name}.{name}", value
 
 
-@pytest.mark.parametrize(("name", "value"), _public(), ids=lambda value: str(value)[:40])
-def test_everything_public_has_an_example(name, value):
-    assert ">>>" in (inspect.getdoc(value) or ""), name
-    assert pathlib.Path(inspect.getsourcefile(value)).is_relative_to(bigmodels.__path__[0])
+def test_everything_public_has_an_example():
+    without = [name for name, value in _public() if ">>>" not in (inspect.getdoc(value) or "")]
+    assert without == []
