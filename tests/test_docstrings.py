@@ -31,7 +31,17 @@ def _examples(name):
     return [test for test in tests if test.examples]
 
 
-@pytest.mark.parametrize("name", [m for m in _modules() if m != "bigmodels.__main__"])
+def _marked():
+    for name in _modules():
+        train = name.startswith(
+            ("bigmodels.commands", "bigmodels.tuning", "bigmodels.reports.compare")
+        )
+        marks = [pytest.mark.thorough] if train else []  # Their examples train models.
+        if name != "bigmodels.__main__":
+            yield pytest.param(name, marks=marks)
+
+
+@pytest.mark.parametrize("name", _marked())
 def test_examples_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     runner = doctest.DocTestRunner(verbose=False, optionflags=_FLAGS)

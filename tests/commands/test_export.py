@@ -718,7 +718,7 @@ def test_a_file_that_differs_is_not_kept(make_run, tmp_path, monkeypatch):
             {"format": "onnx", "signature": "generate"},
             "signature: 'generate' needs strings, .* onnx does not support; .* signature logits",
         ),
-        ({"format": "litert", "signature": "generate"}, "what litert does not have"),
+        ({"format": "litert", "signature": "generate"}, "which litert does not support"),
         ({"format": "onnx", "output": "model.tflite"}, "file name that ends in .onnx"),
         ({"format": "litert", "output": "nowhere/model.tflite"}, "'nowhere' is not a directory"),
         ({"format": "litert", "output": "directory.tflite"}, "is a directory, expected a file"),

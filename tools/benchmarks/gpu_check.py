@@ -1021,7 +1021,7 @@ def half(given, names):
         if given.small:
             held_out = held_out.take(2)
         result = model.evaluate(held_out, verbose=0, return_dict=True)
-        unit, value = ("accuracy", "accuracy") if name == "CNN" else ("nats a character", "loss")
+        unit, value = ("accuracy", "accuracy") if name == "CNN" else ("nats per character", "loss")
         yield {"row": f"{name}, {policy}, held out", "unit": unit, "ours": result[value]}
 
     tasks = {}
