@@ -3,6 +3,8 @@
 import collections
 import contextlib
 import functools
+import importlib
+import inspect
 import io
 import itertools
 import json
@@ -186,3 +188,13 @@ def test_figures_of_the_readme_are_those_of_the_results():
         *_, figure, time, _, _ = row.split("|")
         assert set(_NUMBER.findall(figure)) <= everything, figure
         assert set(_NUMBER.findall(time)) <= set(_NUMBER.findall(full[command])), time
+
+
+@pytest.mark.parametrize("task", tasks.NAMES)
+def test_the_figure_in_a_recipe_is_one_of_the_results(task):
+    recipe = importlib.import_module(f"bigmodels.tasks.{task}.recipe")
+    _, command, measured, *_ = inspect.cleandoc(recipe.__doc__).split("\n\n")
+    assert f"bigmodels train --task={task} " in command
+    results = (ROOT / "notebooks" / "guide" / "results.md").read_text(encoding="utf-8")
+    figures = set(_NUMBER.findall(measured))
+    assert figures and figures <= set(_NUMBER.findall(results))
