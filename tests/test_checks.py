@@ -413,6 +413,7 @@ def test_arrays_that_tensorflow_misreads_are_refused(name):
         _linear().fit(x, Y, verbose=0)
 
 
+@pytest.mark.thorough
 def test_words_pass():
     layer = layers.StringLookup(vocabulary=["a", "b"])
     inputs = keras.Input((), dtype="string")
@@ -469,6 +470,7 @@ def test_generators_train_as_in_keras():
         *(pytest.param(k, marks=pytest.mark.thorough) for k in ("arrays", "tf.data", "PyDataset")),
     ],
 )
+@pytest.mark.thorough
 def test_a_model_of_a_dict_trains_on_every_kind(kind):
     model = Seq2SeqTransformer(12, 4, 1, 4, 0.0, max_length=8)
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))

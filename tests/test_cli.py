@@ -71,6 +71,7 @@ def test_a_mistake_costs_one_line_and_status_2(name, arguments, message, tmp_pat
         ),
     ],
 )
+@pytest.mark.thorough
 def test_one_command_has_all_others(words, message):
     done = _bigmodels(*words)
     assert done.returncode == 2 and done.stdout == ""
@@ -91,6 +92,7 @@ def test_help_of_the_one_command_says_what_the_others_do():
     assert _bigmodels("train", "--help").stdout == _command("train", "--help").stdout
 
 
+@pytest.mark.thorough
 def test_a_terminal_gets_a_table_and_a_pipe_json(tmp_path):
     run = f"--workdir={tmp_path / 'run'}"
     tiny = ("--task=image_classification", "--epochs=1", "--set=steps_per_epoch=2", *TINY)
@@ -132,6 +134,7 @@ def test_list_shows_what_there_is():
     assert "model.rnn_units" not in done.stdout
 
 
+@pytest.mark.thorough
 def test_interrupted_training_says_how_to_go_on(tmp_path):
     steps = "--set=steps_per_epoch=20"
     arguments = ("--task=image_classification", f"--workdir={tmp_path / 'a run'}", steps, *TINY)
@@ -151,6 +154,7 @@ def test_interrupted_training_says_how_to_go_on(tmp_path):
     assert "\x1b" not in rest  # No colours where there is no terminal.
 
 
+@pytest.mark.thorough
 def test_killed_training_continues_and_every_command_answers_in_json(tmp_path):
     """SIGKILL a real training after an epoch, continue, evaluate: the contract's streams."""
     run = tmp_path / "run"

@@ -32,11 +32,9 @@ def _examples(name):
 
 
 def _marked():
+    """The models' examples are run by default, those of all other rooms by the thorough tests."""
     for name in _modules():
-        train = name.startswith(
-            ("bigmodels.commands", "bigmodels.tuning", "bigmodels.reports.compare")
-        )
-        marks = [pytest.mark.thorough] if train else []  # Their examples train models.
+        marks = [] if name.startswith("bigmodels.models") else [pytest.mark.thorough]
         if name != "bigmodels.__main__":
             yield pytest.param(name, marks=marks)
 

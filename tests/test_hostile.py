@@ -292,6 +292,7 @@ def test_skipping_leaves_no_class_without_an_image(folder):
         load_images(f"images:{folder}", 8, skip_bad_files=True)
 
 
+@pytest.mark.thorough
 def test_a_training_sees_a_bad_file_before_it_writes_anything(folder, tmp_path, capsys):
     (folder / "dog" / "cut.jpg").write_bytes(BAD_IMAGES["cut.jpg"][0])
     settings = TINY | {"dataset": f"images:{folder}"}

@@ -49,6 +49,7 @@ def test_help_does_not_import_tensorflow(command):
     assert defined and sorted(listed) == sorted([*defined, "verbosity"])
 
 
+@pytest.mark.thorough
 def test_models_bring_what_their_files_name():
     """A model that was trained is loaded by its class and its loss."""
     done = _python(

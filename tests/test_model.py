@@ -190,6 +190,7 @@ def _varying(lengths):
 
 
 @pytest.mark.parametrize(("asked", "stays"), [("auto", False), (True, True)])
+@pytest.mark.thorough
 def test_auto_leaves_xla_out_where_shapes_vary(asked, stays, monkeypatch):
     """XLA would compile every shape separately."""
     monkeypatch.setattr(keras.Model, "_resolve_auto_jit_compile", lambda self: True)

@@ -161,6 +161,7 @@ def _kills():
 
 
 @pytest.mark.parametrize(("family", "kills"), _kills())
+@pytest.mark.thorough
 def test_killed_at_random_times(family, kills, data, nursery, untouched, tmp_path):
     task, changes = FAMILIES[family]
     settings = COMMON | changes | {"dataset": data[task]}
@@ -183,6 +184,7 @@ def test_killed_at_random_times(family, kills, data, nursery, untouched, tmp_pat
     assert len(positions) >= min(kills, 2)  # It was also killed during training.
 
 
+@pytest.mark.thorough
 def test_a_run_ended_by_a_full_disk_can_be_continued(data, nursery, untouched, tmp_path):
     """Files are limited to less than a checkpoint's size, so none is written, not even partly."""
     task, changes = FAMILIES["cnn"]

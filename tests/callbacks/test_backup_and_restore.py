@@ -100,7 +100,7 @@ CASES = {
 
 # These cases add little to the others.
 _SLOW = ("arrays", "accumulation", "schedule", "mixed_bfloat16", "length unknown", "GAN")
-_THOROUGH = ("EMA", "steps_per_execution", "endless")
+_THOROUGH = ("EMA", "steps_per_execution", "endless", "mixed_float16")
 
 
 def _callbacks():
@@ -207,6 +207,7 @@ def test_over_several_replicas(name, replicas, tmp_path):
     _assert_same(_everything(*_train(case, tmp_path / "killed", strategy)), wanted)
 
 
+@pytest.mark.thorough
 def test_metric_counts_survive_another_number_of_replicas(tmp_path):
     strategy = tf.distribute.MirroredStrategy(
         ["CPU:0", "CPU:1"], tf.distribute.ReductionToOneDevice()
@@ -219,6 +220,7 @@ def test_metric_counts_survive_another_number_of_replicas(tmp_path):
     assert history.epoch == [0, 1, 2] and 0 <= min(losses) <= max(losses) <= 1
 
 
+@pytest.mark.thorough
 def test_a_finished_training_deletes_its_checkpoints_by_default(tmp_path):
     _train(CASES["adam"], tmp_path / "a")
     assert list((tmp_path / "a").iterdir()) == []
@@ -295,6 +297,7 @@ def _damage(path, how):
 @pytest.mark.parametrize(
     "how", ["truncated", pytest.param("empty", marks=pytest.mark.slow), "flipped"]
 )
+@pytest.mark.thorough
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(how, tmp_path, capsys):
     case = CASES["adam"]
     wanted = _everything(*_train(case, tmp_path / "untouched"))

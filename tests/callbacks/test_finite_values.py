@@ -217,6 +217,7 @@ def test_a_moment_that_overflows_is_enough():
 
 
 @pytest.mark.parametrize("steps_per_execution", [3, 5])
+@pytest.mark.thorough
 def test_earlier_steps_of_the_same_execution_stay_applied(steps_per_execution):
     """Later steps are not executed, although they belong to the same execution."""
     wanted = _counted(steps_per_execution=3)
@@ -248,6 +249,7 @@ def test_of_two_optimizers_neither_has_stepped(replicas):
 
 
 @pytest.mark.parametrize("execution", [1, pytest.param(2, marks=pytest.mark.thorough)])
+@pytest.mark.thorough
 def test_mirrored_on_one_device_trains_as_one_device_does(execution):
     """Keras' conditions fail here (`merge_call called while defining a new graph`)."""
     found = {}

@@ -274,6 +274,7 @@ class _Same(_Curve):
         np.testing.assert_array_equal(state["arrays"][0], [0, 1])
 
 
+@pytest.mark.thorough
 def test_a_callback_s_counts_are_resumed(tmp_path):
     made = []
 
@@ -457,6 +458,7 @@ def test_csv_rows_after_the_last_checkpoint_are_not_doubled(tmp_path):
 
 
 @pytest.mark.parametrize("ended", ["at its end", "before"])
+@pytest.mark.thorough
 def test_a_training_stopped_early_is_not_continued(ended, tmp_path):
     def stop():
         return callbacks.EarlyStopping("loss", min_delta=1e9, restore_best_weights=True)

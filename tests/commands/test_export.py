@@ -85,11 +85,9 @@ KINDS = {
         {"model.rnn_units": 4, "model.num_layers": 1, "model.mel_bins": 8},
     ),
 }
-# Beside these the others add little, and a Transformer's conversion to ONNX takes 8 s.
-EACH = [
-    kind if kind in ("cnn", "rnn", "gan", "holes") else pytest.param(kind, marks=pytest.mark.slow)
-    for kind in KINDS
-]
+# The others add little to these, and a Transformer's conversion to ONNX takes 8 s.
+_MARKS = {"cnn": []} | {kind: [pytest.mark.thorough] for kind in ("rnn", "gan", "holes")}
+EACH = [pytest.param(kind, marks=_MARKS.get(kind, [pytest.mark.slow])) for kind in KINDS]
 
 
 @pytest.fixture(scope="module")
@@ -528,6 +526,7 @@ def test_onnx(exported, kind, make_run, photos, tmp_path):
 
 
 @pytest.mark.parametrize("kind", EACH)
+@pytest.mark.thorough
 def test_litert(exported, kind, make_run, photos, tmp_path):
     result, model = exported(kind, "litert")
     assert result["path"] == str(make_run(kind) / "export" / "model.tflite")
@@ -618,6 +617,7 @@ def ask_as_rest(path, request):
     return {name: value.numpy() for name, value in found.items()}
 
 
+@pytest.mark.thorough
 def test_rest_requests_fit_the_signatures(exported, photos, make_run):
     encoded = base64.b64encode((photos / "photo.jpg").read_bytes()).decode()
     request = {"signature_name": "classify_bytes", "instances": [{"image_bytes": {"b64": encoded}}]}
@@ -755,6 +755,7 @@ def test_an_unfinished_run_is_named(make_run, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
 
 
+@pytest.mark.thorough
 def test_the_command_ends_with_one_line_of_json(make_run, tmp_path):
     code = (
         "import sys; sys.argv[0] = 'bigmodels-export'; from bigmodels.cli.export import run; run()"

@@ -72,7 +72,7 @@ def _furthest(found, wanted):
     return max((float(np.max(np.abs(np.float64(a) - np.float64(b)))) for a, b in pairs), default=0)
 
 
-FAST = {"mirrored 2": ("CNN", "two outputs"), "2 workers": ("RNN",)}
+FAST = {"mirrored 2": ("CNN", "two outputs")}
 THOROUGH = {
     "mirrored 2": (*cases.MODELS, "functional", "much at once", "mixed_float16"),
     # With a batch of two rows, one replica has no rows.

@@ -348,6 +348,7 @@ def test_bad_input_is_still_named(values):
             model.fit(x, y, validation_data=batches, verbose=0)
 
 
+@pytest.mark.thorough
 def test_arrays_splits_and_class_weights_as_on_one_device():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(30, 4)).astype("float32"), rng.integers(0, 3, 30)
@@ -490,6 +491,7 @@ class Beginning(Product):
 
 
 @pytest.mark.parametrize("aggregation", ["sum", "mean"])
+@pytest.mark.thorough
 def test_a_metric_s_state_continues_with_another_number_of_replicas(aggregation):
     class Own(Product):
         def __init__(self):

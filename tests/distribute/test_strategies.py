@@ -159,6 +159,7 @@ def _two_strategies(kind):
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
 
 
+@pytest.mark.thorough
 def test_one_process_makes_several_mirrored_strategies():
     done = _two_strategies("_Mirrored")
     assert done.stdout.split("\n")[:2] == ["[2.0, 2.0, 2.0]", "[2.0, 2.0, 2.0, 2.0, 2.0]"], done

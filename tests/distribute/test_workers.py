@@ -92,6 +92,7 @@ def test_the_workers_rows_make_up_the_global_batches(seen):
         assert sorted(epoch) == list(range(ROWS))  # Each element once.
 
 
+@pytest.mark.thorough
 def test_an_unseeded_shuffle_is_refused_on_every_worker(seen):
     for each in seen:
         assert each["error"].startswith("x: the workers see different batches"), each["error"]

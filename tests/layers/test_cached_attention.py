@@ -248,6 +248,7 @@ def test_output_shapes_of_several_axes(rng, shape):
 
 
 @pytest.mark.parametrize("mode", ["int8", "float8", "lora"])
+@pytest.mark.thorough
 def test_of_changed_dense_layers_it_is_keras(rng, mode):
     x, upstream = rng.normal(size=(2, *SHAPE)).astype("float32")
     found = []

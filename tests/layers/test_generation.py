@@ -59,6 +59,7 @@ def test_cached_logits_are_those_of_the_whole_sequence(make, dtype, tolerance, r
     np.testing.assert_allclose(found, wanted, atol=tolerance * np.abs(whole).max())
 
 
+@pytest.mark.thorough
 def test_prompts_of_any_lengths_go_on_as_each_alone(make):
     model = _sharp(make())
     prompts = [[3, 4, 5], [7], [2, 9, 4, 4, 1]]
@@ -111,6 +112,7 @@ def test_no_length_is_traced_anew(make):
     assert model.continue_tokens.experimental_get_tracing_count() == traced
 
 
+@pytest.mark.thorough
 def test_a_shorter_text_is_the_beginning_of_a_longer_one(make):
     model = make(vocabulary=LETTERS)
     longer = model.generate("abc", length=40, seed=5)
@@ -124,6 +126,7 @@ def test_several_strings_give_several_texts_that_differ(make):
     assert texts[0] != texts[1] and {len(text) for text in texts} == {23, 21}
 
 
+@pytest.mark.thorough
 def test_a_stop_ends_a_text_and_the_loop(make):
     model = _sharp(make(vocabulary=LETTERS))
     texts = model.generate(["abc", "d", "fgh"], length=200, stop="ae", seed=3)
@@ -246,6 +249,7 @@ def test_a_prompt_that_comes_again_goes_on_differently(make):
 
 
 @pytest.mark.parametrize(("stop", "penalty"), [((), 0.0), ("bg", 3.0)])
+@pytest.mark.thorough
 def test_a_search_from_a_list_finds_what_it_finds_alone(make, stop, penalty):
     model = _sharp(make(vocabulary=LETTERS), 4.0)
     options = {"length": 12, "num_beams": 3, "length_penalty": penalty, "stop": stop}
@@ -254,6 +258,7 @@ def test_a_search_from_a_list_finds_what_it_finds_alone(make, stop, penalty):
     assert model.generate(prompts, **options) == alone
 
 
+@pytest.mark.thorough
 def test_no_option_is_traced_anew(make):
     model = make(vocabulary=LETTERS)
     draws = [{}, {"stop": "a"}, {"stop": "bcd"}, {"stop": list("abcdefghij")}, {"seed": 5}]
@@ -336,6 +341,7 @@ def _score(model, prompt, sequences):
 @pytest.mark.parametrize("stop", [(), (2, 4)])
 @pytest.mark.parametrize("penalty", [0.0, 1.0])
 @pytest.mark.parametrize("kind", ["rnn", "transformer"])
+@pytest.mark.thorough
 def test_a_search_wide_enough_finds_what_trying_all_finds(kind, penalty, stop):
     model = {
         "rnn": lambda: RNN(6, 8, 8),
@@ -447,6 +453,7 @@ def test_errors_name_argument_and_value(options, message):
     assert message in str(error.value)
 
 
+@pytest.mark.thorough
 def test_a_saved_model_goes_on_the_same(make, tmp_path):
     model = make(vocabulary=LETTERS)
     text = model.generate("abc", length=20, seed=1, top_k=4)

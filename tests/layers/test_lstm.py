@@ -182,6 +182,7 @@ def test_stateful_goes_on_where_it_was(rng):
 
 @pytest.mark.parametrize("shape", [(None, LENGTH), (BATCH, None), (None, None)], ids=str)
 @pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.thorough
 def test_dynamic_shapes(rng, shape, masked):
     """One trace takes any batch and any length, down to one."""
     ours, theirs = pair(rng, return_sequences=True, return_state=True)
@@ -235,6 +236,7 @@ def by_xla(layer, *args):
     ],
     ids=["last", "masked", "backwards", "zeros"],
 )
+@pytest.mark.thorough
 def test_by_xla_it_equals_keras(rng, kwargs, masked, length, at_once, monkeypatch):
     """In rounds of one step and of several, and with steps that are left over."""
     monkeypatch.setattr(lstm, "_steps_in_a_round", lambda length: at_once)
@@ -265,6 +267,7 @@ def test_half_precision_by_xla_is_near_float32(rng, policy):
     assert_equal(by_xla(ours, x), results(whole, x), 2e-3 if "float16" == policy[6:] else 2e-2)
 
 
+@pytest.mark.thorough
 def test_in_xla_what_is_unusual_goes_to_keras_loop(rng):
     for kwargs in ({"activation": "relu"}, {"dtype": "float64"}, {"implementation": 1}):
         kwargs = dict(kwargs)

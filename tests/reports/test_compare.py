@@ -67,6 +67,7 @@ def test_the_better_run_is_named_and_the_difference_is_that_of_the_results(runs,
     assert found["warnings"] == []
 
 
+@pytest.mark.thorough
 def test_the_page_shows_tables_settings_and_overlaid_curves(runs, tmp_path):
     compare([runs / "learns", runs / "does <not>"], tmp_path / "page.html", verbose=0)
     page = Page((tmp_path / "page.html").read_text())

@@ -34,7 +34,7 @@ from tests.same_run import assert_same_run
 from tests.tiny import TASKS, write_sets
 
 # The article's own families; the others' dearest guarantees are held by the thorough tests.
-FIRST = ("image_classification", "text_generation", "image_generation")
+FIRST = ("image_classification",)
 MOST_THOROUGH = [
     name if name in FIRST else pytest.param(name, marks=pytest.mark.thorough)
     for name in tasks.NAMES
@@ -279,7 +279,16 @@ def test_predict_images(runs, sets):
         list(predict(run, input=__file__))
 
 
-@pytest.mark.parametrize("name", ["image_classification", "object_detection", "driving"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "image_classification",
+        *(
+            pytest.param(name, marks=pytest.mark.thorough)
+            for name in ("object_detection", "driving")
+        ),
+    ],
+)
 def test_predict_says_what_is_read_otherwise_or_not_at_all(name, runs, tmp_path, capsys):
     clear = tf.io.encode_png(np.zeros((12, 16, 4), "uint8")).numpy()
     white = tf.io.encode_png(np.full((12, 16, 3), 255, "uint8")).numpy()
@@ -410,6 +419,7 @@ def test_predict_goes_on_after_the_last_row(runs, sets, tmp_path):
         list(predict(run, input=str(other)))
 
 
+@pytest.mark.thorough
 def test_errors_of_forecasts_are_those_of_their_definitions(runs, sets):
     run, result = runs("time_series")
     found = result["test"]
@@ -489,6 +499,7 @@ def test_predict_speech(runs, sets):
         list(predict(run, input=folder, num_beams=0))
 
 
+@pytest.mark.thorough
 def test_speech_is_measured_by_its_baselines(runs):
     """Of two words that are said equally often, one is right half of the time."""
     test = runs("speech_recognition")[1]["test"]

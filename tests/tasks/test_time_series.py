@@ -34,6 +34,7 @@ def run(tmp_path_factory):
     return where / "run", train("time_series", where / "run", settings, verbose=0), walks, gone
 
 
+@pytest.mark.thorough
 def test_figures_are_of_what_was_measured(run):
     directory, result, walks, gone = run
     task, config = RunDirectory(directory).load_config()

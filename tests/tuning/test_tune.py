@@ -305,6 +305,7 @@ def searched(images, tmp_path_factory):
     return path, settings, results[1], before, killed_said, said
 
 
+@pytest.mark.thorough
 def test_a_killed_search_loses_nothing_that_was_finished(searched):
     path, _, result, before, killed_said, said = searched
     assert "Trial 0000 finished" in killed_said and "Trial 0001 starts" in killed_said
@@ -696,6 +697,7 @@ def test_a_chief_that_cannot_listen_says_so(address, tmp_path):
 
 
 @pytest.mark.parametrize("busy", [True, False])
+@pytest.mark.thorough
 def test_a_worker_gives_up_when_the_chief_dies(busy, address, tmp_path):
     """In the midst of a trial, and while waiting for one."""
     from concurrent import futures
