@@ -47,10 +47,14 @@ def _shown(cell):
             drawn = True
         elif output.output_type != "stream":
             text += f"\n{TOOL['printed'](output)}\n"
-        elif output.name == "stdout":  # TensorFlow's log differs between machines.
+        elif output.name == "stdout":
             text += output.text
-    lines = (_NUMBER.sub("#", _DRAWN.sub(" ", line)) for line in text.splitlines())
-    return list(dict.fromkeys(" ".join(line.split()) for line in lines if line.strip())), drawn
+    # TensorFlow's log differs between machines. Keras does not count the epochs if there is one.
+    text = re.sub(r"^Epoch \d+/\d+$", "", TOOL["LOG"].sub("", text), flags=re.MULTILINE)
+    text = _NUMBER.sub("#", _DRAWN.sub(" ", text))
+    # NumPy pads numbers to the same width.
+    lines = (re.sub(r"(?<=\[) | (?=\])", "", " ".join(line.split())) for line in text.splitlines())
+    return list(dict.fromkeys(line for line in lines if line)), drawn
 
 
 def _compare(name, stored, found):
