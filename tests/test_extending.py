@@ -106,7 +106,7 @@ def test_a_model_is_its_file_and_a_line(change):
     words = ("-n", "0", "-m", "", "-k", "Perceptron or perceptron or covered")
     done = _run("-m", "pytest", *words, *tests, cwd=copy, path=copy)
     assert done.returncode == 0, done.stdout[-3000:]
-    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 10
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) >= 9
 
 
 @pytest.mark.thorough

@@ -329,7 +329,7 @@ def test_predict_translations(runs, tmp_path):
     lines = list(predict(run, input=str(tmp_path / "lines.txt")))
     assert len(lines) == 2 and lines[0] == text
     assert len(list(predict(run, prompt="one 2 two.", num_beams=3, length_penalty=0.5))) == 1
-    with pytest.raises(ValueError, match="prompt: give a text to translate, or input"):
+    with pytest.raises(ValueError, match="prompt: give a text to translate, or as input a file"):
         list(predict(run))
     with pytest.raises(ValueError, match=r"input: .* is not a file"):
         list(predict(run, input="/nowhere"))
@@ -565,7 +565,7 @@ def test_a_pretrained_backbone_is_trained_on_in_two_runs(sets, tmp_path):
         "batch_size": 16,
         "epochs": 1,
     }
-    with pytest.raises(ValueError, match=r"weights: '/nowhere\.h5' are none"):
+    with pytest.raises(ValueError, match=r"weights: '/nowhere\.h5', expected weights of MobileNet"):
         train(
             "image_classification",
             tmp_path / "head",

@@ -82,7 +82,7 @@ def test_another_process_learns_the_same_pieces():
     rng = np.random.default_rng(0)
     words = ["".join(rng.choice(list("abcd"), rng.integers(1, 5))) for _ in range(300)]
     text = " ".join(words)
-    code = f"from bigmodels.layers import Subwords; print(Subwords.fit([{text!r}], 80).pieces)"
+    code = f"from bigmodels.tokenizers import Subwords; print(Subwords.fit([{text!r}], 80).pieces)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == str(Subwords.fit([text], 80).pieces), done.stderr
 

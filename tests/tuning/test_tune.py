@@ -26,7 +26,7 @@ from bigmodels.reports import plots, report
 from bigmodels.runs.checkpoint import Checkpoints
 from bigmodels.runs.directory import RunDirectory
 from bigmodels.tasks.image_classification import recipe
-from bigmodels.tasks.settings import flat_settings, with_settings
+from bigmodels.tasks.settings import flags_of, flat_settings, with_settings
 from bigmodels.tuning import search
 from bigmodels.tuning.tune import tune
 from tests.conftest import striped_images
@@ -370,7 +370,8 @@ def test_the_best_command_repeats_the_best_trial(searched, tmp_path):
     for word, value in zip(words, [*words[1:], ""], strict=True):
         name, _, given = (value if word == "--set" else word.removeprefix("--")).partition("=")
         if given and name not in ("task", "workdir"):
-            settings[name] = given
+            setting, *_ = flags_of("train").get(name, (name,))
+            settings[setting] = given
     again = train("image_classification", tmp_path / "run", settings, verbose=0)
     assert again["validation"]["accuracy"] == result["best"]["score"]
     whole = json.loads((RunDirectory(result["best"]["run"]).path / "result.json").read_text())
