@@ -118,7 +118,7 @@ def load_pairs(
     for argument, value in zip(least, (batch_size, vocab_size, max_length), strict=True):
         if value < least[argument]:
             raise ValueError(f"{argument}: {value!r}, expected at least {least[argument]}")
-    check_encoding(encoding)
+    check_encoding("data.encoding", encoding)
     splits = _source(name, data_dir, columns, encoding, skip_bad_files, notes)
     _note_pairs(splits, notes)
     cleaned = _split(splits, notes) if isinstance(splits, list) else splits

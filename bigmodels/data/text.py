@@ -171,7 +171,7 @@ def load_text(
     for argument, value in sizes.items():
         if value < 1:
             raise ValueError(f"{argument}: {value!r}, expected a positive integer")
-    check_encoding(encoding)
+    check_encoding("data.encoding", encoding)
     texts = _source(name, data_dir, encoding, skip_bad_files, notes)
     note_cleaning(notes, "text", texts.values())
     if ends := sum(text.count("\r") for text in texts.values()):

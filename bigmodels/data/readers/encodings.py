@@ -62,10 +62,11 @@ _EVERY |= {"\n", *map(chr, range(32, 127))}
 _LEAST_SHARE = 0.05
 
 
-def check_encoding(name: str | None) -> None:
-    """Check that `data.encoding` is an encoding that Python knows.
+def check_encoding(argument: str, name: str | None) -> None:
+    """Check that Python knows an encoding.
 
     Args:
+        argument: What messages call it: "data.encoding".
         name: Name of the encoding, or `None`.
 
     Raises:
@@ -73,7 +74,7 @@ def check_encoding(name: str | None) -> None:
 
     Example:
 
-    >>> check_encoding("klingon")
+    >>> check_encoding("data.encoding", "klingon")
     Traceback (most recent call last):
     ValueError: data.encoding: 'klingon' is not a text encoding, expected for example utf-8 ...
     """
@@ -82,7 +83,7 @@ def check_encoding(name: str | None) -> None:
             "".encode(name)
     except (LookupError, ValueError):
         raise ValueError(
-            f"data.encoding: {name!r} is not a text encoding, expected for example utf-8 or gb18030"
+            f"{argument}: {name!r} is not a text encoding, expected for example utf-8 or gb18030"
         ) from None
 
 

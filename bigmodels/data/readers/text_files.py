@@ -211,7 +211,7 @@ def _joined(texts):
 def _text(path, kind, encoding, notes, setting):
     path = pathlib.Path(path)
     where = f"{kind}: {str(path)!r}"
-    encodings.check_encoding(encoding)
+    encodings.check_encoding("data.encoding", encoding)
     raw = _contents(path, where)
     text = _decoded(raw, where, path, encoding, setting)
     text = text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")  # As a byte order mark.

@@ -24,10 +24,6 @@ from bigmodels.tasks.text_generation.inference import TextPredictor
 LEARNING_RATE = {"rnn": 6e-3, "transformer": 3e-3}
 
 
-def _check_encoding(_, encoding):
-    check_encoding(encoding)
-
-
 @dataclasses.dataclass(frozen=True)
 class RNNConfig:
     """Arguments of `bigmodels.models.RNN`."""
@@ -72,7 +68,7 @@ class DataConfig:
     encoding: str | None = setting(
         None,
         "Encoding of text files, for example gb18030; UTF-8 by default.",
-        check=_check_encoding,
+        check=check_encoding,
     )
     skip_bad_files: bool = setting(
         False,

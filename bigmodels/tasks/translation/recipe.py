@@ -27,10 +27,6 @@ def _check_columns(_, columns):
         check_columns(columns)
 
 
-def _check_encoding(_, encoding):
-    check_encoding(encoding)
-
-
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """Arguments of `bigmodels.models.Seq2SeqTransformer`; its `max_length` is the data's."""
@@ -72,7 +68,7 @@ class DataConfig:
     encoding: str | None = setting(
         None,
         "Encoding of text files, for example gb18030; UTF-8 by default.",
-        check=_check_encoding,
+        check=check_encoding,
     )
     skip_bad_files: bool = setting(
         False,
