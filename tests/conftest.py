@@ -18,6 +18,17 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 make_cpu_devices(3)  # For the strategies; what asks for none uses the first.
 
 
+# What takes long to make: all tests that ask for it are thorough ones.
+DEAR = {"searched", "compared", "forecast_run", "seen_by_workers"}
+
+
+@pytest.hookimpl(tryfirst=True)  # Before pytest chooses by markers.
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if DEAR.intersection(item.fixturenames):
+            item.add_marker("thorough")
+
+
 @pytest.fixture(autouse=True)
 def _fresh_state():
     keras.config.set_dtype_policy("float32")

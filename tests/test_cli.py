@@ -124,6 +124,7 @@ def _on_a_terminal(*words):
     return written.decode().replace("\r\n", "\n")
 
 
+@pytest.mark.thorough
 def test_list_shows_what_there_is():
     done = _command("train", "--list")
     assert done.returncode == 0, done.stderr

@@ -530,6 +530,7 @@ def test_t7_a_causal_model_cannot_foresee_noise(rng, family):
 
 
 @pytest.mark.parametrize("family", ["rnn", "transformer"])
+@pytest.mark.thorough
 def test_t7_the_leak_test_can_fail(rng, family):
     # The same training, but the answer can be seen: by a Transformer that is not causal (only the
     # last position has nothing to look up), by an LSTM that is asked for its own input.

@@ -224,6 +224,7 @@ CHARACTERS = st.text("a\0\r\n\ufeff\u0301\u0316\u2028 ", max_size=60).map(lambda
     content=mutated(*TEXTS) | st.binary(max_size=40) | CHARACTERS.map(str.encode),
     start=st.sampled_from([b"", b"", codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF32_BE]),
 )
+@pytest.mark.thorough
 def test_texts(where, content, start):
     path = where / "a.txt"
     path.write_bytes(start + content)
@@ -245,6 +246,7 @@ PAIRS = "".join(f"{i} Zeile\t{i} строка, 行\tmore\r\n" for i in range(60)
     content=mutated(PAIRS.encode(), PAIRS.replace("\r", "").encode("utf-16"))
     | st.text("a\t\n\x1f\u2581\u2028 ", max_size=60).map(lambda t: (9 * t).encode()),
 )
+@pytest.mark.thorough
 def test_pairs(where, content):
     path = where / "a.tsv"
     path.write_bytes(content)

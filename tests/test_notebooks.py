@@ -24,7 +24,6 @@ SMALL = {
     "scale_it_up": {"EPOCHS": 1, "STEPS": 2, "LAUNCHED_STEPS": 2},
     "transformer": {"EPOCHS": 1, "TRANSLATION_STEPS": 30},
 }
-FIRST = ("gan",)  # The others are held by the thorough tests.
 # Cells, by their ids, that print the text a model writes.
 WRITTEN = {"lstm": {"generate"}, "transformer": {"test", "translation-train"}}
 # A notebook shows what a user may rely on: nothing behind an underscore, no inner module of Keras.
@@ -159,10 +158,8 @@ def test_errata_has_the_rows_of_the_list():
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize(
-    "name",
-    [n if n in FIRST else pytest.param(n, marks=pytest.mark.thorough) for n in sorted(SMALL)],
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", sorted(SMALL))
 def test_notebook_runs(name):
     book = _read(name)
     (cell,) = [c for c in book.cells if "parameters" in c.metadata.get("tags", ())]

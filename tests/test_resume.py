@@ -200,6 +200,7 @@ def test_a_run_ended_by_a_full_disk_can_be_continued(data, nursery, untouched, t
     assert_same_run(untouched("cnn")[0], run)
 
 
+@pytest.mark.thorough
 def test_a_signal_saves_within_an_epoch(data, nursery, tmp_path):
     task, changes = FAMILIES["cnn"]
     changes = changes | {"steps_per_epoch": 3000}

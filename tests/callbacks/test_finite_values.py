@@ -166,6 +166,7 @@ _DEAR = ("accumulation, replicas", "mixed_float16, replicas", "run_eagerly", "ji
     "name",
     [pytest.param(n, marks=[pytest.mark.thorough] * (n in _DEAR)) for n in NOTHING_CHANGES],
 )
+@pytest.mark.thorough
 def test_nothing_has_changed_when_it_stops(name):
     model, before = _counted(**NOTHING_CHANGES[name]()), _Before()
     with pytest.raises(FloatingPointError, match="the model was left unchanged"):
@@ -175,6 +176,7 @@ def test_nothing_has_changed_when_it_stops(name):
 
 @pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("value", [np.inf, np.nan])
+@pytest.mark.thorough
 def test_a_statistic_alone_is_enough(replicas, value):
     """Loss and gradients are finite; only the second replica sees the row."""
     model, before = _counted(strategy=_mirrored() if replicas == 2 else None), _Before()

@@ -396,6 +396,7 @@ def test_every_callback_of_keras_is_covered():
 
 
 @pytest.mark.parametrize("name", _cases(KERAS, ["CSVLogger"]))
+@pytest.mark.thorough
 def test_keras_callbacks_are_resumed(name, tmp_path):
     made = []
 
@@ -590,6 +591,7 @@ STATES = {
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
 @pytest.mark.parametrize("name", _cases(STATES, ["a Keras layer"]))
+@pytest.mark.thorough
 def test_stateful_data_are_resumed(name, tmp_path):
     make, kills = STATES[name]
 
@@ -821,6 +823,7 @@ class Kinds(layers.Layer):
 
 
 @pytest.mark.parametrize("policy", _cases(["float32", "bfloat16", "float16"], ["bfloat16"]))
+@pytest.mark.thorough
 def test_every_dtype_and_every_kind_of_variable_is_resumed(policy, tmp_path):
     def fit(directory, kill):
         keras.config.set_dtype_policy(policy)

@@ -119,6 +119,7 @@ def test_the_paper_s_arithmetic():
         estimate.data_parallel_step(1000, 10, 0, layers=2, width=8, length=5)
 
 
+@pytest.mark.thorough
 def test_a_dry_run_writes_nothing(tmp_path):
     settings = {"epochs": 3, "steps_per_epoch": 7, "batch_size": 4, "strategy": "one_device"}
     found = train("image_classification", tmp_path / "run", settings, verbose=0, dry_run=True)

@@ -647,6 +647,7 @@ def test_rest_requests_fit_the_signatures(exported, photos, make_run):
         ({"temperature": [-0.5]}, "temperature: expected zero or more"),
     ],
 )
+@pytest.mark.thorough
 def test_a_saved_model_names_what_does_not_fit(exported, change, message):
     model = tf.saved_model.load(exported("rnn", "saved_model")[0]["path"])
     inputs = {"prompt": ["the "], "length": [3], "temperature": [1.0], "seed": [1]} | change
@@ -666,6 +667,7 @@ def test_a_new_saved_model_is_a_new_version(make_run, tmp_path):
 @pytest.mark.parametrize(
     "precision", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)]
 )
+@pytest.mark.thorough
 def test_half_precision_is_exported_in_float32(make_run, precision):
     run = make_run("cnn", precision)
     model = RunDirectory(run).load_model()

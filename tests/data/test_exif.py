@@ -60,6 +60,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.thorough
 def test_it_is_found_where_it_may_stand_and_nowhere_else(case):
     contents, found = CASES[case]
     assert int(orientation(contents)) == found

@@ -26,6 +26,7 @@ def _encoded(image, form, **options):
     "form",
     ["JPEG", *(pytest.param(form, marks=pytest.mark.thorough) for form in ("PNG", "WEBP", "TIFF"))],
 )
+@pytest.mark.thorough
 def test_every_orientation_is_obeyed(tmp_path, form, rng):
     image = Image.fromarray(np.kron(_pixels(rng), np.ones((8, 8, 1), "uint8")))
     options = {"lossless": True} if form == "WEBP" else {}
@@ -77,6 +78,7 @@ def _transparent(rng):
     assert grey.mode == "L" and palette.mode == "P"
 
 
+@pytest.mark.thorough
 def test_what_is_transparent_lies_on_white_and_it_is_said(tmp_path, rng):
     reader, dark = ImageReader("input", 3), ImageReader("mask", 1, background=0)
     paths, from_path = [], tf.function(lambda path: read_file(path, 3))

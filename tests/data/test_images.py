@@ -90,6 +90,7 @@ def test_folder_with_its_own_test_split(folder):
     assert len(set(everything)) == 40
 
 
+@pytest.mark.thorough
 def test_images_are_resized_when_asked(folder):
     odd = tf.io.encode_png(np.zeros((9, 9, 3), "uint8")).numpy()
     (folder / "cat" / "odd.png").write_bytes(odd)
@@ -141,6 +142,7 @@ def test_fashion_mnist_from_tfds(tfds_dir):
 @pytest.mark.parametrize("in_a_graph", [False, True])
 @pytest.mark.parametrize("wanted", [1, 3])
 @pytest.mark.parametrize("given", [1, 2, 3, 4])
+@pytest.mark.thorough
 def test_an_image_file_is_read_as_grey_or_colour(rng, given, wanted, in_a_graph):
     pixels = rng.integers(0, 256, (5, 4, given), "uint8")
     decode = tf.function(decode_image) if in_a_graph else decode_image

@@ -441,6 +441,7 @@ ANCHORS = tf.ones((10, 4))
     ("pack", "name"),
     [(lambda x: {"of_rows": x, "other": ANCHORS}, r"x\['other'\]"), (lambda x: (x, ANCHORS), "x")],
 )
+@pytest.mark.thorough
 def test_an_input_without_a_batch_axis_is_refused(static, how, pack, name):
     rows = tf.data.Dataset.from_tensor_slices(DATA).batch(6, drop_remainder=static)
     model, bad = _anchored(), rows.map(lambda x, y: (pack(x), y))

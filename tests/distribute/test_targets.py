@@ -82,6 +82,7 @@ def test_keras_elementwise_losses_are_recognised_in_every_form(name):
 
 
 @pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.thorough
 def test_other_losses_are_left_alone(name):
     """A user's function that has the name of one of Keras."""
     y = X[:, 0, :1]
@@ -129,6 +130,7 @@ RANKS = {
 
 @pytest.mark.parametrize("unknown", [False, True], ids=["shape known", "shape unknown"])
 @pytest.mark.parametrize("name", RANKS)
+@pytest.mark.thorough
 def test_targets_of_every_rank(name, unknown):
     """Only a last axis of size one may be missing, also if shapes are unknown while tracing."""
     shape, outputs, fits = RANKS[name]

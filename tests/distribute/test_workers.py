@@ -71,7 +71,7 @@ def worker(directory):
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory):
+def seen_by_workers(tmp_path_factory):
     directory = tmp_path_factory.mktemp("ids")
     command = [sys.executable, "-m", "tests.distribute.test_workers", str(directory)]
     assert launch(command, 3, join_timeout=120) == 0
@@ -79,11 +79,13 @@ def seen(tmp_path_factory):
 
 
 @pytest.mark.thorough
-def test_the_workers_rows_make_up_the_global_batches(seen):
-    first_epoch = seen[0]["first_epoch"]
-    batches = [sum(rows, []) for rows in zip(*(each["steps"] for each in seen), strict=True)]
+def test_the_workers_rows_make_up_the_global_batches(seen_by_workers):
+    first_epoch = seen_by_workers[0]["first_epoch"]
+    batches = [
+        sum(rows, []) for rows in zip(*(each["steps"] for each in seen_by_workers), strict=True)
+    ]
     assert batches[: len(first_epoch)] == first_epoch  # In the order of one device.
-    for each in seen:
+    for each in seen_by_workers:
         for rows, batch in zip(each["steps"], batches, strict=True):
             assert len(rows) - len(batch) // 3 in (0, 1)
     epochs = [sum(batches[i : i + len(first_epoch)], []) for i in range(0, len(batches), 4)]
@@ -93,17 +95,17 @@ def test_the_workers_rows_make_up_the_global_batches(seen):
 
 
 @pytest.mark.thorough
-def test_an_unseeded_shuffle_is_refused_on_every_worker(seen):
-    for each in seen:
+def test_an_unseeded_shuffle_is_refused_on_every_worker(seen_by_workers):
+    for each in seen_by_workers:
         assert each["error"].startswith("x: the workers see different batches"), each["error"]
 
 
-def test_every_worker_knows_how_many_there_are(seen):
-    assert [each["workers"] for each in seen] == [3, 3, 3]
+def test_every_worker_knows_how_many_there_are(seen_by_workers):
+    assert [each["workers"] for each in seen_by_workers] == [3, 3, 3]
 
 
-def test_the_chief_s_values_reach_every_worker(seen):
-    assert [each["sent"] for each in seen] == [7, 7, 7]
+def test_the_chief_s_values_reach_every_worker(seen_by_workers):
+    assert [each["sent"] for each in seen_by_workers] == [7, 7, 7]
 
 
 if __name__ == "__main__":

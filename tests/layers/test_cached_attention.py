@@ -171,6 +171,7 @@ def equal(ours, theirs, tolerance=1e-4):
 @pytest.mark.parametrize(
     "shape", [(7, 7), (1, 7), (3, 7, 7), (3, 7, 1), (1, 1, 7), (3, "heads", 7, 7), (1, 1, 7, 7)]
 )
+@pytest.mark.thorough
 def test_masks_of_every_rank(rng, shape, heads, dropout):
     """Also of queries that may look at nothing: outputs, and no gradient through their scores."""
     x, upstream = rng.normal(size=(2, *SHAPE)).astype("float32")

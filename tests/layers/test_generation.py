@@ -242,6 +242,7 @@ def test_a_prompt_in_a_list_goes_on_as_alone(make, options):
         assert not row[len(wanted) :].any()
 
 
+@pytest.mark.thorough
 def test_a_prompt_that_comes_again_goes_on_differently(make):
     model = make(vocabulary=LETTERS)
     texts = model.generate(["abc", "f", "abc", "abc"], 20, seed=1)
@@ -377,6 +378,7 @@ def _followed(model, prompt, length, num_beams, penalty, stop):
 
 
 @pytest.mark.parametrize("num_beams", [1, 2, 3])
+@pytest.mark.thorough
 def test_what_ends_takes_no_place_from_what_goes_on(num_beams):
     """Tokens that end a sequence are the likeliest here, and a long one is rated higher."""
     model = _sharp(RNN(6, 8, 8), 3.0)
@@ -390,6 +392,7 @@ def test_what_ends_takes_no_place_from_what_goes_on(num_beams):
     assert len(wanted) > 1 and not np.any(found[0, 0, len(wanted) :])
 
 
+@pytest.mark.thorough
 def test_a_search_with_one_beam_is_greedy(make):
     model = _sharp(make())
     prompt = [[3, 4, 5], [7, 2, 9]]

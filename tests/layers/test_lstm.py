@@ -424,6 +424,7 @@ def test_bidirectional_and_stacked_train_as_keras_does(rng):
     assert_equal(models[0].get_weights(), models[1].get_weights(), 1e-5)
 
 
+@pytest.mark.thorough
 def test_two_replicas_train_as_one_device_does(rng):
     tokens = rng.integers(1, 9, (8, LENGTH))
     weights = []

@@ -115,6 +115,7 @@ def test_results_come_out_in_full_precision(case, rng, policy):
         *(pytest.param(name, marks=pytest.mark.slow) for name in ("DRNN", "GAN, steadied")),
     ],
 )
+@pytest.mark.thorough
 def test_mixed_precision_trains(name, rng, policy):
     keras.config.set_dtype_policy(policy)
     case = MODELS[name]

@@ -76,6 +76,7 @@ def weights_of(model):
 
 
 @pytest.mark.parametrize("frozen", ["d", "g"])
+@pytest.mark.thorough
 def test_each_step_moves_both_networks_each_by_its_own_optimizer(rng, frozen):
     model, (inputs, images) = tiny(), pairs(rng)
     rates = {"d": 1e-2, "g": 1e-2} | {frozen: 0.0}

@@ -26,7 +26,7 @@ TINY = {
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def compared(tmp_path_factory):
     """A run that learns, one that cannot, and one on other images."""
     root = tmp_path_factory.mktemp("compared")
     rng = np.random.default_rng(0)
@@ -54,8 +54,10 @@ def _write(directory, images, labels):
 
 
 @pytest.mark.thorough
-def test_the_better_run_is_named_and_the_difference_is_that_of_the_results(runs, tmp_path):
-    found = compare([runs / "learns", runs / "does <not>"], tmp_path / "page.html", verbose=0)
+def test_the_better_run_is_named_and_the_difference_is_that_of_the_results(compared, tmp_path):
+    found = compare(
+        [compared / "learns", compared / "does <not>"], tmp_path / "page.html", verbose=0
+    )
     (row,) = [row for row in found["differences"] if row["metric"] == "accuracy"]
     a, b = (run["test"]["accuracy"] for run in found["runs"])
     assert row["difference"] == pytest.approx(b - a) and b < a
@@ -68,8 +70,8 @@ def test_the_better_run_is_named_and_the_difference_is_that_of_the_results(runs,
 
 
 @pytest.mark.thorough
-def test_the_page_shows_tables_settings_and_overlaid_curves(runs, tmp_path):
-    compare([runs / "learns", runs / "does <not>"], tmp_path / "page.html", verbose=0)
+def test_the_page_shows_tables_settings_and_overlaid_curves(compared, tmp_path):
+    compare([compared / "learns", compared / "does <not>"], tmp_path / "page.html", verbose=0)
     page = Page((tmp_path / "page.html").read_text())
     assert len(page.images) == 4  # Loss and accuracy, over epochs and over seconds.
     assert ["optimizer.learning_rate", "0.02", "1e-08"] in page.rows
@@ -78,15 +80,15 @@ def test_the_page_shows_tables_settings_and_overlaid_curves(runs, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
 
 
-def test_what_was_measured_on_other_data_is_not_compared(runs):
-    found = compare([runs / "learns", runs / "other"], verbose=0)
+def test_what_was_measured_on_other_data_is_not_compared(compared):
+    found = compare([compared / "learns", compared / "other"], verbose=0)
     assert found["differences"] == [] and found["output"] is None
     assert found["verdicts"]["accuracy"] == "not comparable: different data"
     assert any("different data" in line for line in found["warnings"])
 
 
-def test_an_unfinished_run_is_shown_without_figures(runs, tmp_path, capsys):
-    source, copy = runs / "learns", tmp_path / "unfinished"
+def test_an_unfinished_run_is_shown_without_figures(compared, tmp_path, capsys):
+    source, copy = compared / "learns", tmp_path / "unfinished"
     copy.mkdir()
     for name in ("config.json", "metrics.jsonl"):
         (copy / name).write_text((source / name).read_text())
@@ -127,13 +129,13 @@ def test_a_difference_within_chance_is_not_called_one():
         (["learns", "images"], "holds no config.json"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(runs, names, message):
+def test_what_cannot_be_compared_is_refused(compared, names, message):
     with pytest.raises(ValueError, match=message):
-        compare([runs / name for name in names], verbose=0)
+        compare([compared / name for name in names], verbose=0)
 
 
-def test_runs_of_two_tasks_are_refused(runs, tmp_path):
-    stored = json.loads((runs / "learns" / "config.json").read_text())
+def test_runs_of_two_tasks_are_refused(compared, tmp_path):
+    stored = json.loads((compared / "learns" / "config.json").read_text())
     other = RunDirectory(tmp_path / "text")
     (tmp_path / "text").mkdir()
     from bigmodels import tasks
@@ -142,16 +144,16 @@ def test_runs_of_two_tasks_are_refused(runs, tmp_path):
     content = {"task": "text_generation", "config": plain(tasks.get("text_generation").config())}
     other.write_json("config.json", stored | content)
     with pytest.raises(ValueError, match="only runs of one task can be compared"):
-        compare([runs / "learns", tmp_path / "text"], verbose=0)
+        compare([compared / "learns", tmp_path / "text"], verbose=0)
 
 
-def test_output_is_checked_before_anything_is_read(runs, tmp_path):
+def test_output_is_checked_before_anything_is_read(compared, tmp_path):
     with pytest.raises(ValueError, match=r"output: .*page.txt', expected an .html"):
-        compare([runs / "learns", runs / "other"], tmp_path / "page.txt")
+        compare([compared / "learns", compared / "other"], tmp_path / "page.txt")
 
 
-def test_a_damaged_file_of_examples_is_named(runs, tmp_path):
-    source = runs / "learns"
+def test_a_damaged_file_of_examples_is_named(compared, tmp_path):
+    source = compared / "learns"
     for name in ("config.json", "metrics.jsonl", "result.json"):
         (tmp_path / name).write_text((source / name).read_text())
     whole = (source / "test_examples.npz").read_bytes()

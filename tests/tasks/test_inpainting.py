@@ -110,6 +110,7 @@ def test_a_large_hole_is_filled_from_a_larger_part(run, photo, tmp_path):
         ({"input": "/nowhere.png", "box": "1,1,2,2"}, "input: '/nowhere.png' cannot be read"),
     ],
 )
+@pytest.mark.thorough
 def test_predict_names_what_does_not_fit(run, photo, tmp_path, options, message):
     _mask(tmp_path / "dark.png", np.zeros((30, 40)))
     _mask(tmp_path / "light.png", np.ones((30, 40)))
@@ -133,6 +134,7 @@ BOX = st.lists(st.integers(-2, 12) | st.just(10**30), min_size=4, max_size=4).ma
 @fuzz(300, box=BOX | st.text(max_size=20) | st.integers() | st.none())
 @example(box="9" * 5000 + ",1,1,1")
 @example(box="1,2,3,4,")
+@pytest.mark.thorough
 def test_boxes(where, box):
     with contextlib.suppress(Refused):
         hole = ask(inference._hole, (9, 7), None, box, naming=["mask: ", "box: "])

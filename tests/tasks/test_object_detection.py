@@ -40,6 +40,7 @@ def photo(tmp_path, rng):
     return tmp_path / "photo.png"
 
 
+@pytest.mark.thorough
 def test_predict_gives_boxes_in_pixels_of_the_file(run, photo, tmp_path):
     (row,) = predict(run, input=str(photo), threshold=0.1)
     assert row["file"] == str(photo) and json.loads(json.dumps(row)) == row

@@ -191,6 +191,7 @@ def test_another_run_does_not_touch_the_directory(runs, name, sets):
 
 
 @pytest.mark.parametrize("where", [(0, 2), pytest.param((1, 0), marks=pytest.mark.slow)])
+@pytest.mark.thorough
 def test_stopped_at_a_checkpoint_it_goes_on_to_the_same_run(runs, name, where, sets, tmp_path):
     """Bit for bit on one device, in the midst of an epoch and at its end."""
 
@@ -241,6 +242,7 @@ def test_init_from_takes_what_fits_and_says_so(runs, sets, tmp_path, capsys):
     np.testing.assert_allclose(old.conv1.kernel, new.conv1.kernel, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_init_from_something_unlike_is_refused(runs, sets, tmp_path):
     settings = {"init_from": str(runs("text_generation")[0])}
     settings |= TASKS["image_classification"] | {"dataset": sets["image_classification"]}
@@ -309,6 +311,7 @@ def test_predict_says_what_is_read_otherwise_or_not_at_all(name, runs, tmp_path,
         list(predict(runs(name)[0], input=str(tmp_path)))
 
 
+@pytest.mark.thorough
 def test_predict_text(runs):
     run, _ = runs("text_generation")
     options = {"prompt": "the ", "length": 20, "temperature": 0.7, "seed": 5}
@@ -354,6 +357,7 @@ def test_translations_are_rated_as_sacrebleu_and_by_hand_would():
     assert chinese["bleu"].figure() == pytest.approx(100) and "rouge1" not in chinese
 
 
+@pytest.mark.thorough
 def test_predict_new_images(runs, tmp_path):
     output = tmp_path / "grid.png"
     (row,) = predict(runs("image_generation")[0], count=5, output=str(output))
@@ -375,6 +379,7 @@ def test_predict_steering(runs, sets):
         list(predict(run))
 
 
+@pytest.mark.thorough
 def test_steering_is_measured_beside_the_baselines(runs, sets):
     run, result = runs("driving")
     measured = result["test"]
@@ -443,6 +448,7 @@ def test_errors_of_forecasts_are_those_of_their_definitions(runs, sets):
     assert found["mse_less_linear"] == pytest.approx(found["mse"] - found["mse_linear"], abs=1e-6)
 
 
+@pytest.mark.thorough
 def test_a_run_is_measured_on_its_own_variables_alone(runs, tmp_path):
     other = tmp_path / "other.csv"
     rng = np.random.default_rng(0)
@@ -611,6 +617,7 @@ def test_soft_targets_and_weights_train_and_are_measured_as_hard_ones(sets, tmp_
     assert "Calibration" in Page((tmp_path / "run/report.html").read_text()).text
 
 
+@pytest.mark.thorough
 def test_calibration_error_by_hand(sets):
     task = tasks.get("image_classification")
     data = task.load_data(task.config(dataset=sets["image_classification"], batch_size=4))
@@ -626,6 +633,7 @@ def test_calibration_error_by_hand(sets):
     assert test["calibration_error"].figure() == pytest.approx(0.25)
 
 
+@pytest.mark.thorough
 def test_dense_kind_is_the_articles(sets, tmp_path):
     task = tasks.get("image_generation")
     config = with_settings(task.config(), {"model.kind": "dense"})

@@ -13,7 +13,7 @@ from tests.tiny import TASKS
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def forecast_run(tmp_path_factory):
     """The directory of a run on two random walks with gaps, its result, and the file."""
     where = tmp_path_factory.mktemp("gaps")
     rng = np.random.default_rng(0)
@@ -35,8 +35,8 @@ def run(tmp_path_factory):
 
 
 @pytest.mark.thorough
-def test_figures_are_of_what_was_measured(run):
-    directory, result, walks, gone = run
+def test_figures_are_of_what_was_measured(forecast_run):
+    directory, result, walks, gone = forecast_run
     task, config = RunDirectory(directory).load_config()
     data, model = task.load_data(config), RunDirectory(directory).load_model()
     truth = np.where(gone, np.nan, (walks - data.means) / data.scales)
@@ -62,8 +62,8 @@ def test_figures_are_of_what_was_measured(run):
     assert found["mse_less_linear"] == pytest.approx(found["mse"] - found["mse_linear"], abs=1e-6)
 
 
-def test_what_was_missing_is_said_and_counted(run):
-    directory, result, _, gone = run
+def test_what_was_missing_is_said_and_counted(forecast_run):
+    directory, result, _, gone = forecast_run
     (said,) = (line for line in result["notes"] if "values are missing" in line)
     assert f"; {gone.sum():,} of 1,000 values are missing ({gone[:350].sum():,} train, " in said
     what = "windows of train that no value follows within data.horizon, by their time"
@@ -74,8 +74,8 @@ def test_what_was_missing_is_said_and_counted(run):
     assert again["notes"] == result["notes"] and again["test"] == pytest.approx(result["test"])
 
 
-def test_a_forecast_reads_its_file_as_the_training_did(run, capsys):
-    directory, _, walks, gone = run
+def test_a_forecast_reads_its_file_as_the_training_did(forecast_run, capsys):
+    directory, _, walks, gone = forecast_run
     file = directory.parent / "walks.csv"
     rows = list(predict(directory, input=str(file)))
     assert f"input: {str(file)!r}, line" in capsys.readouterr().err

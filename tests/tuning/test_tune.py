@@ -135,6 +135,7 @@ GRIDS = SMALL_GRIDS | {name: {} for name in tasks.NAMES if name not in SMALL_GRI
 
 
 @pytest.mark.parametrize("case", GRIDS)
+@pytest.mark.thorough
 def test_a_grid_is_covered_and_all_of_it_are_settings_of_the_task(case, tmp_path):
     name = case.partition(",")[0]
     settings = GRIDS[case]

@@ -119,6 +119,7 @@ def test_boxes_are_resized_with_their_images(folder):
         assert image[top:bottom, left:right].mean() > 0.55 > 0.3 > image.mean()
 
 
+@pytest.mark.thorough
 def test_a_set_too_large_to_hold_is_read_in_its_turn(folder, monkeypatch):
     held = load_detection(f"coco:{folder}", 8, seed=1)
     monkeypatch.setattr("bigmodels.data.detection._HELD_BYTES", 0)
@@ -480,6 +481,7 @@ def test_what_does_not_fit_is_left_out_when_asked(folder):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.thorough
 def test_boxes_are_of_the_upright_image(tmp_path, orientation):
     write_coco(tmp_path, 12)
     upright, _ = load_detection(f"coco:{tmp_path}", 8), None
@@ -649,6 +651,7 @@ CONTENT = content(pictures(np.random.default_rng(0), 3)[1])
         mutated(json.dumps(CONTENT).encode()),
     )
 )
+@pytest.mark.thorough
 def test_anything_in_the_annotations(small, raw):
     """What the file holds, or one line that names it."""
     (small / "annotations" / "instances.json").write_bytes(raw)

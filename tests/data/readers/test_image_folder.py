@@ -347,6 +347,7 @@ def test_an_image_of_a_split_must_be_of_a_class_of_the_training_images(tmp_path)
     )
 
 
+@pytest.mark.thorough
 def test_colour_and_transparency_may_be_in_any_of_the_images(tmp_path):
     for y in ("cat", "dog"):
         _write(tmp_path, *(f"{y}/{i}.png" for i in range(11)))
@@ -386,6 +387,7 @@ def test_a_table_that_does_not_fit_is_named(tmp_path, text, message):
     assert message in _refused(tmp_path)
 
 
+@pytest.mark.thorough
 def test_what_is_missing_of_the_splits_is_cut_from_train_and_said(tmp_path, capsys):
     for y in ("cat", "dog"):
         _write(tmp_path, *(f"Train/{y}/{i}.png" for i in range(20)))
