@@ -58,7 +58,7 @@ def names() -> tuple[str, ...]:
     >>> "image_classification" in names()
     True
     """
-    return (*NAMES, *(name for name in _entry_points() | _registered if name not in NAMES))
+    return _all_names(_entry_points())
 
 
 def get(task: str | Task) -> Task:
@@ -85,9 +85,10 @@ def get(task: str | Task) -> Task:
     if task in NAMES:
         # Imported only now, as the recipes import TensorFlow.
         return importlib.import_module(f"{__name__}.{task}.recipe").TASK
-    if task in _entry_points():
-        return register(_entry_points()[task].load())
-    known = names()
+    entry_points = _entry_points()
+    if task in entry_points:
+        return register(entry_points[task].load())
+    known = _all_names(entry_points)
     raise ValueError(
         f"task: {task!r} is not one of {', '.join(known)}{did_you_mean(task, known)}; those of "
         "other packages need --import"
@@ -160,6 +161,10 @@ def imported() -> tuple[str, ...]:
     False
     """
     return tuple(_imported)
+
+
+def _all_names(entry_points):
+    return (*NAMES, *(name for name in entry_points | _registered if name not in NAMES))
 
 
 def _entry_points():
