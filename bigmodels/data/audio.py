@@ -16,6 +16,7 @@ from bigmodels.data.readers import embedded, tfds
 from bigmodels.data.readers.recordings import MAX_SECONDS, resampled, without_end
 from bigmodels.data.splits import SPLITS, Splits, stratified_split
 from bigmodels.data.text import note_unknown
+from bigmodels.fields import check_settings, setting
 from bigmodels.layers.log_mel import hop_length
 from bigmodels.messages import short_repr
 from bigmodels.tokenizers import Vocabulary
@@ -27,6 +28,29 @@ _MAX_SAMPLES = 1 << 31
 _SPEAKER = "speaker:"
 
 
+def check_split(name: str, value: str) -> None:
+    """Raise a `ValueError` unless a split is `random` or `speaker:NAME`.
+
+    Args:
+        name: Name of the argument or setting.
+        value: Its value.
+
+    Example:
+
+    >>> check_split("data.split", "speaker:theo")
+    """
+    if value != "random" and not value.startswith(_SPEAKER):
+        raise ValueError(f"{name}: {short_repr(value)}, expected random or {_SPEAKER}NAME")
+
+
+def _check_up_to(limit):
+    def check(name, value):
+        if not 0 <= value <= limit:
+            raise ValueError(f"{name}: {short_repr(value)}, expected from 0 to {limit}")
+
+    return check
+
+
 @dataclasses.dataclass(frozen=True)
 class AudioAugmentation:
     """Random changes of speed, white noise and leading silence for training recordings.
@@ -34,9 +58,12 @@ class AudioAugmentation:
     A value of zero turns a transformation off. Evaluation data are never augmented.
 
     Args:
-        speed: Largest change of speed (and of pitch with it), as a fraction.
-        noise: Largest level of white noise, as a fraction of the recording's root mean square.
-        shift: Longest silence inserted before the recording, in seconds.
+        speed: Largest change of speed, as a fraction; the pitch changes with it.
+        noise: Largest noise level, as a fraction of the recording's level (root mean square).
+        shift: Longest silence inserted before a recording, in seconds.
+
+    Raises:
+        ValueError: naming the argument, if its value is invalid.
 
     Example:
 
@@ -47,9 +74,18 @@ class AudioAugmentation:
     TensorShape([2, 8000])
     """
 
-    speed: float = 0.0
-    noise: float = 0.0
-    shift: float = 0.0
+    speed: float = setting(0.0, "Largest change of speed, as a fraction.", check=_check_up_to(0.5))
+    noise: float = setting(
+        0.0,
+        "Largest noise level, as a fraction of the recording's level.",
+        check=_check_up_to(10),
+    )
+    shift: float = setting(
+        0.0, "Longest silence inserted before a recording, in seconds.", check=_check_up_to(10)
+    )
+
+    def __post_init__(self):
+        check_settings(self)
 
     def __call__(
         self,
@@ -202,6 +238,7 @@ def load_audio(
     for argument, value in {"batch_size": batch_size, "stack": stack}.items():
         if value < 1:
             raise ValueError(f"{argument}: {value!r}, expected a positive integer")
+    check_split("data.split", split)
     source = _source(name, data_dir, word_folder, skip_bad_files, notes)
     splits = _cut(source, name, split, notes)
     sample_rate = _common_rate(splits, sample_rate)
@@ -330,8 +367,6 @@ def _cut(source, name, split, notes):
         # The test is the held-out speaker, so the rest needs no test split of its own.
         splits = {"train": [rest[i] for i in (*rows["train"], *rows["test"])]}
         splits |= {"validation": [rest[i] for i in rows["validation"]], "test": test}
-    elif split != "random":
-        raise ValueError(f"data.split: {split!r}, expected random or {_SPEAKER}NAME")
     elif isinstance(source, dict):
         splits = _completed(source, name, notes)
     else:

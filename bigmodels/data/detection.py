@@ -13,6 +13,7 @@ from bigmodels.data.notes import Notes
 from bigmodels.data.pipeline import evaluation_batches, training_batches
 from bigmodels.data.readers import embedded
 from bigmodels.data.splits import SPLITS, Splits, stratified_split
+from bigmodels.fields import check_settings, check_share, setting
 
 _FEWEST = 10  # Smallest number of training images from which splits are split off.
 # Sets up to this size (decoded) are held in memory; larger ones are read in every epoch.
@@ -74,10 +75,13 @@ class BoxAugmentation:
     sharp edges of other images for smaller objects.
 
     Args:
-        horizontal_flip: Whether to mirror half of the images left to right.
+        horizontal_flip: Whether to mirror half of the images, left to right.
         translation: Largest shift, as a fraction of height and width.
-        zoom: Largest change of size, as a fraction.
+        zoom: Largest zoom in or out, as a fraction.
         brightness: Largest change of brightness, as a fraction.
+
+    Raises:
+        ValueError: naming the argument, if its value is invalid.
 
     Example:
 
@@ -89,10 +93,17 @@ class BoxAugmentation:
     (TensorShape([2, 8, 8, 3]), TensorShape([2, 1, 5]))
     """
 
-    horizontal_flip: bool = False
-    translation: float = 0.0
-    zoom: float = 0.0
-    brightness: float = 0.0
+    horizontal_flip: bool = setting(False, "Whether to mirror half of the images.")
+    translation: float = setting(
+        0.0, "Largest shift, as a fraction of height and width.", check=check_share
+    )
+    zoom: float = setting(0.0, "Largest zoom in or out, as a fraction.", check=check_share)
+    brightness: float = setting(
+        0.0, "Largest change of brightness, as a fraction.", check=check_share
+    )
+
+    def __post_init__(self):
+        check_settings(self)
 
     def __call__(
         self, images: tf.Tensor, objects: tf.Tensor, seed: tf.Tensor | tuple[int, int]

@@ -14,6 +14,7 @@ from bigmodels.data.notes import Notes
 from bigmodels.data.pipeline import Augmentation, evaluation_batches, training_batches
 from bigmodels.data.readers import embedded
 from bigmodels.data.splits import SPLITS, Splits
+from bigmodels.fields import check_settings, check_share, setting
 
 # Fraction of a drive for each of validation and test, and the approximate length of their
 # stretches in frames.
@@ -85,9 +86,12 @@ class SteeringAugmentation:
     A value of zero turns a transformation off. Evaluation data are never augmented.
 
     Args:
-        horizontal_flip: Whether to mirror half of the frames left to right and negate their angles.
+        horizontal_flip: Whether to mirror half of the frames, with their angles, which are negated.
         brightness: Largest change of brightness, as a fraction.
-        translation: Largest shift, as a fraction of height and width; it does not change the angle.
+        translation: Largest shift, as a fraction of height and width; the angle stays the same.
+
+    Raises:
+        ValueError: naming the argument, if its value is invalid.
 
     Example:
 
@@ -98,9 +102,20 @@ class SteeringAugmentation:
     (TensorShape([2, 8, 8, 3]), [[0.5], [0.5]])
     """
 
-    horizontal_flip: bool = True
-    brightness: float = 0.3
-    translation: float = 0.04
+    horizontal_flip: bool = setting(
+        True, "Whether to mirror half of the frames, with their angles."
+    )
+    brightness: float = setting(
+        0.3, "Largest change of brightness, as a fraction.", check=check_share
+    )
+    translation: float = setting(
+        0.04,
+        "Largest shift, as a fraction of height and width; the angle stays the same.",
+        check=check_share,
+    )
+
+    def __post_init__(self):
+        check_settings(self)
 
     def __call__(
         self, images: tf.Tensor, angles: tf.Tensor, seed: tf.Tensor | tuple[int, int]

@@ -5,10 +5,46 @@ import math
 
 import tensorflow as tf
 
+from bigmodels.messages import short_repr
+
+# Largest number of holes per image.
+MAX_HOLES = 8
 # The height of a hole is between 1/2 and 2 times that of a hole with the image's aspect ratio.
 _STRETCH = 2.0
 # First half of the seed of an image's fixed holes; the second half is the image's number.
 _FIXED_SEED = 0
+
+
+def check_share_of_holes(name: str, value: tuple[float, float]) -> None:
+    """Raise a `ValueError` unless a tuple is a smallest and a largest share that holes can cover.
+
+    Args:
+        name: Name of the argument or setting.
+        value: Its value.
+
+    Example:
+
+    >>> check_share_of_holes("data.hole_share", (0.1, 0.25))
+    """
+    if len(value) != 2 or not 0 < value[0] <= value[1] <= 0.5:
+        raise ValueError(
+            f"{name}: {short_repr(value)}, expected SMALLEST,LARGEST, above 0 and up to 0.5"
+        )
+
+
+def check_number_of_holes(name: str, value: int) -> None:
+    """Raise a `ValueError` unless a number of holes is from 1 to `MAX_HOLES`.
+
+    Args:
+        name: Name of the argument or setting.
+        value: Its value.
+
+    Example:
+
+    >>> check_number_of_holes("data.holes", 2)
+    """
+    if not 1 <= value <= MAX_HOLES:
+        raise ValueError(f"{name}: {short_repr(value)}, expected 1 to {MAX_HOLES}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,8 +52,12 @@ class Holes:
     """Cut random rectangles out of images.
 
     Args:
-        share: Smallest and largest fraction of the image's area that its holes cover together.
-        count: Number of holes per image; they may overlap.
+        share: Smallest and largest fraction of the image's area that its holes cover together, at
+            most 0.5.
+        count: Number of holes per image, at most `MAX_HOLES`; they may overlap.
+
+    Raises:
+        ValueError: naming the argument, if its value is invalid.
 
     Example:
 
@@ -29,6 +69,10 @@ class Holes:
 
     share: tuple[float, float] = (0.1, 0.25)
     count: int = 1
+
+    def __post_init__(self):
+        check_share_of_holes("share", self.share)
+        check_number_of_holes("count", self.count)
 
     def __call__(
         self,

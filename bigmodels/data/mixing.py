@@ -4,6 +4,8 @@ import dataclasses
 
 import tensorflow as tf
 
+from bigmodels.fields import check_positive, check_settings, check_share, setting
+
 KINDS = ("none", "mixup", "cutmix")
 
 
@@ -15,12 +17,16 @@ class Mixing:
     follow from the seed of the batch, so that a killed run resumes with the same images.
 
     Args:
-        kind: `mixup` (Zhang et al., 2018) blends each image with another one, `cutmix` (Yun et
-            al., 2019) pastes a rectangle of another one into it, `none` does neither.
-        alpha: The weight of an image is drawn from Beta(alpha, alpha). Small values leave most
-            images nearly unchanged, 1 gives a uniform distribution.
-        label_smoothing: Fraction of every target that is spread over all classes (Szegedy et al.,
+        kind: How to mix pairs of training images. `mixup` (Zhang et al., 2018) blends each image
+            with another one, `cutmix` (Yun et al., 2019) pastes a rectangle of another one into it,
+            `none` does neither.
+        alpha: Parameter of the Beta distribution of the mixing ratio; larger values mix more. Small
+            values leave most images nearly unchanged, 1 gives a uniform distribution.
+        label_smoothing: Fraction of each label that is spread over all classes (Szegedy et al.,
             2016).
+
+    Raises:
+        ValueError: naming the argument, if its value is invalid.
 
     Example:
 
@@ -31,9 +37,18 @@ class Mixing:
     (TensorShape([2, 8, 8, 1]), TensorShape([2, 2]))
     """
 
-    kind: str = "none"
-    alpha: float = 0.2
-    label_smoothing: float = 0.0
+    kind: str = setting("none", "How to mix pairs of training images.", choices=KINDS)
+    alpha: float = setting(
+        0.2,
+        "Parameter of the Beta distribution of the mixing ratio; larger values mix more.",
+        check=check_positive,
+    )
+    label_smoothing: float = setting(
+        0.0, "Fraction of each label that is spread over all classes.", check=check_share
+    )
+
+    def __post_init__(self):
+        check_settings(self)
 
     @property
     def soft(self) -> bool:

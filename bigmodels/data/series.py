@@ -104,6 +104,26 @@ class SeriesData(Splits):
         return self.known.windows(starts, self.length), self.known.targets(starts, self.horizon)
 
 
+def check_split(name: str, value: tuple[float, float, float]) -> None:
+    """Raise a `ValueError` unless a split is three shares of the rows, or three numbers of rows.
+
+    Args:
+        name: Name of the argument or setting.
+        value: Its value.
+
+    Example:
+
+    >>> check_split("data.split", (0.7, 0.1, 0.2))
+    """
+    shares = all(0 < part < 1 for part in value) and sum(value) <= 1 + 1e-9
+    counts = all(1 <= part < 2**31 and part % 1 == 0 for part in value)
+    if len(value) != 3 or not (shares or counts):
+        raise ValueError(
+            f"{name}: {value}, expected TRAINING,VALIDATION,TEST as shares of the rows, at most 1 "
+            "together, or as numbers of rows"
+        )
+
+
 def load_series(
     name: str = "co2",
     batch_size: int = 64,
@@ -161,6 +181,7 @@ def load_series(
     >>> windows.shape, targets.shape
     (TensorShape([4, 28, 1]), TensorShape([4, 7, 1]))
     """
+    check_split("data.split", split)
     notes = Notes()
     options = {
         "time": time,

@@ -1,13 +1,59 @@
-"""Functions for inference that the tasks on images share."""
+"""What the tasks on images share: settings, the call of the loader, functions for inference."""
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from bigmodels.data import ImageData, load_images
+from bigmodels.fields import check_image_size, setting
 from bigmodels.tasks.record import Signature
+from bigmodels.tasks.settings import Config
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageDataConfig:
+    """How images are read."""
+
+    image_size: tuple[int, ...] = setting(
+        (),
+        "HEIGHT,WIDTH in pixels to resize images to; empty: no resizing.",
+        check=check_image_size,
+    )
+    skip_bad_files: bool = setting(
+        False, "Skip files that cannot be read, with a note in the report, instead of stopping."
+    )
+
+
+def load_images_for(config: Config, **options: Any) -> ImageData:
+    """Load the images that a config names, in the way that it says.
+
+    Args:
+        config: A `Config` whose `data` is an `ImageDataConfig`.
+        **options: Other arguments of `bigmodels.data.load_images`, or values instead of the
+            config's.
+
+    Returns:
+        An `ImageData`.
+
+    Example:
+
+    >>> config = bigmodels.tasks.get("image_generation").config()
+    >>> load_images_for(config, scale=(-1.0, 1.0)).scale
+    (-1.0, 1.0)
+    """
+    settings = {
+        "batch_size": config.batch_size,
+        "data_dir": config.data_dir,
+        "image_size": config.data.image_size or None,
+        "skip_bad_files": config.data.skip_bad_files,
+        "seed": config.seed,
+    }
+    return load_images(config.dataset, **settings | options)
 
 
 def image_signatures(

@@ -1,7 +1,7 @@
 """The settings of a task: dataclasses whose fields carry their description and their checks.
 
-To add a setting, add a field made by `setting`. Its check, its flag, its line in `--help` and
-`--list`, its row in reports and its name in a search follow from the field.
+To add a setting, add a field made by `bigmodels.fields.setting`. Its check, its flag, its line in
+`--help` and `--list`, its row in reports and its name in a search follow from the field.
 """
 
 import dataclasses
@@ -9,205 +9,31 @@ import os
 import shlex
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from bigmodels import tasks
+from bigmodels.fields import (
+    check_not_negative,
+    check_positive,
+    check_settings,
+    check_share,
+    check_value,
+    fields,
+    setting,
+)
 from bigmodels.messages import check_choice, did_you_mean, short_repr
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "auto")
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
 
-# Upper bound of all numbers; many of TensorFlow's indices are int32.
-_LARGEST = 2**31
 # Names that other programs use for the same settings.
 OTHER_NAMES = {"lr": "learning_rate", "bs": "batch_size", "output_dir": "workdir"}
-
-
-def setting(
-    default: Any,
-    help: str,
-    *,
-    check: Callable[[str, Any], None] | None = None,
-    choices: Iterable[str] = (),
-    flags: Iterable[str] = (),
-    topic: str = "",
-) -> Any:
-    """Define a setting, as a field of a config.
-
-    Args:
-        default: Default value.
-        help: Description in a sentence or two, with the unit.
-        check: Function `(name, value)` that raises a `ValueError` if the value is not valid; it is
-            not called for `None`.
-        choices: All valid values, if they are names.
-        flags: Commands that have a flag of this name: "train", "tune".
-        topic: Heading of that flag in `--help`.
-
-    Returns:
-        A `dataclasses.field`.
-
-    Example:
-
-    >>> @dataclasses.dataclass(frozen=True)
-    ... class ModelConfig:
-    ...     units: int = setting(64, "Width of the dense layer.", check=check_positive)
-    >>> check_settings(ModelConfig(units=0), "model.")
-    Traceback (most recent call last):
-    ValueError: model.units: 0, expected a positive number below 2,147,483,648
-    """
-    about = {"help": help, "check": check, "choices": choices, "flags": flags, "topic": topic}
-    return dataclasses.field(default=default, metadata=about)
-
-
-def check_positive(name: str, value: float) -> None:
-    """Raise a `ValueError` unless a number is positive and finite.
-
-    Args:
-        name: Name of the setting.
-        value: Its value.
-
-    Example:
-
-    >>> check_positive("model.units", 64)
-    """
-    if not 0 < value < _LARGEST:
-        expected = f"a positive number below {_LARGEST:,}"
-        raise ValueError(f"{name}: {short_repr(value)}, expected {expected}")
-
-
-def check_not_negative(name: str, value: float) -> None:
-    """Raise a `ValueError` unless a number is zero or positive, and finite.
-
-    Args:
-        name: Name of the setting.
-        value: Its value.
-
-    Example:
-
-    >>> check_not_negative("optimizer.weight_decay", 0.0)
-    """
-    if not 0 <= value < _LARGEST:
-        expected = f"a number from 0 to below {_LARGEST:,}"
-        raise ValueError(f"{name}: {short_repr(value)}, expected {expected}")
-
-
-def check_share(name: str, value: float) -> None:
-    """Raise a `ValueError` unless a number is in [0, 1).
-
-    Args:
-        name: Name of the setting.
-        value: Its value.
-
-    Example:
-
-    >>> check_share("model.dropout_rate", 1.0)
-    Traceback (most recent call last):
-    ValueError: model.dropout_rate: 1.0, expected a share from 0 to below 1
-    """
-    if not 0 <= value < 1:
-        raise ValueError(f"{name}: {short_repr(value)}, expected a share from 0 to below 1")
-
-
-def check_image_size(name: str, value: tuple[int, ...]) -> None:
-    """Raise a `ValueError` unless a tuple is empty, or a positive height and width.
-
-    Args:
-        name: Name of the setting.
-        value: Its value.
-
-    Example:
-
-    >>> check_image_size("data.image_size", (96, 128))
-    """
-    each(check_positive)(name, value)
-    if len(value) not in (0, 2):
-        raise ValueError(f"{name}: {value!r}, expected HEIGHT,WIDTH")
-
-
-def each(check: Callable[[str, Any], None]) -> Callable[[str, Iterable], None]:
-    """Turn a check of a value into a check of every item of a tuple.
-
-    Args:
-        check: A check as `setting` takes it.
-
-    Returns:
-        A check as `setting` takes it.
-
-    Example:
-
-    >>> each(check_positive)("model.filters", (32, 0))
-    Traceback (most recent call last):
-    ValueError: model.filters: 0, expected a positive number below 2,147,483,648
-    """
-
-    def check_items(name, value):
-        for item in value:
-            check(name, item)
-
-    return check_items
 
 
 def _check_seed(name, value):
     if not 0 <= value < 2**32:
         raise ValueError(f"{name}: {short_repr(value)}, expected a number from 0 to below 2**32")
-
-
-def check_settings(config: Any, prefix: str = "") -> None:
-    """Check all values of a config with the checks of their fields.
-
-    Args:
-        config: A dataclass instance; nested dataclasses are checked as well.
-        prefix: Prefix of the names in messages.
-
-    Raises:
-        ValueError: naming the setting and its value.
-
-    Example:
-
-    >>> check_settings(Optimizer(name="adam"))
-    >>> check_settings(Optimizer(name="adamax"))
-    Traceback (most recent call last):
-    ValueError: name: 'adamax' is not one of adamw, adam, sgd; did you mean adam?
-    """
-    for name, about in fields(config).items():
-        value = getattr(config, name)
-        if dataclasses.is_dataclass(value):
-            check_settings(value, f"{prefix}{name}.")
-        elif value is not None:
-            if about.get("choices"):
-                check_choice(prefix + name, value, about["choices"])
-            if about.get("check"):
-                about["check"](prefix + name, value)
-
-
-def fields(config: Any) -> dict[str, Mapping]:
-    """The metadata of a config's fields.
-
-    Args:
-        config: A dataclass, or an instance of one.
-
-    Returns:
-        `{name: metadata}`. A field whose default is overridden in a subclass keeps its metadata.
-
-    Example:
-
-    >>> fields(Optimizer)["learning_rate"]["help"]
-    'Learning rate after the warm-up; the largest of the schedule.'
-    """
-    owners = (config if isinstance(config, type) else type(config)).__mro__
-    return {
-        field.name: next(
-            (
-                declared.metadata
-                for owner in owners
-                if (declared := vars(owner).get("__dataclass_fields__", {}).get(field.name))
-                and declared.metadata
-            ),
-            {},
-        )
-        for field in dataclasses.fields(config)
-    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -502,6 +328,8 @@ def _with_setting(config, name, path, value):
         raise KeyError(name)
     else:
         new = read_value(name, value, hint)
+        # A part that checks itself does not know its prefix.
+        check_value(name, new, fields(config)[field])
     return dataclasses.replace(config, **{field: new})
 
 

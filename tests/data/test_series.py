@@ -584,6 +584,7 @@ def test_too_many_columns_are_refused(tmp_path):
     ("options", "message"),
     [
         ({"split": (80, 10, 20)}, r"data\.split: \(80, 10, 20\), but 'csv:.*' has 100 rows"),
+        ({"split": (0.8, 0.2)}, r"data\.split: \(0\.8, 0\.2\), expected TRAINING,VALIDATION,TEST"),
         ({"split": (80, 2, 10)}, r"has 2 rows for validation, too few.*data\.horizon=3"),
         ({"length": 69}, r"has 70 rows for train, too few for a window of data\.length=69"),
         ({"time": "when"}, r"data\.time: 'when' is not a column"),

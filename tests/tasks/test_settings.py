@@ -6,17 +6,13 @@ import pytest
 
 from bigmodels import distribute, tasks
 from bigmodels.commands.catalogue import settings as listed
+from bigmodels.fields import check_positive, check_settings, check_share, each, fields, setting
 from bigmodels.tasks.settings import (
     STRATEGIES,
     Config,
-    check_positive,
-    check_settings,
-    each,
-    fields,
     flags_of,
     flat_settings,
     meanings,
-    setting,
     with_settings,
 )
 
@@ -30,11 +26,22 @@ class Inner:
 
 
 @dataclasses.dataclass(frozen=True)
+class Checked:
+    """Checks itself, as a class of `bigmodels.data` does."""
+
+    rate: float = setting(0.5, "How often.", check=check_share)
+
+    def __post_init__(self):
+        check_settings(self)
+
+
+@dataclasses.dataclass(frozen=True)
 class Own(Config):
     """Overrides a default, and adds a part."""
 
     epochs: int = 3
     inner: Inner = Inner()
+    checked: Checked = Checked(rate=0.25)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +51,8 @@ class Own(Config):
         ("inner.sizes", "3,-1", "inner.sizes: -1, expected a positive number"),
         ("inner.kind", "be", "inner.kind: 'be' is not one of a, bee; did you mean bee"),
         ("inner.least", "-2", "inner.least: -2.0, expected a positive number"),
+        # A part that checks itself knows only `rate`.
+        ("checked.rate", "1", "checked.rate: 1.0, expected a share"),
         # What a subclass overrides is checked as before.
         ("epochs", "0", "epochs: 0, expected a positive number"),
         ("strategy", "mirored", "strategy: 'mirored' is not one of .* did you mean mirrored"),

@@ -96,8 +96,7 @@ def pair_file(
     """
     notes = Notes() if notes is None else notes
     columns = tuple(map(str, columns))
-    if columns:
-        check_columns(columns)
+    check_columns("data.columns", columns)
     path = given_path(str(where))
     if two := _two_files(path):
         if columns:
@@ -121,10 +120,11 @@ def pair_file(
     return pairs
 
 
-def check_columns(columns: Sequence[str]) -> None:
-    """Check that `data.columns` are two different columns.
+def check_columns(argument: str, columns: Sequence[str]) -> None:
+    """Check that columns are two different ones, or none.
 
     Args:
+        argument: What messages call them: "data.columns".
         columns: Names or numbers of columns, strings.
 
     Raises:
@@ -132,12 +132,12 @@ def check_columns(columns: Sequence[str]) -> None:
 
     Example:
 
-    >>> check_columns(["en"])
+    >>> check_columns("data.columns", ["en"])
     Traceback (most recent call last):
     ValueError: data.columns: 'en', expected two, SOURCE,TARGET
     """
-    if len(columns) != 2 or columns[0] == columns[1]:
-        raise ValueError(f"data.columns: {','.join(columns)!r}, expected two, SOURCE,TARGET")
+    if columns and (len(columns) != 2 or columns[0] == columns[1]):
+        raise ValueError(f"{argument}: {','.join(columns)!r}, expected two, SOURCE,TARGET")
 
 
 def _two_files(path):

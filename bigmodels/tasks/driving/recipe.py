@@ -15,19 +15,12 @@ import dataclasses
 import keras
 
 from bigmodels.data import SteeringAugmentation, load_driving
+from bigmodels.fields import check_image_size, check_positive, check_share, each, setting
 from bigmodels.models import PilotNet
 from bigmodels.tasks.driving import evaluation
 from bigmodels.tasks.driving.inference import SteeringPredictor
 from bigmodels.tasks.record import Task
-from bigmodels.tasks.settings import (
-    Config,
-    Optimizer,
-    check_image_size,
-    check_positive,
-    check_share,
-    each,
-    setting,
-)
+from bigmodels.tasks.settings import Config, Optimizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,23 +67,6 @@ class DataConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class AugmentationConfig:
-    """Arguments of `bigmodels.data.SteeringAugmentation`."""
-
-    horizontal_flip: bool = setting(
-        True, "Whether to mirror half of the frames, with their angles."
-    )
-    brightness: float = setting(
-        0.3, "Largest change of brightness, as a fraction.", check=check_share
-    )
-    translation: float = setting(
-        0.04,
-        "Largest shift, as a fraction of height and width; the angle stays the same.",
-        check=check_share,
-    )
-
-
-@dataclasses.dataclass(frozen=True)
 class Driving(Config):
     """Settings of driving."""
 
@@ -98,7 +74,7 @@ class Driving(Config):
     epochs: int = 30
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
-    augmentation: AugmentationConfig = AugmentationConfig()
+    augmentation: SteeringAugmentation = SteeringAugmentation()
     optimizer: Optimizer = Optimizer(learning_rate=1e-3)
 
 
@@ -110,7 +86,7 @@ def load_data(config):
         image_size=config.data.image_size or None,
         gap=config.data.gap,
         skip_bad_files=config.data.skip_bad_files,
-        augmentation=SteeringAugmentation(**dataclasses.asdict(config.augmentation)),
+        augmentation=config.augmentation,
         seed=config.seed,
     )
 

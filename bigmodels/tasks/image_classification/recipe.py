@@ -13,25 +13,17 @@ import dataclasses
 
 import keras
 
-from bigmodels.data import Mixing, load_images
+from bigmodels.data import Mixing
 from bigmodels.data.images import augmentation_for
-from bigmodels.data.mixing import KINDS
+from bigmodels.fields import check_not_negative, check_positive, check_share, each, setting
 from bigmodels.losses import SparseCategoricalCrossentropy
 from bigmodels.models import CNN, BackboneClassifier
 from bigmodels.models.backbone_classifier import APPLICATIONS
 from bigmodels.tasks.image_classification import evaluation
 from bigmodels.tasks.image_classification.inference import ImagePredictor
+from bigmodels.tasks.images import ImageDataConfig, load_images_for
 from bigmodels.tasks.record import Task
-from bigmodels.tasks.settings import (
-    Config,
-    Optimizer,
-    check_image_size,
-    check_not_negative,
-    check_positive,
-    check_share,
-    each,
-    setting,
-)
+from bigmodels.tasks.settings import Config, Optimizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,17 +72,9 @@ class BackboneConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig:
-    """How images are read."""
+class DataConfig(ImageDataConfig):
+    """How images are read and weighted."""
 
-    image_size: tuple[int, ...] = setting(
-        (),
-        "HEIGHT,WIDTH in pixels to resize images to; empty: no resizing.",
-        check=check_image_size,
-    )
-    skip_bad_files: bool = setting(
-        False, "Skip files that cannot be read, with a note in the report, instead of stopping."
-    )
     balance_classes: bool = setting(
         False, "Weight the training loss so that all classes count equally."
     )
@@ -121,21 +105,6 @@ class AugmentationConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class MixingConfig:
-    """Arguments of `bigmodels.data.Mixing`."""
-
-    kind: str = setting("none", "How to mix pairs of training images.", choices=KINDS)
-    alpha: float = setting(
-        0.2,
-        "Parameter of the Beta distribution of the mixing ratio; larger values mix more.",
-        check=check_positive,
-    )
-    label_smoothing: float = setting(
-        0.0, "Fraction of each label that is spread over all classes.", check=check_share
-    )
-
-
-@dataclasses.dataclass(frozen=True)
 class ImageClassification(Config):
     """Settings of image classification."""
 
@@ -144,27 +113,18 @@ class ImageClassification(Config):
     model: CNNConfig | BackboneConfig = CNNConfig()
     data: DataConfig = DataConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
-    mixing: MixingConfig = MixingConfig()
+    mixing: Mixing = Mixing()
     optimizer: Optimizer = Optimizer(learning_rate=2e-3, weight_decay=0.05)
 
 
 def load_data(config):
     """Load labelled images in [0, 1]."""
-    return load_images(
-        config.dataset,
-        config.batch_size,
-        data_dir=config.data_dir,
-        image_size=config.data.image_size or None,
-        skip_bad_files=config.data.skip_bad_files,
+    return load_images_for(
+        config,
         augmentation=augmentation_for(config.dataset, **dataclasses.asdict(config.augmentation)),
-        mixing=_mixing(config),
+        mixing=config.mixing,
         balance_classes=config.data.balance_classes,
-        seed=config.seed,
     )
-
-
-def _mixing(config):
-    return Mixing(**dataclasses.asdict(config.mixing))
 
 
 def build_model(config, data):
@@ -183,7 +143,7 @@ def build_model(config, data):
 
 def compile_model(model, config, steps):
     """Compile with cross-entropy on logits, and accuracy."""
-    if _mixing(config).soft:
+    if config.mixing.soft:
         loss = keras.losses.CategoricalCrossentropy(from_logits=True)
     else:
         loss = SparseCategoricalCrossentropy(from_logits=True)

@@ -3,10 +3,10 @@
 import numpy as np
 import tensorflow as tf
 
-from bigmodels.data import load_images
 from bigmodels.data.images import augmentation_for
 from bigmodels.evaluation.judge import JUDGES_BATCH, Judge
 from bigmodels.reports import plots
+from bigmodels.tasks.images import load_images_for
 from bigmodels.tasks.record import Evaluation, Metric
 from bigmodels.tasks.settings import Optimizer
 
@@ -57,14 +57,8 @@ def evaluate(model, data, config, measured):
 
 def _judge(config):
     """A judge trained on the same images, with their labels."""
-    real = load_images(
-        config.dataset,
-        JUDGES_BATCH,
-        data_dir=config.data_dir,
-        image_size=config.data.image_size or None,
-        skip_bad_files=config.data.skip_bad_files,
-        augmentation=augmentation_for(config.dataset),
-        seed=config.seed,
+    real = load_images_for(
+        config, batch_size=JUDGES_BATCH, augmentation=augmentation_for(config.dataset)
     )
     optimizer = Optimizer(learning_rate=2e-3).build(config.judge_steps)
     return Judge(real, optimizer, config.judge_steps, config.seed)

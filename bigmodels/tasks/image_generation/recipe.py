@@ -15,20 +15,14 @@ import dataclasses
 
 import keras
 
-from bigmodels.data import load_images
+from bigmodels.fields import check_not_negative, check_positive, check_share, setting
 from bigmodels.losses import Wasserstein
 from bigmodels.models import GAN, ConvDiscriminator, ConvGenerator, Discriminator, Generator
 from bigmodels.tasks.image_generation import evaluation
 from bigmodels.tasks.image_generation.inference import GeneratorPredictor
+from bigmodels.tasks.images import ImageDataConfig, load_images_for
 from bigmodels.tasks.record import Task
-from bigmodels.tasks.settings import (
-    Config,
-    check_image_size,
-    check_not_negative,
-    check_positive,
-    check_share,
-    setting,
-)
+from bigmodels.tasks.settings import Config
 
 # Losses of the discriminator and of the generator.
 LOSSES = {
@@ -87,20 +81,6 @@ class DenseConfig(PairConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig:
-    """How images are read."""
-
-    image_size: tuple[int, ...] = setting(
-        (),
-        "HEIGHT,WIDTH in pixels to resize images to; empty: no resizing.",
-        check=check_image_size,
-    )
-    skip_bad_files: bool = setting(
-        False, "Skip files that cannot be read, with a note in the report, instead of stopping."
-    )
-
-
-@dataclasses.dataclass(frozen=True)
 class AdamPair:
     """Settings of both networks' Adam optimizers, with DCGAN's low momentum."""
 
@@ -122,22 +102,13 @@ class ImageGeneration(Config):
         600, "Training steps of the CNN that evaluates the samples.", check=check_positive
     )
     model: ConvConfig | DenseConfig = ConvConfig()
-    data: DataConfig = DataConfig()
+    data: ImageDataConfig = ImageDataConfig()
     optimizer: AdamPair = AdamPair()
 
 
 def load_data(config):
     """Load images in [-1, 1], without labels."""
-    return load_images(
-        config.dataset,
-        config.batch_size,
-        data_dir=config.data_dir,
-        image_size=config.data.image_size or None,
-        skip_bad_files=config.data.skip_bad_files,
-        scale=(-1.0, 1.0),
-        with_labels=False,
-        seed=config.seed,
-    )
+    return load_images_for(config, scale=(-1.0, 1.0), with_labels=False)
 
 
 def build_model(config, data):

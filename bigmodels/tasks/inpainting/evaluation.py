@@ -5,11 +5,13 @@ error over the holes of all images, as it is infinite for a perfectly filled hol
 of the SSIM map over the pixels of a hole.
 """
 
+import importlib
 import math
 
 import numpy as np
 from scipy import ndimage
 
+from bigmodels import extras
 from bigmodels.evaluation import intervals
 from bigmodels.evaluation.intervals import Observations
 from bigmodels.layers import HarmonicFill
@@ -113,6 +115,20 @@ def _first(batches, count):
 def _unit(images):
     """Scale from [-1, 1] to [0, 1], the range of all metrics."""
     return (np.asarray(images, "float64") + 1) / 2
+
+
+def check_installed():
+    """Check that scikit-image is installed.
+
+    Raises:
+        ValueError: if it is not; the message says what to install.
+
+    Example:
+
+    >>> check_installed()
+    """
+    with extras.require_extra("task: inpainting", "inpainting"):
+        importlib.import_module("skimage")
 
 
 def _biharmonic(inputs):

@@ -15,38 +15,16 @@ import dataclasses
 
 import keras
 
-from bigmodels import extras
-from bigmodels.data import Augmentation, Holes, load_images
+from bigmodels.data import Augmentation, Holes
+from bigmodels.data.holes import MAX_HOLES, check_number_of_holes, check_share_of_holes
 from bigmodels.data.images import augmentation_for
-from bigmodels.messages import short_repr
+from bigmodels.fields import check_not_negative, check_positive, check_share, each, setting
 from bigmodels.models import ConvDiscriminator, Inpainter, InpaintingGAN
+from bigmodels.tasks.images import ImageDataConfig, load_images_for
 from bigmodels.tasks.inpainting import evaluation
 from bigmodels.tasks.inpainting.inference import InpaintingPredictor
 from bigmodels.tasks.record import Task
-from bigmodels.tasks.settings import (
-    Config,
-    Optimizer,
-    check_image_size,
-    check_not_negative,
-    check_positive,
-    check_share,
-    each,
-    setting,
-)
-
-_MOST_HOLES = 8
-
-
-def _check_hole_share(name, value):
-    if len(value) != 2 or not 0 < value[0] <= value[1] <= 0.5:
-        raise ValueError(
-            f"{name}: {short_repr(value)}, expected SMALLEST,LARGEST, above 0 and up to 0.5"
-        )
-
-
-def _check_holes(name, value):
-    if not 1 <= value <= _MOST_HOLES:
-        raise ValueError(f"{name}: {short_repr(value)}, expected 1 to {_MOST_HOLES}")
+from bigmodels.tasks.settings import Config, Optimizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,17 +53,9 @@ class ModelConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig:
+class DataConfig(ImageDataConfig):
     """How images are read, and how holes are cut."""
 
-    image_size: tuple[int, ...] = setting(
-        (),
-        "HEIGHT,WIDTH in pixels to resize images to; empty: no resizing.",
-        check=check_image_size,
-    )
-    skip_bad_files: bool = setting(
-        False, "Skip files that cannot be read, with a note in the report, instead of stopping."
-    )
     # The only augmentation, as rotation and zoom would blur the target.
     mirror: bool = setting(
         True, "Whether to mirror half of the training images, if the data set allows it."
@@ -93,10 +63,12 @@ class DataConfig:
     hole_share: tuple[float, ...] = setting(
         (0.1, 0.25),
         "SMALLEST,LARGEST total area of the holes, as fractions of the image.",
-        check=_check_hole_share,
+        check=check_share_of_holes,
     )
     holes: int = setting(
-        1, f"Number of rectangular holes per image, at most {_MOST_HOLES}.", check=_check_holes
+        1,
+        f"Number of rectangular holes per image, at most {MAX_HOLES}.",
+        check=check_number_of_holes,
     )
 
 
@@ -129,36 +101,24 @@ class Inpainting(Config):
 
 def load_data(config):
     """Load images with holes, their masks, and the whole images, in [-1, 1]."""
-    _check_installed()
+    evaluation.check_installed()  # Fail before the training, not at its evaluation.
     mirrored = config.data.mirror and augmentation_for(config.dataset).horizontal_flip
-    return load_images(
-        config.dataset,
-        config.batch_size,
-        data_dir=config.data_dir,
-        image_size=config.data.image_size or None,
-        skip_bad_files=config.data.skip_bad_files,
+    return load_images_for(
+        config,
         augmentation=Augmentation(horizontal_flip=mirrored),
         scale=(-1.0, 1.0),
         holes=Holes(config.data.hole_share, config.data.holes),
-        seed=config.seed,
     )
-
-
-def _check_installed():
-    """Check that scikit-image is installed before the training, not at its evaluation."""
-    with extras.require_extra("task: inpainting", "inpainting"):
-        import skimage  # noqa: F401
 
 
 def build_model(config, data):
     """Build a generator, and a discriminator unless its weight is 0."""
-    weight, shape, rate = (
-        config.model.adversarial_weight,
-        data.image_shape,
-        config.model.dropout_rate,
-    )
-    discriminator = ConvDiscriminator(shape, dropout_rate=rate) if weight else None
-    return InpaintingGAN(Inpainter(shape, config.model.filters), discriminator, weight)
+    settings, shape = config.model, data.image_shape
+    discriminator = None
+    if settings.adversarial_weight:
+        discriminator = ConvDiscriminator(shape, dropout_rate=settings.dropout_rate)
+    generator = Inpainter(shape, settings.filters)
+    return InpaintingGAN(generator, discriminator, settings.adversarial_weight)
 
 
 def compile_model(model, config, steps):

@@ -15,21 +15,14 @@ import dataclasses
 
 from bigmodels.data import BoxAugmentation, load_detection
 from bigmodels.evaluation import detections
+from bigmodels.fields import check_image_size, check_positive, check_share, each, setting
 from bigmodels.losses import CenterPoints
 from bigmodels.models import Detector
 from bigmodels.models.detector import STRIDE
 from bigmodels.tasks.object_detection import evaluation
 from bigmodels.tasks.object_detection.inference import DetectionPredictor
 from bigmodels.tasks.record import Task
-from bigmodels.tasks.settings import (
-    Config,
-    Optimizer,
-    check_image_size,
-    check_positive,
-    check_share,
-    each,
-    setting,
-)
+from bigmodels.tasks.settings import Config, Optimizer
 
 
 def _check_stages(name, value):
@@ -80,20 +73,6 @@ class DataConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class AugmentationConfig:
-    """Arguments of `bigmodels.data.BoxAugmentation`."""
-
-    horizontal_flip: bool = setting(False, "Whether to mirror half of the images.")
-    translation: float = setting(
-        0.1, "Largest shift, as a fraction of height and width.", check=check_share
-    )
-    zoom: float = setting(0.15, "Largest zoom in or out, as a fraction.", check=check_share)
-    brightness: float = setting(
-        0.1, "Largest change of brightness, as a fraction.", check=check_share
-    )
-
-
-@dataclasses.dataclass(frozen=True)
 class ObjectDetection(Config):
     """Settings of object detection."""
 
@@ -107,7 +86,7 @@ class ObjectDetection(Config):
     )
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
-    augmentation: AugmentationConfig = AugmentationConfig()
+    augmentation: BoxAugmentation = BoxAugmentation(translation=0.1, zoom=0.15, brightness=0.1)
     optimizer: Optimizer = Optimizer(learning_rate=3e-3, weight_decay=0.01)
 
 
@@ -120,7 +99,7 @@ def load_data(config):
         image_size=config.data.image_size or None,
         max_objects=config.data.max_objects,
         skip_bad_files=config.data.skip_bad_files,
-        augmentation=BoxAugmentation(**dataclasses.asdict(config.augmentation)),
+        augmentation=config.augmentation,
         seed=config.seed,
     )
 

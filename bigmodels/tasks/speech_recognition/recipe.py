@@ -15,35 +15,16 @@ import dataclasses
 import numpy as np
 
 from bigmodels.data import AudioAugmentation, load_audio
+from bigmodels.data.audio import check_split
 from bigmodels.data.readers.recordings import without_end
+from bigmodels.fields import check_not_negative, check_positive, check_share, setting
 from bigmodels.layers import LogMel
 from bigmodels.losses import CTC
-from bigmodels.messages import short_repr
 from bigmodels.models import DRNN
 from bigmodels.tasks.record import Task
-from bigmodels.tasks.settings import (
-    Config,
-    Optimizer,
-    check_not_negative,
-    check_positive,
-    check_share,
-    setting,
-)
+from bigmodels.tasks.settings import Config, Optimizer
 from bigmodels.tasks.speech_recognition import evaluation
 from bigmodels.tasks.speech_recognition.inference import SpeechPredictor
-
-
-def _check_split(name, value):
-    if value != "random" and not value.startswith("speaker:"):
-        raise ValueError(f"{name}: {short_repr(value)}, expected random or speaker:NAME")
-
-
-def _check_up_to(limit):
-    def check(name, value):
-        if not 0 <= value <= limit:
-            raise ValueError(f"{name}: {short_repr(value)}, expected from 0 to {limit}")
-
-    return check
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +81,7 @@ class DataConfig:
     split: str = setting(
         "random",
         "random, or speaker:NAME: test on the recordings of this speaker, and train on the others.",
-        check=_check_split,
+        check=check_split,
     )
     word_folder: str = setting(
         "auto",
@@ -116,21 +97,6 @@ class DataConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class AugmentationConfig:
-    """Arguments of `bigmodels.data.AudioAugmentation`."""
-
-    speed: float = setting(0.1, "Largest change of speed, as a fraction.", check=_check_up_to(0.5))
-    noise: float = setting(
-        0.02,
-        "Largest noise level, as a fraction of the recording's level.",
-        check=_check_up_to(10),
-    )
-    shift: float = setting(
-        0.1, "Longest silence inserted before a recording, in seconds.", check=_check_up_to(10)
-    )
-
-
-@dataclasses.dataclass(frozen=True)
 class SpeechRecognition(Config):
     """Settings of speech recognition."""
 
@@ -139,7 +105,7 @@ class SpeechRecognition(Config):
     batch_size: int = 32
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
-    augmentation: AugmentationConfig = AugmentationConfig()
+    augmentation: AudioAugmentation = AudioAugmentation(speed=0.1, noise=0.02, shift=0.1)
     optimizer: Optimizer = Optimizer(learning_rate=4e-3)
 
 
@@ -151,7 +117,7 @@ def load_data(config):
         config.batch_size,
         **dataclasses.asdict(config.data),
         stack=config.model.stack,
-        augmentation=AudioAugmentation(**dataclasses.asdict(config.augmentation)),
+        augmentation=config.augmentation,
         data_dir=config.data_dir,
         seed=config.seed,
     )

@@ -13,10 +13,11 @@ import dataclasses
 
 from bigmodels.data import load_text
 from bigmodels.data.readers.encodings import check_encoding
+from bigmodels.fields import check_positive, check_share, setting
 from bigmodels.losses import SparseCategoricalCrossentropy
 from bigmodels.models import RNN, Transformer
 from bigmodels.tasks.record import Task
-from bigmodels.tasks.settings import Config, Optimizer, check_positive, check_share, setting
+from bigmodels.tasks.settings import Config, Optimizer
 from bigmodels.tasks.text_generation import evaluation
 from bigmodels.tasks.text_generation.inference import TextPredictor
 

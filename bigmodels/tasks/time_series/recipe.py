@@ -16,11 +16,12 @@ import keras
 
 from bigmodels.data import load_series
 from bigmodels.data.readers.csv_series import DECIMALS
-from bigmodels.data.series import FILLS
+from bigmodels.data.series import FILLS, check_split
 from bigmodels.evaluation import forecasts
+from bigmodels.fields import check_positive, check_share, setting
 from bigmodels.models import Forecaster
 from bigmodels.tasks.record import Task
-from bigmodels.tasks.settings import Config, Optimizer, check_positive, check_share, setting
+from bigmodels.tasks.settings import Config, Optimizer
 from bigmodels.tasks.time_series import evaluation
 from bigmodels.tasks.time_series.inference import ForecastPredictor
 
@@ -42,16 +43,6 @@ def _check_even(name, value):
 def _check_coverage(name, value):
     check_positive(name, value)
     check_share(name, value)
-
-
-def _check_split(name, value):
-    shares = all(0 < part < 1 for part in value) and sum(value) <= 1 + 1e-9
-    counts = all(1 <= part < 2**31 and part % 1 == 0 for part in value)
-    if len(value) != 3 or not (shares or counts):
-        raise ValueError(
-            f"{name}: {value}, expected TRAINING,VALIDATION,TEST as shares of the rows, at most 1 "
-            "together, or as numbers of rows"
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +80,7 @@ class DataConfig:
         (0.7, 0.1, 0.2),
         "TRAINING,VALIDATION,TEST, in the order of time: fractions of the rows, or numbers of "
         "rows.",
-        check=_check_split,
+        check=check_split,
     )
     season: int | None = setting(
         None,

@@ -14,17 +14,13 @@ import dataclasses
 from bigmodels.data import load_pairs
 from bigmodels.data.readers.encodings import check_encoding
 from bigmodels.data.readers.pair_files import check_columns
+from bigmodels.fields import check_positive, check_share, setting
 from bigmodels.losses import SparseCategoricalCrossentropy
 from bigmodels.models import Seq2SeqTransformer
 from bigmodels.tasks.record import Task
-from bigmodels.tasks.settings import Config, Optimizer, check_positive, check_share, setting
+from bigmodels.tasks.settings import Config, Optimizer
 from bigmodels.tasks.translation import evaluation
 from bigmodels.tasks.translation.inference import TranslationPredictor
-
-
-def _check_columns(_, columns):
-    if columns:
-        check_columns(columns)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +59,7 @@ class DataConfig:
     columns: tuple[str, ...] = setting(
         (),
         "SOURCE,TARGET: columns of a file with the pairs, by name, or by number from 1.",
-        check=_check_columns,
+        check=check_columns,
     )
     encoding: str | None = setting(
         None,
