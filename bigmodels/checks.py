@@ -402,8 +402,9 @@ def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """Turn off TensorFlow's autotuning of a data set, unless its options ask for it.
 
     The autotuning thread sometimes misses that its iterator is deleted. It checks again at
-    intervals that double up to a minute, and `fit` does not return until then. Without autotuning,
-    AUTOTUNE means as many threads as there are cores, at most 16.
+    intervals that double up to a minute, and whoever deletes the iterator (`fit` at its end, or
+    Python's garbage collector) waits until then. Without autotuning, AUTOTUNE means as many threads
+    as there are cores, at most 16.
     """
     if dataset.options().autotune.enabled is not None:
         return dataset

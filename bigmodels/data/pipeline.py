@@ -13,6 +13,8 @@ from collections.abc import Callable
 import tensorflow as tf
 from keras import ops
 
+from bigmodels.checks import untuned
+
 # Largest shuffle buffer, in elements.
 SHUFFLE_WINDOW = 200_000
 # Batches in a pool that is sorted by length: a larger pool means less padding.
@@ -147,7 +149,7 @@ def training_batches(
     def train_from(first):
         # Without state, because Keras makes several iterators during one `fit`.
         numbers = tf.data.Dataset.range(first, tf.int64.max)
-        return numbers.flat_map(lambda number: epoch(seed_of(number))).prefetch(_AHEAD)
+        return untuned(numbers.flat_map(lambda number: epoch(seed_of(number))).prefetch(_AHEAD))
 
     # Counted in Python: a variable made in the scope of a strategy would be mirrored.
     numbers = itertools.count()
@@ -155,7 +157,7 @@ def training_batches(
         lambda: iter([next(numbers)]), output_signature=tf.TensorSpec((), tf.int64)
     ).map(seed_of)
     length = tf.data.experimental.assert_cardinality(math.ceil(size / batch_size))
-    return next_seed.flat_map(epoch).apply(length).prefetch(_AHEAD), train_from
+    return untuned(next_seed.flat_map(epoch).apply(length).prefetch(_AHEAD)), train_from
 
 
 def evaluation_batches(
@@ -179,7 +181,7 @@ def evaluation_batches(
     """
     batches = elements.batch(batch_size)
     batches = batches.map(lambda *batch: prepare(_unwrap(batch), None), tf.data.AUTOTUNE)
-    return batches.prefetch(_AHEAD)
+    return untuned(batches.prefetch(_AHEAD))
 
 
 def _unwrap(batch):
