@@ -290,6 +290,7 @@ def test_r4_article_fit_cannot_supply_a_state():
 
 
 @pytest.mark.parametrize("family", ["rnn", pytest.param("transformer", marks=pytest.mark.thorough)])
+@pytest.mark.thorough
 def test_r5_integer_targets_meet_logits(rng, family):
     # The Transformer's sample has the same loss and the same fault.
     model = RNN(7, 4, 16) if family == "rnn" else Transformer(7, 8, 2, 16, 0.0)

@@ -219,12 +219,12 @@ TEXTS += [LINES.encode("latin-1", "replace") + b"\xe9", LINES.replace("\n", "").
 CHARACTERS = st.text("a\0\r\n\ufeff\u0301\u0316\u2028 ", max_size=60).map(lambda t: 99 * t)
 
 
+@pytest.mark.thorough
 @fuzz(
     150,
     content=mutated(*TEXTS) | st.binary(max_size=40) | CHARACTERS.map(str.encode),
     start=st.sampled_from([b"", b"", codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF32_BE]),
 )
-@pytest.mark.thorough
 def test_texts(where, content, start):
     path = where / "a.txt"
     path.write_bytes(start + content)
@@ -241,12 +241,12 @@ def test_texts(where, content, start):
 PAIRS = "".join(f"{i} Zeile\t{i} строка, 行\tmore\r\n" for i in range(60))
 
 
+@pytest.mark.thorough
 @fuzz(
     60,
     content=mutated(PAIRS.encode(), PAIRS.replace("\r", "").encode("utf-16"))
     | st.text("a\t\n\x1f\u2581\u2028 ", max_size=60).map(lambda t: (9 * t).encode()),
 )
-@pytest.mark.thorough
 def test_pairs(where, content):
     path = where / "a.tsv"
     path.write_bytes(content)
@@ -655,6 +655,7 @@ def _files():
     )
 
 
+@pytest.mark.thorough
 @fuzz(200, file=st.deferred(_files), page=st.sampled_from([False] * 19 + [True]))
 @example(file=("config.json", b'{"budget": 1}'), page=False)
 @example(file=("config.json", b'{"a":' * 100_000), page=False)
@@ -739,6 +740,7 @@ def newest_checkpoint():
     return archive({"about": np.array(json.dumps(SAVED[1][1]))} | SAVED[1][0])
 
 
+@pytest.mark.thorough
 @fuzz(150, content=mutated(newest_checkpoint()))
 def test_checkpoints(where, content):
     """A damaged one is found out, whatever of it is damaged, and the one before is taken."""

@@ -26,6 +26,7 @@ from bigmodels.data.files import list_images, read_image
 from bigmodels.data.image_header import MAX_PIXELS
 from bigmodels.data.notes import noted
 from bigmodels.runs.directory import RunDirectory
+from tests.conftest import made_once
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 5, 3), "uint8")
 PNG = tf.io.encode_png(PIXELS).numpy()
@@ -135,6 +136,7 @@ def test_a_bad_image_is_named_with_the_reason(name, folder):
     assert str(error.value) == message.replace("images", "input", 1)
 
 
+@pytest.mark.thorough
 def test_good_images_of_every_kind_are_read(folder):
     """The checks above are not simply against everything."""
     grey = bytes(value for i in range(256) for value in (i, i, i, 0))
@@ -213,6 +215,7 @@ def test_links_to_files_and_classes_are_followed_and_circles_are_not(folder, tmp
     assert "egg' is a link to a folder that contains it" in _refused(folder)
 
 
+@pytest.mark.thorough
 def test_what_may_not_be_read_is_named(rng):
     # Not under pytest's own directory, which is for its user alone.
     with tempfile.TemporaryDirectory() as where:
@@ -241,6 +244,7 @@ def test_what_may_not_be_read_is_named(rng):
             (folder / "cat" / "inner").chmod(0o755)
 
 
+@pytest.mark.thorough
 def test_odd_names_are_only_names(folder):
     odd = os.fsencode(folder) + b"/dog/\xff\n.png"
     pathlib.Path(os.fsdecode(odd)).write_bytes(PNG)
@@ -251,6 +255,7 @@ def test_odd_names_are_only_names(folder):
     assert "the folder's name is not UTF-8" in _refused(folder)
 
 
+@pytest.mark.thorough
 def test_bad_files_are_skipped_and_counted_when_asked(folder, capsys):
     for i, name in enumerate(("cut.jpg", "empty.png", "bomb.png", "cut.gif")):
         (folder / ("cat", "dog")[i % 2] / name).write_bytes(BAD_IMAGES[name][0])
@@ -366,10 +371,13 @@ def test_gigantic_lines_are_read_in_linear_time(tmp_path):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A finished run of a tiny model."""
-    path = tmp_path_factory.mktemp("made") / "run"
-    settings = TINY | {"steps_per_epoch": 1, "batch_size": 500}
-    train("image_classification", path, settings, verbose=0)
-    return path
+
+    def make(directory):
+        settings = TINY | {"steps_per_epoch": 1, "batch_size": 500}
+        train("image_classification", directory / "run", settings, verbose=0)
+        return directory / "run"
+
+    return made_once(tmp_path_factory, "run_for_hostile_files", make)
 
 
 @pytest.fixture

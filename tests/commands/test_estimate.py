@@ -72,6 +72,7 @@ def _depthwise(frozen):
         ((3,), (2, 3, 2)),
     ],
 )
+@pytest.mark.thorough
 def test_depthwise_convolutions_and_what_is_frozen(frozen, times):
     first = 6 * 7 * (3 * 2) * (3 * 3)  # Of 8 x 9 pixels, 3 channels.
     second = 5 * 4 * 6 * (2 * 4)

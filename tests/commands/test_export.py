@@ -579,6 +579,7 @@ def check_metadata(kind, model, metadata):
         assert len(metadata["vocabulary"]) == model.vocab_size
 
 
+@pytest.mark.thorough
 def test_result_says_what_was_written(exported, make_run):
     result, _ = exported("cnn", "saved_model")
     path = make_run("cnn") / "export" / "saved_model" / "1"
@@ -655,6 +656,7 @@ def test_a_saved_model_names_what_does_not_fit(exported, change, message):
         model.generate(*(tf.constant(value) for value in inputs.values()))
 
 
+@pytest.mark.thorough
 def test_a_new_saved_model_is_a_new_version(make_run, tmp_path):
     output = tmp_path / "served"
     (output / "7").mkdir(parents=True)

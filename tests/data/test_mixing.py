@@ -90,6 +90,7 @@ def folder(tmp_path):
     return f"images:{tmp_path}"
 
 
+@pytest.mark.thorough
 def test_balanced_classes_count_alike(folder):
     data = load_images(folder, 8, balance_classes=True)
     weight, images = np.zeros(2), 0

@@ -182,6 +182,7 @@ NESTED = {
 
 
 @pytest.mark.parametrize("name", NESTED)
+@pytest.mark.thorough
 def test_targets_of_every_output(name):
     outputs, loss, pack, where = NESTED[name]
     narrow, wide = X[:, 0, :1], np.ones((N, 4), "float32")

@@ -400,6 +400,7 @@ def test_a_search_with_one_beam_is_greedy(make):
     np.testing.assert_array_equal(found, model.generate(prompt, length=9, temperature=0))
 
 
+@pytest.mark.thorough
 def test_more_beams_find_what_is_at_least_as_likely(rng):
     model = _sharp(Transformer(30, 16, 2, 16, 0.0, max_length=40), 3.0)
     tokens, sizes = rng.integers(1, 30, (8, 3)).astype("int32"), np.full(8, 3, "int32")
@@ -482,6 +483,7 @@ def test_xla_writes_the_same(make, kwargs):
     np.testing.assert_array_equal(graph, xla)
 
 
+@pytest.mark.thorough
 def test_xla_compiles_one_program_for_lengths_that_are_near():
     model = Transformer(12, 8, 2, 16, 0.0, max_length=64)
     for prompt, length in (([3], 5), ([3, 4, 5], 7), ([2, 9], 30)):

@@ -28,6 +28,7 @@ def test_a_plane_is_continued_as_it_is(size):
     assert np.abs(roughly - image).max() < 0.1
 
 
+@pytest.mark.thorough
 def test_it_is_the_solution_of_the_linear_system(rng):
     image, mask = rng.normal(size=(1, 12, 12, 1)).astype("float32"), _hole((12, 12), 3, 0, 5, 7)
     inside = np.argwhere(mask[0, ..., 0] > 0)

@@ -28,6 +28,7 @@ def weights(tmp_path_factory):
     return path, backbone
 
 
+@pytest.mark.thorough
 def test_features_are_those_of_the_application_itself(weights, rng):
     path, backbone = weights
     model = _model()

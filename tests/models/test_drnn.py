@@ -161,6 +161,7 @@ def test_beams_find_what_the_likeliest_steps_do_not():
     assert model.decode_strings(logits, 4).numpy() == [b"a"]
 
 
+@pytest.mark.thorough
 def test_transcribe_takes_recordings_of_several_lengths(rng):
     model = network()
     rows = [rng.uniform(-1, 1, n) for n in (3000, 900)]

@@ -57,6 +57,7 @@ def test_predict_gives_boxes_in_pixels_of_the_file(run, photo, tmp_path):
     assert len(many[0][0]["boxes"]) > len(many[1][0]["boxes"])
 
 
+@pytest.mark.thorough
 def test_predict_draws_when_asked(run, photo, tmp_path):
     before = sorted(tmp_path.iterdir())
     rows = list(predict(run, input=str(tmp_path)))

@@ -36,6 +36,7 @@ def few(request, folder):
     return recipe.build_model(config, data), data, config
 
 
+@pytest.mark.thorough
 def test_fewer_recordings_than_pictures_are_drawn(few):
     """Three for validation and test, and a batch of fewer still."""
     model, data, config = few

@@ -654,6 +654,7 @@ def test_dense_kind_is_the_articles(sets, tmp_path):
         assert float(model.d_optimizer.learning_rate) == pytest.approx(rate)
 
 
+@pytest.mark.thorough
 def test_a_loss_that_is_no_number_stops_and_leaves_no_model(sets, tmp_path, monkeypatch):
     before = {}
 
