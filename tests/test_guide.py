@@ -23,7 +23,9 @@ from bigmodels.commands.catalogue import settings
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "notebooks" / "guide").rglob("*.md"))]
 # They train several models, or export them in several formats.
-THOROUGH = {f"notebooks/guide/{name}.md" for name in ("training", "zh/training", "search", "export")}
+THOROUGH = {
+    f"notebooks/guide/{name}.md" for name in ("training", "zh/training", "search", "export")
+}
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
 _TOLERANCE = 0.05  # Of printed numbers: another machine rounds otherwise.
