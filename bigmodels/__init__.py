@@ -25,6 +25,7 @@ _MODULES = {
     "layers": "layers",
     "losses": "losses",
     "models": "models",
+    "optimizers": "optimizers",
     "plots": "reports.plots",
     "tasks": "tasks",
     "tokenizers": "tokenizers",

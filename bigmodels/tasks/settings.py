@@ -5,6 +5,7 @@ To add a setting, add a field made by `bigmodels.fields.setting`. Its check, its
 """
 
 import dataclasses
+import math
 import os
 import shlex
 import types
@@ -36,6 +37,19 @@ def _check_seed(name, value):
         raise ValueError(f"{name}: {short_repr(value)}, expected a number from 0 to below 2**32")
 
 
+def _check_multipliers(name, value):
+    for item in value:
+        pattern, sign, factor = item.rpartition("=")
+        try:
+            good = pattern and sign and 0 <= float(factor) < math.inf
+        except ValueError:
+            good = False
+        if not good:
+            raise ValueError(
+                f"{name}: {short_repr(item)}, expected PATTERN=FACTOR, for example embedding=3"
+            )
+
+
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
     """Settings of the optimizer and its learning rate schedule: linear warm-up, then decay.
@@ -48,8 +62,8 @@ class Optimizer:
 
     name: str = setting(
         "adamw",
-        "Optimizer; sgd has a momentum of 0.9.",
-        choices=("adamw", "adam", "sgd"),
+        "Optimizer; muon updates matrices by Muon and everything else by adamw.",
+        choices=("adamw", "adam", "sgd", "muon"),
     )
     learning_rate: float | None = setting(
         1e-3,
@@ -58,6 +72,12 @@ class Optimizer:
         flags=("train",),
         topic="Training",
     )
+    learning_rate_multipliers: tuple[str, ...] = setting(
+        (),
+        "PATTERN=FACTOR,...: the learning rate of variables whose path has a match of the regular "
+        "expression is multiplied.",
+        check=_check_multipliers,
+    )
     warmup_steps: int = setting(
         100,
         "Steps of linear learning rate warm-up; limited to a tenth of all steps.",
@@ -65,55 +85,118 @@ class Optimizer:
     )
     schedule: str = setting(
         "cosine",
-        "Learning rate after the warm-up: cosine decays to zero.",
-        choices=("cosine", "constant"),
+        "Learning rate after the warm-up: cosine and linear decay to the end, warmup_stable_decay "
+        "is constant and decays linearly in the last steps.",
+        choices=("cosine", "linear", "warmup_stable_decay", "constant"),
+    )
+    decay_share: float = setting(
+        0.2, "Fraction of all steps in which warmup_stable_decay decays.", check=check_share
+    )
+    final_rate: float = setting(
+        0.0,
+        "Learning rate at the end of a schedule that decays, as a fraction of the largest.",
+        check=check_share,
     )
     weight_decay: float = setting(
-        0.01,
-        "Decoupled weight decay of adamw; not applied to biases, norms and embeddings.",
-        check=check_not_negative,
+        0.01, "Decoupled weight decay of adamw and muon.", check=check_not_negative
+    )
+    exclude_from_weight_decay: tuple[str, ...] = setting(
+        ("bias", "gamma", "beta", "embedding"),
+        "Variables without weight decay: parts of their names.",
+    )
+    momentum: float | None = setting(
+        None, "Momentum; by default 0.9 for sgd and 0.95 for muon.", check=check_share
+    )
+    nesterov: bool = setting(
+        False, "Whether the momentum of sgd is Nesterov's; that of muon always is."
     )
     beta_2: float = setting(
         0.999, "Decay rate of Adam's second moment estimate.", check=check_share
+    )
+    exclude_layers: tuple[str, ...] = setting(
+        (),
+        "Variables that muon leaves to adamw: parts of their paths. Embeddings and vectors always "
+        "are; the last layer should be.",
     )
     clip_norm: float = setting(
         1.0,
         "Gradients are clipped to this global norm; 0 turns clipping off.",
         check=check_not_negative,
     )
+    gradient_accumulation_steps: int = setting(
+        1,
+        "Update the weights after so many batches, with the mean of their gradients.",
+        check=check_positive,
+    )
 
     def build(self, steps: int) -> Any:
         """Create the Keras optimizer.
 
         Args:
-            steps: Number of training steps, for the schedule.
+            steps: Number of batches, for the schedule.
 
         Returns:
             A `keras.optimizers.Optimizer`.
         """
         import keras  # Not at the top, so that `--help` is fast.
 
+        from bigmodels import optimizers
+
+        accumulated = self.gradient_accumulation_steps
+        options = {
+            "global_clipnorm": self.clip_norm or None,
+            "gradient_accumulation_steps": accumulated if accumulated > 1 else None,
+        }
+        family = keras.optimizers
+        if self.learning_rate_multipliers:
+            family = optimizers
+            pairs = (item.rpartition("=") for item in self.learning_rate_multipliers)
+            factors = {pattern: float(factor) for pattern, _, factor in pairs}
+            options["learning_rate_multipliers"] = factors
+        rate = self._rate(steps // accumulated)
+        if self.name == "sgd":
+            momentum = 0.9 if self.momentum is None else self.momentum
+            return family.SGD(rate, momentum=momentum, nesterov=self.nesterov, **options)
+        options["beta_2" if self.name != "muon" else "adam_beta_2"] = self.beta_2
+        if self.name == "adam":
+            return family.Adam(rate, **options)
+        if self.name == "adamw":
+            optimizer = family.AdamW(rate, self.weight_decay, **options)
+        else:
+            optimizer = optimizers.Muon(
+                rate,
+                momentum=0.95 if self.momentum is None else self.momentum,
+                weight_decay=self.weight_decay,
+                adam_weight_decay=self.weight_decay,
+                exclude_layers=list(self.exclude_layers),
+                **options,
+            )
+        optimizer.exclude_from_weight_decay(var_names=list(self.exclude_from_weight_decay))
+        return optimizer
+
+    def _rate(self, steps):
+        """The learning rate, or its schedule."""
+        import keras
+
+        from bigmodels.optimizers import WarmupStableDecay
+
         rate = self.learning_rate
         if rate is None:
             raise ValueError("optimizer.learning_rate: None, but this task has no default")
+        warmup = min(self.warmup_steps, steps // 10)
+        if self.schedule == "constant":
+            return rate
         if self.schedule == "cosine":
-            warmup = min(self.warmup_steps, steps // 10)
-            rate = keras.optimizers.schedules.CosineDecay(
+            return keras.optimizers.schedules.CosineDecay(
                 0.0 if warmup else rate,
                 max(steps - warmup, 1),
+                alpha=self.final_rate,
                 warmup_target=rate if warmup else None,
                 warmup_steps=warmup,
             )
-        clip = self.clip_norm or None
-        if self.name == "sgd":
-            return keras.optimizers.SGD(rate, momentum=0.9, global_clipnorm=clip)
-        if self.name == "adam":
-            return keras.optimizers.Adam(rate, beta_2=self.beta_2, global_clipnorm=clip)
-        optimizer = keras.optimizers.AdamW(
-            rate, self.weight_decay, beta_2=self.beta_2, global_clipnorm=clip
-        )
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "embedding"])
-        return optimizer
+        stable = self.schedule == "warmup_stable_decay"
+        decay = min(int(self.decay_share * steps), steps - warmup) if stable else steps - warmup
+        return WarmupStableDecay(rate, steps, warmup, decay, self.final_rate)
 
 
 _BOTH = ("train", "tune")
