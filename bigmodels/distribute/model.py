@@ -398,6 +398,8 @@ class Model(keras.Model):
             global_batch.share_losses(self._compile_loss)
         # `fit` calls this first, its validation later.
         resumable, self._resumable = self._resumable, None
+        if isinstance(dataset := getattr(iterator, "_distributed_dataset", None), tf.data.Dataset):
+            iterator._distributed_dataset = checks.untuned(dataset)  # What Keras made of arrays.
         if iterator is None or (self._distribute_strategy is None and resumable is None):
             return super()._maybe_symbolic_build(iterator, data_batch)
         with self.distribute_strategy.scope():

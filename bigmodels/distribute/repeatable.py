@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bigmodels import checks
 from bigmodels.distribute.upstream import (
     ArrayDataAdapter,
     DataAdapter,
@@ -317,7 +318,8 @@ class ShuffledArrays(DataAdapter):
             return keras.tree.traverse(lambda x: rows_of(x, chosen), inputs)
 
         both = tf.data.Dataset.zip(indices, self._inputs)
-        return both.map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+        batches = both.map(batch, num_parallel_calls=tf.data.AUTOTUNE)
+        return checks.untuned(batches.prefetch(tf.data.AUTOTUNE))
 
 
 def noting_first_batches(dataset, digests):

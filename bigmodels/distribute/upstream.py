@@ -201,6 +201,8 @@ _CALLED = (
     (DistributedVariable, "_get_on_device_or_primary", "self"),
     # An epoch's batches; `resume` counts them from where a run continues.
     (TFEpochIterator, "_get_iterator", "self"),
+    # The number of a variable, from Keras' variable or TensorFlow's.
+    (BaseOptimizer, "_get_variable_index", "self variable"),
 )  # fmt: skip
 
 # Methods that we replace: Keras or TensorFlow calls them with exactly these arguments.
@@ -226,6 +228,10 @@ _REPLACED = (
             ("_overwrite_model_variables_with_average_value", "self trainable_variables"),
         )
     ),
+    # What counts as a matrix, and how it is orthogonalised and scaled.
+    (keras.optimizers.Muon, "_should_use_adamw", "self variable"),
+    (keras.optimizers.Muon, "lr_adjust", "self x"),
+    (keras.optimizers.Muon, "zeropower_via_newtonschulz5", "self x steps"),
     # If a subclass of attention overrides one of these, Keras computes it.
     (
         _Attention,
@@ -249,6 +255,10 @@ _CALLS = (
     (_Model, "make_train_function", "_make_function"),
     (CompileLoss, "call", "_flat_losses"),
     (TFEpochIterator, "__iter__", "_enumerate_iterator"),
+    (keras.optimizers.Muon, "build", "_should_use_adamw"),
+    (keras.optimizers.Muon, "_apply_weight_decay", "_should_use_adamw"),
+    (keras.optimizers.Muon, "_muon_update_step", "lr_adjust"),
+    (keras.optimizers.Muon, "_muon_update_step", "zeropower_via_newtonschulz5"),
     (TFOptimizer, "_backend_update_step", "_all_reduce_sum_gradients"),
     (BaseOptimizer, "_backend_apply_gradients", "_apply_weight_decay"),
     (BaseOptimizer, "_backend_apply_gradients", "_backend_increment_gradient_accumulators"),
@@ -282,7 +292,8 @@ _ATTRIBUTES = (
     ),
     (BaseOptimizer, "_trainable_variables"),
     # The position in an epoch, and its data.
-    (TFEpochIterator, "_num_batches _steps_seen data_adapter steps_per_epoch steps_per_execution"),
+    (TFEpochIterator, "_distributed_dataset _num_batches _steps_seen"),
+    (TFEpochIterator, "data_adapter steps_per_epoch steps_per_execution"),
     (ArrayDataAdapter, "_inputs _num_samples"),
     (DataAdapter, "batch_size get_tf_dataset num_batches on_epoch_begin on_epoch_end"),
     (array_slicing, "TensorflowSparseWrapper"),
