@@ -13,7 +13,7 @@ from keras import ops
 from bigmodels import checks
 from bigmodels.distribute import Model
 from bigmodels.layers import generation
-from bigmodels.tokenizers.characters import Vocabulary
+from bigmodels.tokenizers import Tokenizer, Vocabulary, from_config
 
 # Stop ids are padded to a multiple of this, so that their number causes no retracing.
 _STOPS = 32
@@ -22,12 +22,20 @@ _STOPS = 32
 class LanguageModel(Model):
     """A model that gives next-token logits at every position, and generates text with them.
 
-    A subclass sets `vocab_size` and `vocabulary` (the characters of ids 2, 3, ..., or `None`), and
-    implements `prefill` and `decode_step`, see `bigmodels.layers.generation`.
+    A subclass sets `vocab_size` and `vocabulary` (the characters of ids 2, 3, ..., or `None`),
+    passes its `**kwargs` on, and implements `prefill` and `decode_step`, see
+    `bigmodels.layers.generation`.
+
+    Args:
+        tokenizer: A `bigmodels.tokenizers.Tokenizer`, or its config, needed to generate text from
+            strings; by default a `Vocabulary` of the characters in `vocabulary`, if there are any.
+        **kwargs: Passed to `keras.Model`: `name`, `dtype`.
 
     Example:
 
-    >>> issubclass(bigmodels.models.Transformer, LanguageModel)
+    >>> from bigmodels.tokenizers import Bytes
+    >>> model = bigmodels.models.RNN(258, embedding_dim=2, rnn_units=3, tokenizer=Bytes())
+    >>> model.generate("naïve", length=5).startswith("naïve")
     True
     """
 
@@ -35,11 +43,23 @@ class LanguageModel(Model):
     default_input_shape = (None, None)
     # Length of the context window in tokens; `None` means unlimited.
     context = None
+    vocabulary = None
+
+    def __init__(self, *args, tokenizer: Tokenizer | dict | None = None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._tokenizer = from_config(tokenizer) if isinstance(tokenizer, dict) else tokenizer
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """The tokenizer that reads prompts and writes text, or `None`."""
+        if self._tokenizer is None and self.vocabulary is not None:
+            return Vocabulary(self.vocabulary)
+        return self._tokenizer
 
     @property
     def num_reserved_ids(self) -> int:
         """Number of leading ids that are never generated: padding and the unknown character."""
-        return 1 if self.vocabulary is None else 2
+        return 1 if self.tokenizer is None else self.tokenizer.NUM_RESERVED_IDS
 
     def prefill(self, tokens: tf.Tensor, sizes: tf.Tensor, capacity: Any) -> tuple[tf.Tensor, Any]:
         """Process prompts and fill the cache.
@@ -96,9 +116,10 @@ class LanguageModel(Model):
         """Continue one or more prompts, by sampling or beam search with a key-value cache.
 
         Args:
-            prompt: A string or a list of strings, if the model has a vocabulary; or token ids,
+            prompt: A string or a list of strings, if the model has a tokenizer; or token ids,
                 `(batch, length)` or a list of lists. Zeros at the end of a row are padding.
-            length: Maximum number of tokens to add.
+            length: Maximum number of tokens to add. If the tokenizer has a token for the end of a
+                document, that token ends a sequence earlier.
             temperature: 0 takes the most likely token, 1 samples the model's own distribution,
                 infinity samples all tokens uniformly.
             seed: 32-bit integer; the same seed gives the same text, independent of the other
@@ -106,8 +127,8 @@ class LanguageModel(Model):
             top_k: Sample from this many of the most likely tokens only.
             top_p: Nucleus sampling: sample from the smallest set of most likely tokens whose
                 probabilities add up to at least this.
-            stop: A string of one character or a token id, or several of them, that end a sequence;
-                the stop token is included in the result.
+            stop: A string of one token (of characters: one character) or a token id, or several of
+                them, that end a sequence; the stop token is included in the result.
             num_beams: Use beam search with this many beams instead of sampling.
             length_penalty: For beam search: 0 ranks by the sum of the log-probabilities, 1 roughly
                 by their mean, see `bigmodels.layers.generation.beam_search`.
@@ -147,7 +168,7 @@ class LanguageModel(Model):
             for row, size, continuation in zip(rows, sizes, new, strict=True):
                 row[size : size + length] = continuation
             return rows
-        decode = Vocabulary(self.vocabulary).decode
+        decode = self.tokenizer.decode
         texts = [text + decode(ids) for text, ids in zip(prompts, new, strict=True)]
         return texts[0] if isinstance(prompt, str) else texts
 
@@ -259,7 +280,7 @@ class LanguageModel(Model):
 
         Args:
             prompts: UTF-8 strings, `(batch,)`; none of them empty.
-            lengths: Number of characters to add to each prompt, int32 `(batch,)`.
+            lengths: Maximum number of tokens to add to each prompt, int32 `(batch,)`.
             temperatures: Temperature of each prompt, float32 `(batch,)`.
             seeds: Seed of each prompt, int32 `(batch,)`.
             top_k: `top_k` of each prompt, int32 `(batch,)`, 0 for all tokens; or `None`.
@@ -271,7 +292,7 @@ class LanguageModel(Model):
         Raises:
             tf.errors.InvalidArgumentError: naming the argument that is invalid.
         """
-        tokens, sizes, letters = self._read_strings(
+        tokens, sizes = self._read_strings(
             prompts,
             [
                 tf.debugging.assert_positive(lengths, "length: expected a positive integer"),
@@ -287,9 +308,16 @@ class LanguageModel(Model):
 
         uniform = tf.map_fn(draw_uniform, seeds, fn_output_signature="float32")
         new = self.continue_tokens(
-            tokens, sizes, lengths, tf.transpose(uniform), temperatures, top_k, top_p
+            tokens,
+            sizes,
+            lengths,
+            tf.transpose(uniform),
+            temperatures,
+            top_k,
+            top_p,
+            self._stop_ids(()),
         )
-        return tf.strings.join([prompts, tf.strings.reduce_join(tf.gather(letters, new), -1)])
+        return tf.strings.join([prompts, self.tokenizer.decode_strings(new)])
 
     def search_strings(
         self, prompts: tf.Tensor, length: tf.Tensor, num_beams: int, length_penalty: tf.Tensor
@@ -298,7 +326,7 @@ class LanguageModel(Model):
 
         Args:
             prompts: UTF-8 strings, `(batch,)`; none of them empty.
-            length: Number of characters to add, scalar int32.
+            length: Maximum number of tokens to add, scalar int32.
             num_beams: Number of beams, a Python `int`.
             length_penalty: As for `generate`, scalar float32.
 
@@ -306,7 +334,7 @@ class LanguageModel(Model):
             Strings `(batch,)`: each prompt with its continuation.
         """
         positive = tf.debugging.assert_positive(length, "length: expected a positive integer")
-        tokens, sizes, letters = self._read_strings(prompts, [positive])
+        tokens, sizes = self._read_strings(prompts, [positive])
         if self.context is not None:
             fits = tf.debugging.assert_less_equal(
                 tf.shape(tokens)[1] + length,
@@ -315,9 +343,10 @@ class LanguageModel(Model):
             )
             with tf.control_dependencies([fits] if fits is not None else []):
                 length = tf.identity(length)
-        beams, _ = self.search_tokens(tokens, sizes, length, num_beams, length_penalty)
-        new = tf.strings.reduce_join(tf.gather(letters, beams[:, 0]), -1)
-        return tf.strings.join([prompts, new])
+        beams, _ = self.search_tokens(
+            tokens, sizes, length, num_beams, length_penalty, self._stop_ids(())
+        )
+        return tf.strings.join([prompts, self.tokenizer.decode_strings(beams[:, 0])])
 
     def _read_prompt(self, prompt):
         """Convert the prompts of `generate` to padded token ids.
@@ -332,14 +361,15 @@ class LanguageModel(Model):
             and prompts
             and all(isinstance(text, str) for text in prompts)
         ):
-            if self.vocabulary is None:
+            if self.tokenizer is None:
                 raise ValueError(
-                    f"prompt: {prompt!r} is text, but the model was made without vocabulary=; "
-                    "give token ids"
+                    f"prompt: {prompt!r} is text, but the model was made without vocabulary= or "
+                    "tokenizer=; give token ids"
                 )
             if "" in prompts:
                 raise ValueError(f"prompt: {prompt!r} is empty, expected at least one character")
-            rows = [Vocabulary(self.vocabulary).encode(text) for text in prompts]
+            encode = self.tokenizer.encode
+            rows = [encode(text) for text in prompts]
         else:
             prompts = None
             try:
@@ -364,34 +394,24 @@ class LanguageModel(Model):
         return prompts, tokens, sizes.astype("int32")
 
     def _read_strings(self, prompts, conditions):
-        """`_read_prompt` in a graph, for strings; also returns the character of every id."""
-        vocabulary = Vocabulary(self.vocabulary)
-        code_points = np.array([ord(character) for character in vocabulary.characters], "int32")
-        # The last entry stands for all larger code points.
-        ids = np.full(code_points.max() + 2, Vocabulary.UNKNOWN, "int32")
-        ids[code_points] = vocabulary.encode(vocabulary.characters)
-        characters = tf.strings.unicode_decode(prompts, "UTF-8")
-        sizes = tf.cast(characters.row_lengths(), "int32")
+        """`_read_prompt` in a graph, for strings: `(tokens, sizes)`."""
+        ids = self.tokenizer.encode_strings(prompts)
+        sizes = tf.cast(ids.row_lengths(), "int32")
         message = "prompt: expected at least one character"
         conditions = [*conditions, tf.debugging.assert_positive(sizes, message)]
         # Without the dependency, later operations may run first and fail with their own error.
         with tf.control_dependencies([check for check in conditions if check is not None]):
             sizes = tf.identity(sizes)
-        tokens = tf.gather(ids, tf.minimum(characters.to_tensor(), len(ids) - 1))
-        real = tf.sequence_mask(sizes, tf.shape(tokens)[1])
-        letters = tf.constant([vocabulary.decode([i]) for i in range(len(vocabulary))])
-        return tf.where(real, tokens, 0), sizes, letters
+            tokens = tf.identity(ids.to_tensor())
+        return tokens, sizes
 
     def _stop_ids(self, stop):
-        """The ids of tokens that end a sequence, a list."""
-        ids = []
+        """The ids of tokens that end a sequence, a list; with that of the end of a document."""
+        end = None if self.tokenizer is None else self.tokenizer.END
+        ids = [] if end is None else [end]
         for token in [stop] if isinstance(stop, int | np.integer) else stop:
             if isinstance(token, str):
-                if len(token) != 1 or token not in (self.vocabulary or ""):
-                    raise ValueError(
-                        f"stop: {token!r}, expected a character of the model's vocabulary"
-                    )
-                (token,) = Vocabulary(self.vocabulary).encode(token)
+                token = self._stop_id(token)
             if not self.num_reserved_ids <= token < self.vocab_size:
                 raise ValueError(
                     f"stop: {token!r}, expected a token id from {self.num_reserved_ids} to "
@@ -400,12 +420,23 @@ class LanguageModel(Model):
             ids.append(int(token))
         return ids
 
+    def _stop_id(self, text):
+        tokenizer = self.tokenizer
+        unit = "token" if tokenizer is None else tokenizer.UNIT
+        if tokenizer is None or tokenizer.unknown(text) or len(tokenizer.encode(text)) != 1:
+            raise ValueError(f"stop: {text!r}, expected a {unit} of the model's vocabulary")
+        return int(tokenizer.encode(text)[0])
+
     def _check_room(self, needed):
         if self.context is not None and needed > self.context:
             raise ValueError(
                 f"length: prompt and continuation have {needed} tokens, expected at most "
                 f"{self.context}, the model's context window, with num_beams"
             )
+
+    def get_config(self):
+        own = {} if self._tokenizer is None else {"tokenizer": self._tokenizer.get_config()}
+        return super().get_config() | own
 
     def _token_spec(self, shape):
         hint = f"Tokens are ids below {self.vocab_size}."
