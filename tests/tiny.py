@@ -176,6 +176,17 @@ def _detect(model):
     model.compile(keras.optimizers.Adam(1e-2), bigmodels.losses.CenterPoints())
 
 
+# Every option of a `Transformer` that is off by default.
+MODERN = {
+    "position": "rotary",
+    "normalization": "rms_norm",
+    "activation": "swiglu",
+    "query_key_norm": True,
+    "num_key_value_heads": 2,
+    "sliding_window": 4,
+    "tie_embeddings": True,
+}
+
 MODELS = {
     "CNN": Model(
         lambda **k: bigmodels.models.CNN(
@@ -215,6 +226,12 @@ MODELS = {
     ),
     "Transformer": Model(
         lambda **k: bigmodels.models.Transformer(12, 8, 2, 16, 0.1, num_layers=2, **k),
+        _tokens,
+        _shifted,
+        _classify,
+    ),
+    "Transformer, modern": Model(
+        lambda **k: bigmodels.models.Transformer(12, 8, 4, 16, 0.1, num_layers=2, **MODERN, **k),
         _tokens,
         _shifted,
         _classify,

@@ -1,12 +1,14 @@
 """Keras layers used by the models."""
 
 from bigmodels.layers.cached_attention import CachedAttention
+from bigmodels.layers.grouped_query_attention import GroupedQueryAttention
 from bigmodels.layers.harmonic_fill import HarmonicFill
 from bigmodels.layers.layer_normalization import LayerNormalization
 from bigmodels.layers.log_mel import LogMel
 from bigmodels.layers.lstm import LSTM
 from bigmodels.layers.positional_encoding import PositionalEncoding
 from bigmodels.layers.reversible_normalization import ReversibleNormalization
+from bigmodels.layers.rotary_embedding import RotaryEmbedding
 from bigmodels.layers.spec_augment import SpecAugment
 from bigmodels.layers.spectral_normalization import SpectralNormalization
 from bigmodels.layers.transformer_block import TransformerBlock
@@ -14,11 +16,13 @@ from bigmodels.layers.transformer_block import TransformerBlock
 __all__ = [
     "LSTM",
     "CachedAttention",
+    "GroupedQueryAttention",
     "HarmonicFill",
     "LayerNormalization",
     "LogMel",
     "PositionalEncoding",
     "ReversibleNormalization",
+    "RotaryEmbedding",
     "SpecAugment",
     "SpectralNormalization",
     "TransformerBlock",

@@ -9,7 +9,8 @@ from keras import layers, ops
 
 from bigmodels import kernels
 from bigmodels.distribute.upstream import get_keras_mask, set_keras_mask
-from bigmodels.layers import flash_attention
+from bigmodels.layers import flash_attention, key_value_cache
+from bigmodels.layers.dot_product_attention import dot_product_attention, sees_any
 
 # Methods of `MultiHeadAttention` that a subclass may override; then Keras' implementation is used.
 _HOOKS = (
@@ -28,9 +29,7 @@ class CachedAttention(layers.MultiHeadAttention):
     projects queries, keys and values (in cross-attention, keys and values), where Keras has three
     `einsum` operations.
 
-    The cache holds the keys `(batch, heads, key_dim, capacity)` and the values `(batch, heads,
-    capacity, key_dim)` of all processed tokens. With this layout of the keys, the product with a
-    single query is fastest. See Vaswani et al. (2017), section 3.2, and article 3.3.1.
+    See Vaswani et al. (2017), section 3.2, article 3.3.1, and `bigmodels.layers.key_value_cache`.
 
     Example:
 
@@ -97,13 +96,13 @@ class CachedAttention(layers.MultiHeadAttention):
             mask = self._compute_attention_mask(query, value, query_mask=query_mask, **mask)
             x = flash_attention.attention(q, k, v, use_causal_mask, mask)
             if self._dropout and seen is not None:
-                x *= tf.cast(_sees_any(seen), x.dtype)
+                x *= tf.cast(sees_any(seen), x.dtype)
         else:
             dropout_mask = None
             if dropped:
                 dropout_mask = tf.ones((batch, heads, length, ops.shape(k)[2]), q.dtype)
                 dropout_mask = self._dropout_layer(dropout_mask, training=True)
-            x = _attention(q, k, v, seen, dropout_mask, mean_of_none=not self._dropout)
+            x = dot_product_attention(q, k, v, seen, dropout_mask, mean_of_none=not self._dropout)
         x = ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (-1, heads * dim))
         kernel, bias = self.output_dense.kernel, self.output_dense.bias
         axes = kernel.shape[2:]  # More than one if `output_shape` has several sizes.
@@ -194,7 +193,7 @@ class CachedAttention(layers.MultiHeadAttention):
             biases.append(ops.reshape(bias, (-1,)) * scale)
         return ops.concatenate(kernels, 1), ops.concatenate(biases, 0)
 
-    def prefill(self, x: Any, capacity: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    def prefill(self, x: Any, capacity: Any) -> key_value_cache.Cache:
         """Compute the cache of a sequence.
 
         Args:
@@ -205,24 +204,21 @@ class CachedAttention(layers.MultiHeadAttention):
             `(keys, values)`: `(batch, heads, key_dim, capacity)` and `(batch, heads, capacity,
             key_dim)`.
         """
-        room = [[0, 0], [0, 0], [0, 0], [0, capacity - tf.shape(x)[1]]]
-        keys = tf.transpose(self.key_dense(x), (0, 2, 3, 1))  # (batch, heads, key_dim, length)
-        values = tf.transpose(self.value_dense(x), (0, 2, 3, 1))
-        return tf.pad(keys, room), tf.transpose(tf.pad(values, room), (0, 1, 3, 2))
+        return key_value_cache.padded(self.key_dense(x), self.value_dense(x), capacity)
 
-    def decode_step(self, norm: layers.LayerNormalization) -> Callable:
+    def decode_step(self, norm: layers.Layer) -> Callable:
         """Make a function that processes one more token.
 
         The weights are prepared once, outside of the decoding loop.
 
         Args:
-            norm: The layer normalisation before the attention; the function includes it.
+            norm: The normalisation before the attention; the function includes it.
 
         Returns:
-            A function `step(x, places, seen, cache) -> (output, cache)`: `x` is the token's
-            embedding `(batch, embedding_dim)`, `places` is from `self.places`, `seen` is the
-            attention mask `(batch, 1, capacity)`, and `cache` is from `prefill` or the last step
-            and is overwritten.
+            A function `step(x, places, seen, cache, positions=None) -> (output, cache)`: `x` is the
+            token's embedding `(batch, embedding_dim)`, `places` is from `key_value_cache.places`,
+            `seen` is the attention mask `(batch, 1, capacity)`, and `cache` is from `prefill` or
+            the last step and is overwritten. `positions` are ignored: the embeddings have them.
 
         Raises:
             ValueError: if the layer has a gate, a sliding window or overridden methods.
@@ -230,20 +226,14 @@ class CachedAttention(layers.MultiHeadAttention):
         project = self._projector(norm, "query", "key", "value")
         look_up = self._look_up()
 
-        def step(x, places, seen, cache):
-            keys, values = cache
+        def step(x, places, seen, cache, positions=None):
             query, key, value = project(x)
-            if kernels.in_xla():
-                keys = ops.slice_update(keys, (0, 0, 0, places), key[..., None])
-                values = ops.slice_update(values, (0, 0, places, 0), value[:, :, None])
-            else:
-                keys = _written(keys, key, places[0], 1)
-                values = _written(values, value, places[1], self.value_dim)
+            keys, values = key_value_cache.written(cache, places, key, value)
             return look_up(query, seen, keys, values), (keys, values)
 
         return step
 
-    def reader(self, norm: layers.LayerNormalization) -> Callable:
+    def reader(self, norm: layers.Layer) -> Callable:
         """Make a function for cross-attention of one more token to a fixed sequence.
 
         Args:
@@ -273,7 +263,8 @@ class CachedAttention(layers.MultiHeadAttention):
                 f"{self.name}: {unusual}, which token-by-token decoding does not support"
             )
         denses = [getattr(self, f"{part}_dense") for part in parts]
-        if not all(map(is_plain, denses)) or self.value_dim != self.key_dim:
+        plain = all(map(is_plain, denses)) and self.value_dim == self.key_dim
+        if not (plain and isinstance(norm, layers.LayerNormalization)):
 
             def project_each(x):
                 x = norm(x)[:, None]
@@ -319,26 +310,6 @@ class CachedAttention(layers.MultiHeadAttention):
 
         return combine
 
-    @staticmethod
-    def places(cache: Any, slot: Any) -> Any:
-        """Compute where a step writes the token in the cache, the same for all layers of a model.
-
-        Args:
-            cache: The cache of one layer.
-            slot: Number of columns written before, scalar.
-
-        Returns:
-            Row numbers in the flattened keys and values; in XLA, which updates slices in place
-            itself, the slot.
-        """
-        if kernels.in_xla():
-            return slot
-        batch, heads, dim, capacity = tf.unstack(tf.shape(cache[0]))
-        return (
-            tf.range(batch * heads * dim) * capacity + slot,  # Keys: rows of one number.
-            tf.range(batch * heads) * capacity + slot,  # Values: rows of `key_dim` numbers.
-        )
-
 
 def _fits(seen, shape):
     """Whether a mask can be broadcast to scores of a shape."""
@@ -347,76 +318,6 @@ def _fits(seen, shape):
     shapes = {2: shape[2:], 3: (shape[0], *shape[2:]), 4: shape}
     sizes = zip(seen.shape, shapes[seen.shape.rank], strict=True)
     return all(a in (1, b) or None in (a, b) for a, b in sizes)
-
-
-def _attention(query, key, value, seen, dropout_mask, mean_of_none=True):
-    """Scaled dot-product attention, `(batch, heads, length, key_dim)`.
-
-    Args:
-        query: `(batch, heads, length, key_dim)`, already scaled.
-        key: `(batch, heads, length, key_dim)`.
-        value: `(batch, heads, length, key_dim)`.
-        seen: Attention mask, bool, broadcastable to `(length, length)`, `(batch, length, length)`
-            or `(batch, heads, length, length)`; or `None`.
-        dropout_mask: Factors of the weights, `(batch, heads, length, length)`, or `None`.
-        mean_of_none: Whether a query whose keys are all masked gets the mean of all values, as in
-            Keras' layers without dropout, or zeros, as in those with it.
-    """
-    if seen is not None:
-        sees = tf.cast(_sees_any(seen), query.dtype)
-        while seen.shape.rank < 4:
-            seen = seen[..., None, :, :]
-
-    @tf.custom_gradient
-    def attend(query, key, value):
-        scores = tf.matmul(query, key, transpose_b=True)
-        if seen is not None:
-            scores = tf.where(seen, scores, scores.dtype.min)
-        weights = tf.nn.softmax(scores)
-        dropped = weights if dropout_mask is None else weights * dropout_mask
-        outputs = tf.matmul(dropped, value)
-        if not (seen is None or mean_of_none):
-            outputs *= sees
-
-        def gradient(upstream):
-            # All scores of a query without unmasked keys were replaced: they have no gradient.
-            through_scores = upstream if seen is None else upstream * sees
-            to_value = upstream if mean_of_none else through_scores
-            to_value = tf.matmul(dropped, to_value, transpose_a=True)
-            to_weights = tf.matmul(through_scores, value, transpose_b=True)
-            if dropout_mask is not None:
-                to_weights *= dropout_mask
-            # The gradient of the softmax needs the weighted mean of each row of `to_weights`. This
-            # equals it and is far cheaper (Dao et al., 2022, appendix B).
-            mean = tf.reduce_sum(through_scores * outputs, -1, keepdims=True)
-            to_scores = (to_weights - mean) * weights
-            to_query = tf.matmul(to_scores, key)
-            return to_query, tf.matmul(to_scores, query, transpose_a=True), to_value
-
-        return outputs, gradient
-
-    return attend(query, key, value)
-
-
-def _sees_any(seen):
-    """Whether each query has an unmasked key, bool `(batch, heads, length, 1)`."""
-    seen = tf.reduce_any(seen, -1, keepdims=True)
-    while seen.shape.rank < 4:
-        seen = seen[..., None, :, :]
-    return seen
-
-
-def _written(cache, new, rows, width):
-    """Write `(batch, heads, key_dim)` to rows of the cache, in place.
-
-    Copying the cache at each token would dominate the cost. Therefore only the next step may use a
-    cache, and steps must not overlap.
-    """
-    flat, new = tf.reshape(cache, (-1, width)), tf.reshape(new, (-1, width))
-    written = tf.raw_ops.InplaceUpdate(x=flat, i=rows, v=new)
-    written = tf.reshape(written, tf.shape(cache))
-    written.set_shape(cache.shape)
-    return written
 
 
 def normalised(x: tf.Tensor, epsilon: float) -> tf.Tensor:
@@ -483,12 +384,12 @@ def is_plain(dense: layers.Layer) -> bool:
     return type(dense) in (layers.Dense, layers.EinsumDense) and dense.quantization_mode is None
 
 
-def dense_step(dense: layers.Layer, norm: layers.LayerNormalization | None = None) -> Callable:
+def dense_step(dense: Callable, norm: layers.Layer | None = None) -> Callable:
     """Make a function that applies a dense layer, with its weights prepared once.
 
     Args:
-        dense: A `keras.layers.Dense`.
-        norm: The layer normalisation before it, or `None`.
+        dense: A `keras.layers.Dense`, or another layer or function.
+        norm: The normalisation before it, or `None`.
 
     Returns:
         A function that computes `dense(norm(x))` of `(batch, width)`.
@@ -500,7 +401,8 @@ def dense_step(dense: layers.Layer, norm: layers.LayerNormalization | None = Non
     >>> dense_step(dense)(tf.ones((1, 2))).shape
     TensorShape([1, 3])
     """
-    if not is_plain(dense) or dense.bias is None:
+    foldable = norm is None or isinstance(norm, layers.LayerNormalization)
+    if not (is_plain(dense) and foldable) or dense.bias is None:
         return dense if norm is None else lambda x: dense(norm(x))
     dtype = dense.compute_dtype
     if norm is None:

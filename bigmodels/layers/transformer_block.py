@@ -1,5 +1,6 @@
 """The Transformer block (article 3.3 and 4.3; errata T4 to T7)."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -7,8 +8,13 @@ import keras
 import tensorflow as tf
 from keras import layers, ops
 
+from bigmodels.layers.activations import ACTIVATIONS
 from bigmodels.layers.cached_attention import CachedAttention, dense_step
+from bigmodels.layers.grouped_query_attention import GroupedQueryAttention
 from bigmodels.layers.layer_normalization import LayerNormalization
+from bigmodels.messages import check_choice
+
+NORMALIZATIONS = {"layer_norm": LayerNormalization, "rms_norm": layers.RMSNormalization}
 
 
 @keras.saving.register_keras_serializable(package="bigmodels")
@@ -28,6 +34,16 @@ class TransformerBlock(layers.Layer):
         causal: Whether a position attends only to itself and earlier ones.
         cross_attention: Whether to add a cross-attention sublayer between self-attention and
             feed-forward network, as in a decoder (Vaswani et al., 2017, section 3.2.3).
+        normalization: `"layer_norm"`, or `"rms_norm"` (Zhang and Sennrich, 2019).
+        activation: Activation of the feed-forward network: `"relu"`, `"relu_squared"` or
+            `"swiglu"`, see `bigmodels.layers.activations`. The gate of SwiGLU adds half as many
+            weights again.
+        rotary_length: Longest sequence, in tokens, for rotary positions in self-attention, or
+            `None`. For this and the following see `bigmodels.layers.GroupedQueryAttention`.
+        num_key_value_heads: Number of heads of keys and of values in self-attention.
+        query_key_norm: Whether self-attention normalises queries and keys.
+        sliding_window: Number of tokens that a token attends to in self-attention, or `None`;
+            `decode_step` leaves it to the mask it is given.
         **kwargs: Passed to `keras.layers.Layer`: `name`, `dtype`.
 
     Call arguments:
@@ -42,7 +58,8 @@ class TransformerBlock(layers.Layer):
         `(batch, length, embedding_dim)`.
 
     Raises:
-        ValueError: if `embedding_dim` is not divisible by `num_heads`.
+        ValueError: if `embedding_dim` is not divisible by `num_heads`, or another argument is out
+            of range.
 
     Example:
 
@@ -59,6 +76,12 @@ class TransformerBlock(layers.Layer):
         dropout_rate: float = 0.0,
         causal: bool = True,
         cross_attention: bool = False,
+        normalization: str = "layer_norm",
+        activation: str = "relu",
+        rotary_length: int | None = None,
+        num_key_value_heads: int | None = None,
+        query_key_norm: bool = False,
+        sliding_window: int | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -66,23 +89,44 @@ class TransformerBlock(layers.Layer):
             raise ValueError(
                 f"embedding_dim: {embedding_dim} is not divisible by num_heads={num_heads}"
             )
+        check_choice("normalization", normalization, NORMALIZATIONS)
+        check_choice("activation", activation, ACTIVATIONS)
         self.embedding_dim = embedding_dim
         self.num_heads = num_heads
         self.feed_forward_dim = feed_forward_dim
         self.dropout_rate = dropout_rate
         self.causal = causal
         self.cross_attention = cross_attention
+        self.normalization = normalization
+        self.activation = activation
+        self.rotary_length = rotary_length
+        self.num_key_value_heads = num_key_value_heads
+        self.query_key_norm = query_key_norm
+        self.sliding_window = sliding_window
         dtype = self.dtype_policy
+        norm = NORMALIZATIONS[normalization]
         heads = {"num_heads": num_heads, "key_dim": embedding_dim // num_heads}
         heads |= {"dropout": dropout_rate, "dtype": dtype}
-        self.attention_norm = LayerNormalization(dtype=dtype, name="attention_norm")
-        self.attention = CachedAttention(**heads, name="attention")
+        options = {
+            "rotary_length": rotary_length,
+            "num_key_value_heads": num_key_value_heads,
+            "query_key_norm": query_key_norm,
+            "sliding_window": sliding_window,
+        }
+        # Without any of them `CachedAttention` computes the same, and faster.
+        if all(option is None or option is False for option in options.values()):
+            attention = CachedAttention
+        else:
+            attention = functools.partial(GroupedQueryAttention, **options)
+        self.attention_norm = norm(dtype=dtype, name="attention_norm")
+        self.attention = attention(**heads, name="attention")
         if cross_attention:
-            self.context_norm = LayerNormalization(dtype=dtype, name="context_norm")
+            self.context_norm = norm(dtype=dtype, name="context_norm")
             self.context_attention = CachedAttention(**heads, name="context_attention")
-        self.feed_forward_norm = LayerNormalization(dtype=dtype, name="feed_forward_norm")
+        self.feed_forward_norm = norm(dtype=dtype, name="feed_forward_norm")
+        function, inputs_each = ACTIVATIONS[activation]
         self.feed_forward = layers.Dense(
-            feed_forward_dim, activation="relu", dtype=dtype, name="feed_forward"
+            inputs_each * feed_forward_dim, activation=function, dtype=dtype, name="feed_forward"
         )
         self.projection = layers.Dense(embedding_dim, dtype=dtype, name="projection")
         self.dropout = layers.Dropout(dropout_rate, dtype=dtype, name="dropout")
@@ -188,7 +232,8 @@ class TransformerBlock(layers.Layer):
         """Make a function that processes one more token, see `CachedAttention.decode_step`.
 
         Returns:
-            A function `step(x, places, seen, cache, seen_context=None) -> (output, cache)`.
+            A function `step(x, places, seen, cache, positions, seen_context=None) -> (output,
+            cache)`. `positions` are those of the tokens in their sequences, integers `(batch,)`.
             `seen_context` is the context's padding mask for `cross_attention`, `(batch, 1,
             context_length)`.
         """
@@ -198,10 +243,10 @@ class TransformerBlock(layers.Layer):
         feed_forward = dense_step(self.feed_forward, self.feed_forward_norm)
         projection = dense_step(self.projection)
 
-        def step(x, places, seen, cache, seen_context=None):
+        def step(x, places, seen, cache, positions, seen_context=None):
             if self.cross_attention:
                 cache, context = cache
-            y, cache = attend(x, places, seen, cache)
+            y, cache = attend(x, places, seen, cache, positions)
             x += y
             if self.cross_attention:
                 x += look_up(x, seen_context, context)
@@ -214,13 +259,7 @@ class TransformerBlock(layers.Layer):
         return input_shape
 
     def get_config(self):
-        config = super().get_config()
-        config.update(
-            embedding_dim=self.embedding_dim,
-            num_heads=self.num_heads,
-            feed_forward_dim=self.feed_forward_dim,
-            dropout_rate=self.dropout_rate,
-            causal=self.causal,
-            cross_attention=self.cross_attention,
-        )
-        return config
+        names = ("embedding_dim", "num_heads", "feed_forward_dim", "dropout_rate", "causal")
+        names += ("cross_attention", "normalization", "activation", "rotary_length")
+        names += ("num_key_value_heads", "query_key_norm", "sliding_window")
+        return super().get_config() | {name: getattr(self, name) for name in names}

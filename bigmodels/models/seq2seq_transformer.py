@@ -20,11 +20,11 @@ from keras import layers, ops
 from bigmodels import checks
 from bigmodels.distribute import Model
 from bigmodels.layers import (
-    CachedAttention,
     LayerNormalization,
     PositionalEncoding,
     TransformerBlock,
     generation,
+    key_value_cache,
 )
 from bigmodels.layers.cached_attention import normalised
 from bigmodels.messages import short_repr
@@ -369,10 +369,10 @@ class _Decoding:
             (keys, _), _ = caches[0]
             # All rows begin at the same column, so one mask is enough for all.
             seen = (tf.range(tf.shape(keys)[-1]) <= slot)[None, None]
-            places = CachedAttention.places((keys,), slot)
+            places = key_value_cache.places((keys,), slot)
             caches = list(caches)
             for i, step_of_block in enumerate(steps):
-                x, caches[i] = step_of_block(x, places, seen, caches[i], seen_context)
+                x, caches[i] = step_of_block(x, places, seen, caches[i], positions, seen_context)
             x = tf.cast(normalised(x, norm.epsilon), dtype) * gamma + beta
             return model.token_embedding(x, reverse=True), (seen_context, caches)
 

@@ -8,8 +8,12 @@ embedding_dim / num_heads (T4), residuals and layer normalisation (T6), a causal
 (T7), the position encoding added to the embeddings, not the ids (T8), logits as output.
 
     tokens (batch, length), integers -> logits (batch, length, vocab_size)
+
+The keyword arguments from `position` on are what language models have added since. All of them are
+off by default.
 """
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -19,12 +23,13 @@ import tensorflow as tf
 from keras import layers, ops
 
 from bigmodels.layers import (
-    CachedAttention,
-    LayerNormalization,
     PositionalEncoding,
     TransformerBlock,
+    key_value_cache,
 )
 from bigmodels.layers.cached_attention import dense_step
+from bigmodels.layers.transformer_block import NORMALIZATIONS
+from bigmodels.messages import check_choice
 from bigmodels.models.base import LanguageModel
 
 
@@ -45,6 +50,20 @@ class Transformer(LanguageModel):
         max_length: Longest sequence, in tokens; a longer input is an error.
         causal: Whether a position attends only to itself and earlier ones, or to all.
         vocabulary: The characters of ids 2, 3, ..., needed to generate text from strings.
+        position: How a token's position is told: `"sinusoidal"`, added to the embeddings; or
+            `"rotary"`, by rotating queries and keys (Su et al., 2021), which needs heads of even
+            width.
+        normalization: `"layer_norm"`, or `"rms_norm"` (Zhang and Sennrich, 2019).
+        activation: Activation of the feed-forward networks: `"relu"`, `"relu_squared"` (So et al.,
+            2021), or `"swiglu"` (Shazeer, 2020), whose gate adds half as many weights again:
+            with two thirds of `feed_forward_dim` their number stays the same.
+        query_key_norm: Whether to normalise queries and keys (Henry et al., 2020).
+        num_key_value_heads: Number of heads of keys and of values, shared by the `num_heads` heads
+            of queries (Ainslie et al., 2023); by default as many.
+        sliding_window: Number of tokens that a token attends to, itself included and counted back
+            from it (Beltagy et al., 2020); without `causal`, as many ahead. `None` for all.
+        tie_embeddings: Whether the output layer uses the weights of the token embedding (Press and
+            Wolf, 2017), without a bias.
         **kwargs: Passed to `keras.Model`: `name`, `dtype`.
 
     Call arguments:
@@ -77,6 +96,14 @@ class Transformer(LanguageModel):
         max_length: int = 512,
         causal: bool = True,
         vocabulary: Iterable[str] | None = None,
+        *,
+        position: str = "sinusoidal",
+        normalization: str = "layer_norm",
+        activation: str = "relu",
+        query_key_norm: bool = False,
+        num_key_value_heads: int | None = None,
+        sliding_window: int | None = None,
+        tie_embeddings: bool = False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -84,6 +111,7 @@ class Transformer(LanguageModel):
             raise ValueError(f"vocab_size: {vocab_size!r}, expected at least 2 (id 0 is padding)")
         if num_layers < 1:
             raise ValueError(f"num_layers: {num_layers!r}, expected a positive integer")
+        check_choice("position", position, ("sinusoidal", "rotary"))
         self.vocab_size = vocab_size
         self.embedding_dim = embedding_dim
         self.num_heads = num_heads
@@ -93,14 +121,28 @@ class Transformer(LanguageModel):
         self.max_length = max_length
         self.causal = causal
         self.vocabulary = None if vocabulary is None else "".join(vocabulary)
+        self.position = position
+        self.normalization = normalization
+        self.activation = activation
+        self.query_key_norm = query_key_norm
+        self.num_key_value_heads = num_key_value_heads
+        self.sliding_window = sliding_window
+        self.tie_embeddings = tie_embeddings
         self.supports_masking = True
         dtype = self.dtype_policy
-        self.token_embedding = layers.Embedding(
-            vocab_size, embedding_dim, mask_zero=True, dtype=dtype, name="token_embedding"
+        if tie_embeddings:
+            embedding = functools.partial(
+                layers.ReversibleEmbedding, reverse_dtype=dtype.variable_dtype
+            )
+        else:
+            embedding = functools.partial(layers.Embedding, mask_zero=True)
+        self.token_embedding = embedding(
+            vocab_size, embedding_dim, dtype=dtype, name="token_embedding"
         )
-        self.position_encoding = PositionalEncoding(
-            max_length, embedding_dim, dtype=dtype, name="position_encoding"
-        )
+        if position == "sinusoidal":
+            self.position_encoding = PositionalEncoding(
+                max_length, embedding_dim, dtype=dtype, name="position_encoding"
+            )
         self.dropout = layers.Dropout(dropout_rate, dtype=dtype, name="dropout")
         self.blocks = [
             TransformerBlock(
@@ -109,39 +151,46 @@ class Transformer(LanguageModel):
                 feed_forward_dim,
                 dropout_rate,
                 causal,
+                normalization=normalization,
+                activation=activation,
+                rotary_length=max_length if position == "rotary" else None,
+                num_key_value_heads=num_key_value_heads,
+                query_key_norm=query_key_norm,
+                sliding_window=sliding_window,
                 dtype=dtype,
                 name=f"block{i}",
             )
             for i in range(1, num_layers + 1)
         ]
-        self.norm = LayerNormalization(dtype=dtype, name="norm")
-        self.dense = layers.Dense(vocab_size, dtype=dtype, name="dense")
+        self.norm = NORMALIZATIONS[normalization](dtype=dtype, name="norm")
+        if not tie_embeddings:
+            self.dense = layers.Dense(vocab_size, dtype=dtype, name="dense")
 
     def build(self, input_shape):
         self.token_embedding.build(input_shape)
         embedded = (*input_shape, self.embedding_dim)
-        self.position_encoding.build(embedded)
+        if self.position == "sinusoidal":
+            self.position_encoding.build(embedded)
         self.dropout.build(embedded)
         for block in self.blocks:
             block.build(embedded)
         self.norm.build(embedded)
-        self.dense.build(embedded)
+        if not self.tie_embeddings:
+            self.dense.build(embedded)
         self.built = True
 
     def call(self, inputs, training=None):
-        padding_mask = self.token_embedding.compute_mask(inputs)  # (batch, length)
-        x = self._embedded(inputs)  # (batch, length, embedding_dim)
-        x += self.position_encoding(x)
-        x = self.dropout(x, training=training)
+        padding_mask = ops.not_equal(inputs, 0)  # (batch, length)
+        x = self.dropout(self._embedded(inputs), training=training)
         for block in self.blocks:
             x = block(x, padding_mask=padding_mask, training=training)
         x = ops.reshape(self.norm(x), (-1, self.embedding_dim))
-        logits = ops.reshape(self.dense(x), (*ops.shape(inputs), self.vocab_size))
+        logits = ops.reshape(self._output_layer(x), (*ops.shape(inputs), self.vocab_size))
         # Logits are returned in full precision under a mixed policy.
         return ops.cast(logits, self.variable_dtype)
 
     def compute_mask(self, inputs, mask=None):
-        return self.token_embedding.compute_mask(inputs)
+        return ops.not_equal(inputs, 0)
 
     def compute_output_shape(self, input_shape):
         return (*input_shape, self.vocab_size)
@@ -172,47 +221,55 @@ class Transformer(LanguageModel):
 
     def prefill(self, tokens: tf.Tensor, sizes: tf.Tensor, capacity: Any) -> tuple[tf.Tensor, Any]:
         mask = tokens != 0
+        width = tf.shape(tokens)[1]
         x = self._embedded(tokens)
-        x += self.position_encoding(x)
         caches = []
         for block in self.blocks:
             x, cache = block.prefill(x, mask, capacity)
             caches.append(cache)
         last = tf.gather(x, sizes - 1, batch_dims=1)  # (batch, embedding_dim)
-        new = tf.ones((tf.shape(tokens)[0], capacity - tf.shape(tokens)[1]), "bool")
-        logits = ops.cast(self.dense(self.norm(last)), self.variable_dtype)
-        return logits, (tf.concat([mask, new], axis=1), caches)
+        real = tf.concat([mask, tf.ones((tf.shape(tokens)[0], capacity - width), "bool")], axis=1)
+        # New tokens follow the widest prompt in the cache, but their own prompt in the sequence.
+        slots = tf.range(capacity)
+        key_positions = tf.where(slots < width, slots, slots - (width - sizes)[:, None])
+        logits = ops.cast(self._output_layer(self.norm(last)), self.variable_dtype)
+        return logits, (real, key_positions, caches)
 
     def decode_step(self) -> Callable:
         steps = [block.decode_step() for block in self.blocks]
-        logits_of = dense_step(self.dense, self.norm)
+        logits_of = dense_step(self._output_layer, self.norm)
 
         def step(token, slot, positions, cache):
-            real, caches = cache  # `real`: which slots are not padding, now or later.
-            x = self._embedded(token) + self.position_encoding.at(positions)
-            seen = (real & (tf.range(tf.shape(real)[1]) <= slot))[:, None]
-            places = CachedAttention.places(caches[0], slot)
+            # `real`: which slots are not padding, now or later; `key_positions`: of each slot.
+            real, key_positions, caches = cache
+            x = self._embedded(token, positions)
+            seen = real & (tf.range(tf.shape(real)[1]) <= slot)
+            if self.sliding_window is not None:
+                seen &= key_positions > positions[:, None] - self.sliding_window
+            places = key_value_cache.places(caches[0], slot)
             caches = list(caches)
             for i, step_of_block in enumerate(steps):
-                x, caches[i] = step_of_block(x, places, seen, caches[i])
-            return tf.cast(logits_of(x), self.variable_dtype), (real, caches)
+                x, caches[i] = step_of_block(x, places, seen[:, None], caches[i], positions)
+            return tf.cast(logits_of(x), self.variable_dtype), (real, key_positions, caches)
 
         return step
 
-    def _embedded(self, tokens):
-        return self.token_embedding(tokens) * self.embedding_dim**0.5
+    @property
+    def _output_layer(self):
+        if self.tie_embeddings:
+            return functools.partial(self.token_embedding, reverse=True)
+        return self.dense
+
+    def _embedded(self, tokens, positions=None):
+        x = self.token_embedding(tokens) * self.embedding_dim**0.5
+        if self.position == "rotary":  # The blocks tell positions apart.
+            return x
+        encoding = self.position_encoding
+        return x + (encoding(x) if positions is None else encoding.at(positions))
 
     def get_config(self):
-        config = super().get_config()
-        config.update(
-            vocab_size=self.vocab_size,
-            embedding_dim=self.embedding_dim,
-            num_heads=self.num_heads,
-            feed_forward_dim=self.feed_forward_dim,
-            dropout_rate=self.dropout_rate,
-            num_layers=self.num_layers,
-            max_length=self.max_length,
-            causal=self.causal,
-            vocabulary=self.vocabulary,
-        )
-        return config
+        names = ("vocab_size", "embedding_dim", "num_heads", "feed_forward_dim", "dropout_rate")
+        names += ("num_layers", "max_length", "causal", "vocabulary", "position", "normalization")
+        names += ("activation", "query_key_norm", "num_key_value_heads", "sliding_window")
+        names += ("tie_embeddings",)
+        return super().get_config() | {name: getattr(self, name) for name in names}

@@ -388,6 +388,22 @@ MODELS = {
         # which Adam with the default epsilon of 1e-7 would scale up to a full step.
         _classify(lambda: optimizers.Adam(1e-2, epsilon=1e-3)),
     ),
+    "Transformer, modern": Case(
+        lambda: models.Transformer(
+            *(7, 8, 4, 12, 0.0),
+            num_layers=1,
+            max_length=6,
+            position="rotary",
+            normalization="rms_norm",
+            activation="swiglu",
+            query_key_norm=True,
+            num_key_value_heads=2,
+            sliding_window=3,
+            tie_embeddings=True,
+        ),
+        _tokens,
+        _classify(lambda: optimizers.Adam(1e-2, epsilon=1e-3)),
+    ),
     "GAN": Case(
         _gan,
         lambda rng: rng.uniform(-1, 1, (ROWS, 4, 4, 1)).astype("float32"),

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bigmodels.layers import CachedAttention
-from bigmodels.layers.cached_attention import _attention
+from bigmodels.layers import CachedAttention, key_value_cache
+from bigmodels.layers.dot_product_attention import dot_product_attention
 
 SHAPE = (3, 7, 12)  # (batch, length, width)
 
@@ -85,7 +85,7 @@ def test_gradient_goes_through_what_was_dropped(rng):
         return (tf.nn.softmax(query @ tf.linalg.matrix_transpose(key)) * kept) @ value
 
     found = []
-    for attend in (_attention, plain):
+    for attend in (dot_product_attention, plain):
         with tf.GradientTape() as tape:
             tape.watch(sequences)
             y = attend(*sequences, None, kept)
@@ -310,7 +310,7 @@ def test_token_by_token_it_is_what_a_call_gives(rng, kwargs):
         cache, step, found = layer.prefill(norm(x)[:, :3], 7), layer.decode_step(norm), []
         for slot in range(3, 7):
             seen = (tf.range(7) <= slot)[None, None]
-            y, cache = step(x[:, slot], layer.places(cache, slot), seen, cache)
+            y, cache = step(x[:, slot], key_value_cache.places(cache, slot), seen, cache)
             found.append(y)
         read = layer.reader(norm)(x[:, 6], tf.ones((1, 1, 7), bool), layer.prefill(norm(x), 7))
         return tf.stack(found, 1), read

@@ -9,12 +9,16 @@ import tensorflow as tf
 
 from bigmodels.layers import generation
 from bigmodels.models import RNN, Transformer
+from tests.tiny import MODERN
 
 LETTERS = "abcdefghij"
 MAKERS = {
     "rnn": lambda **k: RNN(12, 8, 16, **k),
     "rnn, no mask": lambda **k: RNN(12, 8, 16, mask_zero=False, **k),
     "transformer": lambda **k: Transformer(12, 8, 2, 16, 0.0, num_layers=2, max_length=24, **k),
+    "modern transformer": lambda **k: Transformer(
+        12, 8, 4, 16, 0.0, num_layers=2, max_length=24, **MODERN, **k
+    ),
 }
 
 
@@ -26,7 +30,9 @@ def make(request):
 def _sharp(model, factor=20.0):
     """A model that is surer of what it says, so that no two tokens are nearly as likely."""
     model.build((None, None))
-    model.dense.kernel.assign(model.dense.kernel * factor)
+    tied = getattr(model, "tie_embeddings", False)
+    weight = model.norm.scale if tied else model.dense.kernel
+    weight.assign(weight * factor)
     return model
 
 

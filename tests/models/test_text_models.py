@@ -7,11 +7,15 @@ import pytest
 from bigmodels.models import RNN, Transformer
 from bigmodels.tokenizers import Vocabulary
 from tests.conftest import counting_tokens
+from tests.tiny import MODERN
 
 LETTERS = "abcdefghij"
 MAKERS = {
     "rnn": lambda **k: RNN(12, 8, 16, **k),
     "transformer": lambda **k: Transformer(12, 8, 2, 16, 0.0, num_layers=2, max_length=20, **k),
+    "modern transformer": lambda **k: Transformer(
+        12, 8, 4, 16, 0.0, num_layers=2, max_length=20, **MODERN, **k
+    ),
 }
 
 
@@ -150,6 +154,21 @@ def test_a_trained_model_counts(make, rng):
         (lambda: Transformer(1, 8, 2, 16, 0.0), "vocab_size: 1"),
         (lambda: Transformer(12, 9, 2, 16, 0.0), "embedding_dim: 9 is not divisible"),
         (lambda: Transformer(12, 8, 2, 16, 0.0, num_layers=0), "num_layers: 0"),
+        (
+            lambda: Transformer(12, 8, 2, 16, 0.0, position="rotray"),
+            "position: 'rotray' is not one of sinusoidal, rotary; did you mean rotary?",
+        ),
+        (lambda: Transformer(12, 8, 2, 16, 0.0, normalization="batch"), "normalization: 'batch'"),
+        (lambda: Transformer(12, 8, 2, 16, 0.0, activation="gelu"), "activation: 'gelu'"),
+        (lambda: Transformer(12, 8, 2, 16, 0.0, sliding_window=0), "sliding_window: 0"),
+        (
+            lambda: Transformer(12, 12, 4, 16, 0.0, num_key_value_heads=3),
+            "num_key_value_heads: 3, expected a divisor of num_heads=4",
+        ),
+        (
+            lambda: Transformer(12, 12, 4, 16, 0.0, position="rotary"),
+            "key_dim: 3, expected an even",
+        ),
         (lambda: RNN(12, 8, 16).generate("abc"), "without vocabulary="),
         (lambda: RNN(12, 8, 16, vocabulary=LETTERS).generate(""), "prompt: ''"),
         (lambda: RNN(12, 8, 16).generate([[1]], length=0), "length: 0"),
