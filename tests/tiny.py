@@ -218,6 +218,12 @@ MODELS = {
         _boxes,
         _detect,
     ),
+    "ResidualCNN": Model(
+        lambda **k: bigmodels.models.ResidualCNN(3, (6, 8), shift=1, **k),
+        lambda rng, n: striped_images(rng, n, channels=3)[0],
+        lambda rng, n: striped_images(rng, n, channels=3),
+        _classify,
+    ),
     "RNN": Model(
         lambda **k: bigmodels.models.RNN(12, 8, 16, 4, dropout_rate=0.1, **k),
         _tokens,

@@ -14,6 +14,7 @@ from bigmodels.models.gan import Generator as Generator
 from bigmodels.models.inpainting import Inpainter as Inpainter
 from bigmodels.models.inpainting import InpaintingGAN as InpaintingGAN
 from bigmodels.models.pilot_net import PilotNet as PilotNet
+from bigmodels.models.residual_cnn import ResidualCNN as ResidualCNN
 from bigmodels.models.rnn import RNN as RNN
 from bigmodels.models.seq2seq_transformer import Seq2SeqTransformer as Seq2SeqTransformer
 from bigmodels.models.transformer import Transformer as Transformer

@@ -380,6 +380,15 @@ MODELS = {
     "CNN": Case(
         lambda: models.CNN(3, (3, 4), dense_units=6, batch_normalization=True), _images, _classify()
     ),
+    "ResidualCNN": Case(
+        lambda: models.ResidualCNN(3, (3, 4), mirror=True, shift=1),
+        _images,
+        _classify(
+            lambda: optimizers.SGD(
+                0.05, momentum=0.85, nesterov=True, use_ema=True, ema_overwrite_frequency=5
+            )
+        ),
+    ),
     "RNN": Case(lambda: models.RNN(7, 4, 6), _tokens, _classify()),
     "Transformer": Case(
         lambda: models.Transformer(7, 8, 2, 12, 0.0, num_layers=1, max_length=6),
