@@ -48,6 +48,24 @@ KINDS = {
             "data.length": 12,
         },
     ),
+    "modern": (
+        "text_generation",
+        {
+            "model.kind": "transformer",
+            "model.num_layers": 1,
+            "model.num_heads": 4,
+            "model.embedding_dim": 8,
+            "model.feed_forward_dim": 8,
+            "model.position": "rotary",
+            "model.normalization": "rms_norm",
+            "model.activation": "swiglu",
+            "model.query_key_norm": True,
+            "model.num_key_value_heads": 2,
+            "model.sliding_window": 4,
+            "model.tie_embeddings": True,
+            "data.length": 12,
+        },
+    ),
     "translation": (
         "translation",
         {
@@ -453,7 +471,9 @@ def questions(kind, run, model, photos, directory=None):
         return frame_questions(run, model, photos)
     if kind == "series":
         return series_questions(run, model)
-    return text_questions(model) if kind in ("rnn", "transformer") else noise_questions(model)
+    if KINDS[kind][0] == "text_generation":
+        return text_questions(model)
+    return noise_questions(model)
 
 
 WITHOUT_BIGMODELS = """
@@ -476,7 +496,7 @@ pickle.dump(answers, open(sys.argv[2], "wb"))
     [
         ("cnn", "rnn", "gan"),
         pytest.param(
-            ("transformer", "translation", "pilot", "series", "holes", "boxes", "drnn"),
+            ("transformer", "modern", "translation", "pilot", "series", "holes", "boxes", "drnn"),
             marks=pytest.mark.thorough,
         ),
         pytest.param(("dense",), marks=pytest.mark.slow),
@@ -544,7 +564,7 @@ def test_litert(exported, kind, make_run, photos, tmp_path):
         close_but_never(run(samples=samples)["log_probabilities"], wanted)
     elif name == "logits":
         # One text of one length; a shorter one is padded at its end, which it does not see.
-        length = {"rnn": 10, "transformer": 12}[kind]
+        length = KINDS[kind][1]["data.length"]
         assert result["signatures"]["logits"]["inputs"]["tokens"]["shape"] == [1, length]
         tokens = np.array([[5, 3, 2, 4]], "int32")
         padded = np.pad(tokens, ((0, 0), (0, length - 4)))

@@ -51,6 +51,37 @@ class TransformerConfig:
     )
     dropout_rate: float = setting(0.1, "Fraction of the features to drop.", check=check_share)
     num_layers: int = setting(4, "Number of Transformer blocks.", check=check_positive)
+    position: str = setting(
+        "sinusoidal",
+        "How positions are told: added to the embeddings, or by rotating queries and keys.",
+        choices=("sinusoidal", "rotary"),
+    )
+    normalization: str = setting(
+        "layer_norm",
+        "Normalisation: of mean and variance, or of the root mean square.",
+        choices=("layer_norm", "rms_norm"),
+    )
+    activation: str = setting(
+        "relu",
+        "Activation of the feed-forward layers. The gate of swiglu adds half as many weights: "
+        "two thirds of model.feed_forward_dim keep their number.",
+        choices=("relu", "relu_squared", "swiglu"),
+    )
+    query_key_norm: bool = setting(False, "Normalise queries and keys.")
+    num_key_value_heads: int | None = setting(
+        None,
+        "Heads of keys and of values, which divide model.num_heads; by default as many. Fewer make "
+        "generation's cache smaller.",
+        check=check_positive,
+    )
+    sliding_window: int | None = setting(
+        None,
+        "Number of tokens that a token attends to, itself included; all by default.",
+        check=check_positive,
+    )
+    tie_embeddings: bool = setting(
+        False, "Use the weights of the token embedding in the output layer, too."
+    )
 
 
 @dataclasses.dataclass(frozen=True)
