@@ -112,6 +112,11 @@ class Transformer(LanguageModel):
         if num_layers < 1:
             raise ValueError(f"num_layers: {num_layers!r}, expected a positive integer")
         check_choice("position", position, ("sinusoidal", "rotary"))
+        if position == "rotary" and embedding_dim // num_heads % 2:
+            raise ValueError(
+                f"position: 'rotary', but heads of width embedding_dim / num_heads = "
+                f"{embedding_dim // num_heads} are not even"
+            )
         self.vocab_size = vocab_size
         self.embedding_dim = embedding_dim
         self.num_heads = num_heads

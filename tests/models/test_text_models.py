@@ -167,7 +167,7 @@ def test_a_trained_model_counts(make, rng):
         ),
         (
             lambda: Transformer(12, 12, 4, 16, 0.0, position="rotary"),
-            "key_dim: 3, expected an even",
+            "position: 'rotary', but heads of width embedding_dim / num_heads = 3 are not even",
         ),
         (lambda: RNN(12, 8, 16).generate("abc"), "without vocabulary="),
         (lambda: RNN(12, 8, 16, vocabulary=LETTERS).generate(""), "prompt: ''"),
