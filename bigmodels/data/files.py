@@ -384,7 +384,7 @@ def _blended(image, background):
 
 
 def readable(contents: tf.Tensor) -> tf.Tensor:
-    """Convert an encoded image in a graph so that TensorFlow can decode it.
+    """Convert an encoded image so that TensorFlow can decode it; also works in a graph.
 
     Pillow converts TIFF, PNM, GIF, animated WebP and images with one transparent colour to PNG.
     Others stay as they are.
@@ -410,7 +410,7 @@ def readable(contents: tf.Tensor) -> tf.Tensor:
 
 
 def read_file(path: tf.Tensor | str, channels: int) -> tf.Tensor:
-    """Read an image file in a graph, without the checks of `ImageReader`.
+    """Read an image file, without the checks of `ImageReader`; also works in a graph.
 
     Args:
         path: Scalar string.
@@ -431,7 +431,7 @@ def read_file(path: tf.Tensor | str, channels: int) -> tf.Tensor:
 def _as_png(contents):
     """Convert an image that Pillow reads to an upright PNG."""
     try:
-        return _reencoded(contents)
+        return _reencoded(np.asarray(contents, object).item())  # Eagerly it is an array of bytes.
     except ValueError:
         raise
     except Exception as error:  # A damaged file may raise anything.
