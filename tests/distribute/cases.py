@@ -86,6 +86,18 @@ def _images(rng):
     return rng.random((ROWS, 10, 10, 1), dtype="float32"), rng.integers(0, 3, ROWS)
 
 
+def _muon():
+    rate = bigmodels.optimizers.WarmupStableDecay(0.01, 24, warmup_steps=2, decay_steps=8)
+    return bigmodels.optimizers.Muon(
+        rate,
+        # AdamW would scale rounding errors to full steps, see "Transformer".
+        epsilon=1e-3,
+        exclude_layers=["dense2"],
+        learning_rate_multipliers={"bias": 2.0},
+        gradient_accumulation_steps=2,
+    )
+
+
 def _tokens(rng):
     """Sequences of different lengths, padded with 0 on the right; targets one step ahead."""
     tokens = rng.integers(1, 7, (ROWS, 7))
@@ -525,6 +537,7 @@ FEATURES = {
     "BatchNorm, masked": _case(build=_masked_batch_norm, data=_tokens),
     "SGD, momentum": _case(optimizer=lambda: optimizers.SGD(0.05, momentum=0.9)),
     "AdamW": _case(optimizer=lambda: optimizers.AdamW(1e-2, weight_decay=0.05)),
+    "Muon": Case(lambda: models.CNN(3, (3, 4), dense_units=6), _images, _classify(_muon)),
     "EMA": _case(
         optimizer=lambda: optimizers.SGD(
             0.1, use_ema=True, ema_momentum=0.9, ema_overwrite_frequency=5

@@ -74,7 +74,7 @@ def _furthest(found, wanted):
 
 FAST = {"mirrored 2": ("CNN", "two outputs")}
 THOROUGH = {
-    "mirrored 2": (*cases.MODELS, "functional", "much at once", "mixed_float16"),
+    "mirrored 2": (*cases.MODELS, "functional", "Muon", "much at once", "mixed_float16"),
     # With a batch of two rows, one replica has no rows.
     "mirrored 3": (*cases.ACROSS_ROWS, "outputs by name"),
     # A functional model adds little to these and to two replicas of one process.
