@@ -158,6 +158,7 @@ def train(
     """
     task = tasks.get(task)
     config = with_settings(task.config(), settings or {})
+    task = task.of(config)
     task.check(config)
     if config.deterministic:
         distribute.deterministic()

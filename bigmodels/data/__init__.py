@@ -7,6 +7,7 @@ Shuffling, batching and prefetching are in `pipeline`.
 """
 
 from bigmodels.data.audio import AudioAugmentation, AudioData, clean_transcript, load_audio
+from bigmodels.data.cleaning import clean_text
 from bigmodels.data.detection import BoxAugmentation, DetectionData, load_detection
 from bigmodels.data.driving import DrivingData, SteeringAugmentation, load_driving
 from bigmodels.data.holes import Holes
@@ -15,7 +16,7 @@ from bigmodels.data.mixing import Mixing
 from bigmodels.data.pairs import PairData, load_pairs
 from bigmodels.data.pipeline import Augmentation
 from bigmodels.data.series import SeriesData, load_series
-from bigmodels.data.text import TextData, clean_text, load_text
+from bigmodels.data.text import TextData, load_text
 from bigmodels.tokenizers import Subwords, Vocabulary
 
 __all__ = [

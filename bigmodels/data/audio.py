@@ -10,12 +10,12 @@ import numpy as np
 import tensorflow as tf
 
 from bigmodels.data import readers
+from bigmodels.data.cleaning import note_unknown
 from bigmodels.data.notes import Notes
 from bigmodels.data.pipeline import evaluation_batches, training_batches
 from bigmodels.data.readers import embedded, tfds
 from bigmodels.data.readers.recordings import MAX_SECONDS, resampled, without_end
 from bigmodels.data.splits import SPLITS, Splits, stratified_split
-from bigmodels.data.text import note_unknown
 from bigmodels.fields import check_settings, setting
 from bigmodels.layers.log_mel import hop_length
 from bigmodels.messages import short_repr

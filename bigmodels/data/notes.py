@@ -39,7 +39,9 @@ class Notes:
             self.lines.append(line)
             print(line, file=sys.stderr)
 
-    def leave_out(self, argument: str, what: str, items: dict | list) -> None:
+    def leave_out(
+        self, argument: str, what: str, items: dict | list, count: int | None = None
+    ) -> None:
         """Add a line about items that were left out: their number, and the first of them.
 
         Args:
@@ -47,17 +49,19 @@ class Notes:
             what: What the items are, in the plural: `"files that cannot be read"`.
             items: `{name: reason}`, or a list of names if `what` says the reason. If it is empty,
                 no line is added.
+            count: Their number, if `items` are only the first of them.
         """
         if not items:
             return
+        count = len(items) if count is None else count
         reasons = items if isinstance(items, dict) else dict.fromkeys(items, "")
         named = [
             f"{_quoted(name)} {reason}".rstrip() for name, reason in [*reasons.items()][:_NAMED]
         ]
-        more = f", and {len(items) - _NAMED:,} more" if len(items) > _NAMED else ""
-        self.left_out[what] = self.left_out.get(what, 0) + len(items)
+        more = f", and {count - _NAMED:,} more" if count > _NAMED else ""
+        self.left_out[what] = self.left_out.get(what, 0) + count
         # `what` is a plural, so "1" cannot come before it.
-        counted = f"{len(items):,} {what}" if len(items) > 1 else f"{what} (1)"
+        counted = f"{count:,} {what}" if count > 1 else f"{what} (1)"
         self.say(f"{argument}: left out {counted}: {'; '.join(named)}{more}.")
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import tensorflow as tf
 
 from bigmodels.data import readers
+from bigmodels.data.cleaning import clean_text, note_cleaning, note_unknown
 from bigmodels.data.notes import Notes
 from bigmodels.data.pipeline import evaluation_batches, training_batches
 from bigmodels.data.readers import embedded, tfds
 from bigmodels.data.readers.encodings import check_encoding
 from bigmodels.data.splits import Splits
-from bigmodels.data.text import clean_text, note_cleaning, note_unknown
 from bigmodels.messages import short_repr
 from bigmodels.tokenizers import Subwords
 

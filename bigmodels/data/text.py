@@ -1,19 +1,25 @@
-"""Load text for language models, one token per character."""
+"""Load text of any size for language models, as characters, bytes or subwords."""
 
 import dataclasses
-import unicodedata
-from collections.abc import Iterable
+import os
 
 import tensorflow as tf
 
-from bigmodels.data import readers
+from bigmodels.data import readers, token_cache, token_files
+from bigmodels.data.corpus import Corpus
 from bigmodels.data.notes import Notes
-from bigmodels.data.pipeline import evaluation_batches, training_batches
+from bigmodels.data.pipeline import SHUFFLE_WINDOW, evaluation_batches, training_batches
 from bigmodels.data.readers import embedded, tfds
 from bigmodels.data.readers.encodings import check_encoding
 from bigmodels.data.splits import Splits
-from bigmodels.messages import short_repr
-from bigmodels.tokenizers import Vocabulary
+from bigmodels.data.token_files import Tokens
+from bigmodels.messages import check_choice
+from bigmodels.tokenizers import KINDS, Tokenizer
+
+# Larger texts are encoded into files.
+_IN_MEMORY_BYTES = 1 << 26
+# Windows whose places in the order of an epoch are computed at once.
+_AT_ONCE = 1024
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,10 +34,12 @@ class TextData(Splits):
         train_sample: The beginning of the training text, of the length of the validation text, in
             windows as for validation.
         validation: The validation text in consecutive windows of about `evaluation_length` tokens,
-            complete except for at most a thousandth at its end.
+            complete except for at most a thousandth at its end; of a longer text than
+            `evaluation_tokens` the same windows from all over it each time.
         test: The test text in windows as for validation.
         sizes: Number of predicted tokens in each split; for `train`, in one epoch.
-        vocabulary: A `Vocabulary` fitted on the training text only.
+        vocabulary: The `bigmodels.tokenizers.Tokenizer`, fitted on the training text only; for
+            characters a `Vocabulary`.
         unknown_share: Fraction of unknown characters in validation and test.
 
     Example:
@@ -44,83 +52,8 @@ class TextData(Splits):
     {'validation': ..., 'test': ...}
     """
 
-    vocabulary: Vocabulary
+    vocabulary: Tokenizer
     unknown_share: dict[str, float]
-
-
-def clean_text(text: str) -> str:
-    r"""Normalise line ends to `\n` and characters to Unicode NFC.
-
-    Args:
-        text: A string.
-
-    Returns:
-        A string.
-
-    Example:
-
-    >>> bigmodels.data.clean_text("one\r\ntwo\rthree")
-    'one\ntwo\nthree'
-    >>> len("e\u0301"), len(bigmodels.data.clean_text("e\u0301"))
-    (2, 1)
-    """
-    return unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
-
-
-def note_cleaning(notes: Notes, argument: str, texts: Iterable[str]) -> None:
-    """Note the words that `clean_text` normalises to NFC.
-
-    Args:
-        notes: A `Notes`, to which a line is added if there are such words.
-        argument: Beginning of the line, for example `"text"`.
-        texts: Strings.
-
-    Example:
-
-    >>> notes = Notes()
-    >>> note_cleaning(notes, "text", ["a cafe\\u0301"])
-    >>> notes.lines
-    ["text: 1 words are normalised to Unicode NFC, the first ..."]
-    """
-    changed = [text for text in texts if not unicodedata.is_normalized("NFC", text)]
-    if not changed:
-        return
-    # Counted in words, as a text may be one long string.
-    words = [
-        word
-        for text in changed
-        for word in text.split()
-        if not unicodedata.is_normalized("NFC", word)
-    ]
-    first = f", the first {short_repr(words[0])}" if words else ""
-    notes.say(f"{argument}: {len(words):,} words are normalised to Unicode NFC{first}.")
-
-
-def note_unknown(notes: Notes, argument: str, of: str, known: Iterable[str], text: str) -> None:
-    """Note the characters of a text that do not occur in training.
-
-    Args:
-        notes: A `Notes`, to which a line is added if there are such characters.
-        argument: Beginning of the line, for example `"text"`.
-        of: Where the text comes from: `" of validation"`.
-        known: Characters of the training text; white space is always known.
-        text: A string.
-
-    Example:
-
-    >>> notes = Notes()
-    >>> note_unknown(notes, "text", " of test", "abc", "ab xx")
-    >>> notes.lines
-    ["text: 2 of 5 characters of test are not in the training text and count as unknown, ..."]
-    """
-    known = {*known}
-    unknown = [c for c in text if c not in known and not c.isspace()]
-    if unknown:
-        first = ", ".join(map(repr, list(dict.fromkeys(unknown))[:3]))
-        notes.say(
-            f"{argument}: {len(unknown):,} of {len(text):,} characters{of} are not in the training "
-            f"text and count as unknown, first {first}."
-        )
 
 
 def load_text(
@@ -129,24 +62,37 @@ def load_text(
     *,
     length: int = 100,
     evaluation_length: int | None = None,
+    tokens: str = "characters",
+    vocab_size: int = 8192,
+    evaluation_tokens: int = 1_000_000,
     encoding: str | None = None,
     skip_bad_files: bool = False,
     data_dir: str | None = None,
+    cache_dir: str | os.PathLike | None = None,
     seed: int = 0,
 ) -> TextData:
-    """Load a text by name: clean and split it, and cut it into windows of token ids.
+    """Load a text by name: clean, split and encode it, and cut it into windows of token ids.
+
+    A text of more than 64 MiB is never held in memory: it is encoded once, into token files in
+    `cache_dir`, which are found again by the content of the text.
 
     Args:
-        name: `python_docs` (embedded), `text:FILE`, `text:DIR` (all .txt files below it, in order),
-            or a TFDS name.
+        name: `python_docs` (embedded), `text:FILE`, `text:FILE.jsonl` (a document a line, in its
+            field `text`), `text:DIR` (all .txt files below it, or else all .jsonl files; each file,
+            or line, is a document), or a TFDS name.
         batch_size: Windows per batch.
         length: Tokens per window.
         evaluation_length: Tokens per window in evaluation; `length` by default. With longer
             windows, fewer predictions of a recurrent model are made from an empty state.
+        tokens: "characters", "bytes" or "subwords", see `bigmodels.tokenizers`.
+        vocab_size: Maximum number of token ids, for subwords.
+        evaluation_tokens: Maximum number of tokens of a split that are measured; 0 for all.
         encoding: Encoding of the files if it is not UTF-8, for example `gb18030`.
-        skip_bad_files: Whether to leave out files of `text:DIR` that are not text, with a note on
-            stderr. Otherwise the first one is an error.
+        skip_bad_files: Whether to leave out files of `text:DIR` that are not text, and lines of
+            JSON that hold no document, with a note on stderr. Otherwise the first one is an error.
         data_dir: Directory in which TFDS keeps prepared sets.
+        cache_dir: Directory for token files, then also of small texts; by default that of
+            `bigmodels.data.token_cache.cache_dir`, for large ones only.
         seed: Seed of the positions and the order of training windows; the splits do not depend on
             it.
 
@@ -171,109 +117,134 @@ def load_text(
     for argument, value in sizes.items():
         if value < 1:
             raise ValueError(f"{argument}: {value!r}, expected a positive integer")
+    if evaluation_tokens < 0:
+        raise ValueError(f"evaluation_tokens: {evaluation_tokens!r}, expected zero or more")
+    check_choice("data.tokens", tokens, tuple(KINDS))
     check_encoding("data.encoding", encoding)
-    texts = _source(name, data_dir, encoding, skip_bad_files, notes)
-    note_cleaning(notes, "text", texts.values())
-    if ends := sum(text.count("\r") for text in texts.values()):
-        notes.say(f"text: {ends:,} line ends with a carriage return are read as line feeds.")
-    texts = {split: clean_text(text) for split, text in texts.items()}
-    for split, text in texts.items():
-        if len(text) < 2 * length + 1:
+    corpus = _source(name, data_dir, encoding, skip_bad_files, notes)
+    if cache_dir is None and corpus.size <= _IN_MEMORY_BYTES:
+        encoded = token_files.encode(corpus, tokens, vocab_size, notes)
+    else:
+        directory = token_cache.cache_dir(cache_dir)
+        encoded = token_cache.encoded(corpus, tokens, vocab_size, notes, directory)
+    splits, tokenizer = encoded.splits, encoded.tokenizer
+    unit = f"{tokenizer.UNIT}s"
+    for split, ids in splits.items():
+        if len(ids) < 2 * length + 1:
             raise ValueError(
-                f"dataset: {name!r}, {split} has {len(text)} characters, "
+                f"dataset: {name!r}, {split} has {len(ids)} {unit}, "
                 f"too few for windows of length={length}"
             )
-    vocabulary = Vocabulary.fit(texts["train"])
-    ids = {split: vocabulary.encode(text) for split, text in texts.items()}
-    windows = (len(ids["train"]) - length) // length
-    sample = ids["train"][: len(ids["validation"])]
+    held_out = {}
     for split in ("validation", "test"):
-        total = len(ids[split]) - 1
-        end = total - total % _evaluation_length(total, evaluation_length)
-        rest = list(texts[split][1 + end :])
-        notes.leave_out("text", f"characters at the end of {split} that do not fill a window", rest)
-        note_unknown(notes, "text", f" of {split}", vocabulary.characters, texts[split])
-    train, train_from = _training_windows(ids["train"], windows, length, batch_size, seed)
+        held_out[split] = _Evaluation(
+            splits[split], len(splits[split]), evaluation_length, evaluation_tokens
+        )
+        held_out[split].note(notes, split, tokenizer)
+    sample = min(len(splits["train"]), len(splits["validation"]))
+    held_out["train_sample"] = _Evaluation(
+        splits["train"], sample, evaluation_length, evaluation_tokens
+    )
+    windows = (len(splits["train"]) - length) // length
+    train, train_from = _training_windows(splits["train"], windows, length, batch_size, seed)
     return TextData(
         name=name,
         train=train,
         train_from=train_from,
-        train_sample=_evaluation_windows(sample, evaluation_length, batch_size),
-        validation=_evaluation_windows(ids["validation"], evaluation_length, batch_size),
-        test=_evaluation_windows(ids["test"], evaluation_length, batch_size),
+        **{split: evaluation.windows(batch_size) for split, evaluation in held_out.items()},
         sizes={
             "train": windows * length,
-            "validation": len(ids["validation"]) - 1,
-            "test": len(ids["test"]) - 1,
+            "validation": len(splits["validation"]) - 1,
+            "test": len(splits["test"]) - 1,
         },
-        vocabulary=vocabulary,
-        unknown_share={
-            split: float((ids[split] == Vocabulary.UNKNOWN).mean())
-            for split in ("validation", "test")
-        },
+        vocabulary=tokenizer,
+        unknown_share=encoded.unknown_share,
         notes=notes,
     )
 
 
 def _source(name, data_dir, encoding, skip_bad_files, notes):
+    """The corpus of a name."""
     if files := readers.find("text", name):
         source, where = files
         options = {"encoding": encoding, "skip_bad_files": skip_bad_files, "notes": notes}
-        return _cut(source.read(where, **options))
+        found = source.read(where, **options)
+        return found if isinstance(found, Corpus) else Corpus.of_texts(found)
     if encoding:
         form = readers.forms("text")
         raise ValueError(f"data.encoding: {encoding!r}, but {name!r} is not a file of {form}")
     if name in embedded.TEXTS:
-        return _cut(embedded.TEXTS[name]())
+        return Corpus.of_texts(embedded.TEXTS[name]())
     if embedded.is_known(name):
         raise readers.refusal("text", name, "text")
-    return tfds.text_dataset(name, data_dir)
+    return tfds.text_corpus(name, data_dir)
 
 
-def _cut(source):
-    """Cut the splits that a source lacks from the end of its text, or of its training text."""
-    texts = {"train": source} if isinstance(source, str) else dict(source)
-    # Each split is contiguous: neighbouring windows share context and must not leak.
-    for split, share in (("test", 0.95), ("validation", 0.9)):
-        if split not in texts:
-            whole = len(source) if isinstance(source, str) else len(texts["train"])
-            place = int(whole * share)
-            texts["train"], texts[split] = texts["train"][:place], texts["train"][place:]
-    return texts
+def _training_windows(tokens, windows, length, batch_size, seed):
+    spare = len(tokens) - (windows * length + 1)
+    # Too many to shuffle in a buffer: every window is drawn from the whole text.
+    many = windows > SHUFFLE_WINDOW
 
+    def shuffled(numbers, epoch_seed):
+        def places(batch):
+            return tf.random.experimental.index_shuffle(batch, [epoch_seed, 0], windows - 1)
 
-def _training_windows(ids, windows, length, batch_size, seed):
-    tokens = tf.constant(ids)
-    spare = len(ids) - (windows * length + 1)
+        return numbers.batch(_AT_ONCE).map(places).unbatch()
 
     def starts(epoch_seed):
         # Every epoch cuts the text at other positions, of which there are at least `length`.
         first = epoch_seed % (spare + 1)
-        return tf.data.Dataset.range(windows).map(lambda i: first + i * length)
+        numbers = tf.data.Dataset.range(windows)
+        numbers = shuffled(numbers, epoch_seed) if many else numbers
+        return numbers.map(lambda i: first + i * length)
 
+    prepare = _preparation(tokens, length)
+    window = 1 if many else None
+    return training_batches(starts, windows, batch_size, seed, prepare, window=window)
+
+
+def _preparation(tokens, length):
     def prepare(batch_starts, _):
-        positions = batch_starts[:, None] + tf.range(length + 1, dtype="int64")
-        window = tf.gather(tokens, positions)  # (batch, length + 1)
+        window = tokens.windows(batch_starts, length + 1)  # (batch, length + 1)
         return window[:, :-1], window[:, 1:]
 
-    return training_batches(starts, windows, batch_size, seed, prepare)
+    return prepare
 
 
-def _evaluation_length(total, longest):
-    """The greatest length with which at most a thousandth or eight characters are left over."""
-    return next(k for k in range(min(longest, total), 0, -1) if total % k <= max(total // 1000, 8))
+class _Evaluation:
+    """Windows of one length, so that every token has the same weight.
 
+    They are consecutive; if they have more than `most` tokens, they are evenly spaced.
+    """
 
-def _evaluation_windows(ids, longest, batch_size):
-    """Consecutive windows of one length, so that every character has the same weight."""
-    tokens = tf.constant(ids)
-    total = len(ids) - 1  # The first character is never predicted.
-    length = _evaluation_length(total, longest)
+    def __init__(self, tokens: Tokens, size, longest, most):
+        self._tokens = tokens
+        total = size - 1  # The first token is never predicted.
+        # With at most a thousandth or eight tokens left over.
+        self._length = next(
+            k for k in range(min(longest, total), 0, -1) if total % k <= max(total // 1000, 8)
+        )
+        self._total, self._all = total, total // self._length
+        limit = max(1, most // self._length) if most else self._all
+        self._count = min(self._all, limit)
 
-    def prepare(batch_starts, _):
-        positions = batch_starts[:, None] + tf.range(length + 1, dtype="int64")
-        window = tf.gather(tokens, positions)  # (batch, length + 1)
-        return window[:, :-1], window[:, 1:]
+    def windows(self, batch_size):
+        """A data set of `(inputs, targets)`."""
+        numbers = tf.data.Dataset.range(self._count)
+        starts = numbers.map(lambda i: i * self._all // self._count * self._length)
+        return evaluation_batches(starts, batch_size, _preparation(self._tokens, self._length))
 
-    starts = tf.data.Dataset.range(0, total // length * length, length)
-    return evaluation_batches(starts, batch_size, prepare)
+    def note(self, notes, split, tokenizer):
+        """Note the tokens that are not measured."""
+        unit = f"{tokenizer.UNIT}s"
+        if self._count < self._all:
+            notes.say(
+                f"text: of the {self._total:,} {unit} of {split}, {self._count * self._length:,} "
+                "are measured, always the same, in windows from all over it "
+                "(data.evaluation_tokens)."
+            )
+            return
+        rest = self._tokens.read(1 + self._all * self._length)
+        decoded = [tokenizer.decode([token]) for token in rest[:3]]
+        what = f"{unit} at the end of {split} that do not fill a window"
+        notes.leave_out("text", what, decoded, len(rest))

@@ -223,7 +223,7 @@ class RunDirectory:
                     f"trained with --import={modules}"
                 ) from None
             raise ValueError(f"workdir: {str(path)!r} is not a run's config: {error}") from None
-        return task, config
+        return task.of(config), config
 
     def load_model(self) -> distribute.Model:
         """Load the trained model. The file can only name code of this package and Keras.

@@ -4,10 +4,11 @@ import dataclasses
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import keras
 
+from bigmodels.data.progress import Progress
 from bigmodels.evaluation.intervals import Observations
 from bigmodels.tasks.settings import Config, read_value
 
@@ -145,6 +146,21 @@ class Predictor:
         return arguments
 
 
+class _Shown(keras.callbacks.Callback):
+    """Shows the progress of an evaluation that takes longer than a few seconds."""
+
+    def __init__(self, split, batches):
+        super().__init__()
+        total = int(getattr(batches, "cardinality", lambda: -1)())  # A task may give other sets.
+        self._progress = Progress(f"measuring {split}", total if total > 0 else None, " batches")
+
+    def on_test_batch_end(self, batch, logs=None):
+        self._progress.update(batch + 1 - self._progress.done)
+
+    def on_test_end(self, logs=None):
+        self._progress.__exit__()
+
+
 def _usual_metrics():
     return {"accuracy": Metric("%", "max"), "loss": Metric("", "min")}
 
@@ -179,6 +195,7 @@ class Task:
         settled: `(model, data, config) -> {dotted name: value}`, the values used for settings whose
             defaults depend on the data or the model.
         metrics: `{name: Metric}`, the main metric first. Others are shown as plain numbers.
+        worded: `(config) -> {"unit": ..., "metrics": ...}`, if these depend on the settings.
 
     Example:
 
@@ -206,6 +223,19 @@ class Task:
     objective: str = "validation.loss"
     settled: Callable = lambda model, data, config: {}
     metrics: dict = dataclasses.field(default_factory=_usual_metrics)
+    worded: Callable = lambda config: {}
+
+    def of(self, config: Config) -> Self:
+        """This task with the unit and the metrics of the settings.
+
+        Args:
+            config: A config of this task.
+
+        Returns:
+            A `Task`.
+        """
+        words = self.worded(config)
+        return dataclasses.replace(self, **words) if words else self
 
     def check(self, config: Config) -> None:
         """Check that the settings are valid for this task.
@@ -243,7 +273,9 @@ class Task:
         keras.utils.set_random_seed(config.seed)
         sets = {"train": data.train_sample, "validation": data.validation, "test": data.test}
         measured = {
-            split: model.evaluate(batches, return_dict=True, verbose=0)
+            split: model.evaluate(
+                batches, return_dict=True, verbose=0, callbacks=[_Shown(split, batches)]
+            )
             for split, batches in sets.items()
         }
         for split, metrics in measured.items():

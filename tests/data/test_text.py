@@ -3,7 +3,7 @@ import pytest
 
 from bigmodels.data import clean_text, load_text
 from bigmodels.data.notes import Notes
-from bigmodels.data.readers.text_files import text_folder
+from bigmodels.data.readers.text_corpus import read_text
 from bigmodels.tokenizers import Vocabulary
 
 # Random letters, so that every window occurs once.
@@ -242,6 +242,14 @@ def test_tiny_shakespeare_from_tfds(tfds_dir):
     assert len(data.vocabulary) == 67 and data.unknown_share["test"] == 0
 
 
+def _texts(directory, notes):
+    """The documents of each split, joined."""
+    texts = {}
+    for split, text, ends in read_text(str(directory), notes=notes).read(notes):
+        texts[split] = texts.get(split, "") + text + ("\n\n" if ends else "")
+    return {split: text.removesuffix("\n\n") for split, text in texts.items()}
+
+
 @pytest.mark.parametrize(
     "names",
     [
@@ -253,7 +261,7 @@ def test_splits_may_be_the_ends_of_names_or_folders(tmp_path, names):
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
-    texts = text_folder(tmp_path, notes=Notes())
+    texts = _texts(tmp_path, Notes())
     assert texts.keys() == {"train", "validation", "test"}
     assert texts["train"] == "\n\n".join(name for name in names if "train" in name)
 
@@ -263,5 +271,5 @@ def test_hidden_files_are_no_texts(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("Text")
     notes = Notes()
-    assert text_folder(tmp_path, notes=notes) == "Text"
+    assert _texts(tmp_path, notes) == {None: "Text"}
     assert notes.left_out == {"hidden and system files": 2}

@@ -17,7 +17,8 @@ from bigmodels.messages import short_repr
 KINDS = {
     "images": "`(splits, class_names, skipped)`, see `embedded.digits`, where splits allow random "
     "access to elements; `image_size`, `skip_bad_files`, `notes`",
-    "text": "a string, or `{split: string}`; `encoding`, `skip_bad_files`, `notes`",
+    "text": "a string, `{split: string}`, or a `bigmodels.data.corpus.Corpus` of any size; "
+    "`encoding`, `skip_bad_files`, `notes`",
     "pairs": "a list of `(source, target)`, or `{split: list}`; `columns`, `encoding`, "
     "`skip_bad_files`, `notes`",
     "recordings": "a list of `recordings.Recording`, or `{split: list}`; `word_folder`, "

@@ -1,4 +1,4 @@
-"""Read text files: a single file, or all files of a directory."""
+"""Read text files, whole or block by block."""
 
 import codecs
 import gzip
@@ -7,16 +7,18 @@ import pathlib
 import re
 import unicodedata
 import zlib
+from collections.abc import Iterator
 
-from bigmodels.data.files import is_junk, named_like
+from bigmodels.data.cleaning import last_cut
 from bigmodels.data.notes import Notes
-from bigmodels.data.readers import Source, encodings, register
-from bigmodels.data.splits import split_named
+from bigmodels.data.readers import encodings
 
+# Bytes that are read at once.
+BLOCK_BYTES = 1 << 20
 # Unicode normalisation takes quadratic time in the length of a run; no language needs ten.
 _MAX_MARKS = 1000
-# Size limit of a gzip file after unpacking.
-_MAX_UNPACKED_BYTES = 1 << 28
+# Size limit of a gzip file after unpacking, in characters, where all of it is held in memory.
+_MAX_UNPACKED = 1 << 28
 _LOST = "\N{REPLACEMENT CHARACTER}"
 # Formats that are often mistaken for text.
 _OTHERS = {
@@ -80,158 +82,164 @@ def text_file(
     >>> text_file("greeting.txt", encoding="gb18030")
     '你好'
     """
-    text = _text(path, kind, encoding, notes, setting)
+    blocks, size = [], 0
+    for block in text_blocks(path, kind, encoding, notes, setting=setting):
+        blocks.append(block)
+        size += len(block)
+        if size > _MAX_UNPACKED and is_packed(path):
+            raise ValueError(
+                f"{kind}: {str(path)!r} has more than {_MAX_UNPACKED:,} characters when unpacked; "
+                "unpack it"
+            )
+    text = "".join(blocks)
     if not text.strip():
         raise ValueError(f"{kind}: {str(path)!r} is empty")
     return text
 
 
-def read_text(
-    where: str,
+def text_blocks(
+    path: str | os.PathLike,
+    kind: str = "text",
     encoding: str | None = None,
-    skip_bad_files: bool = False,
     notes: Notes | None = None,
-) -> str | dict[str, str]:
-    """Read a text file, or all text files of a directory.
+    *,
+    setting: bool = False,
+) -> Iterator[str]:
+    """Read a text file of any size as `text_file` does, about a megabyte at a time.
 
     Args:
-        where: Path, as the user gave it.
+        path: As for `text_file`.
+        kind: As for `text_file`.
         encoding: As for `text_file`.
-        skip_bad_files: As for `text_folder`.
-        notes: As for `text_folder`.
+        notes: As for `text_file`; the remarks are made at the end of the file.
+        setting: As for `text_file`.
 
-    Returns:
-        As `text_file` or `text_folder`.
+    Yields:
+        Strings that together are the text, which may be empty. They can be cleaned one by one, see
+        `bigmodels.data.cleaning.last_cut`, and end with a line feed if they can.
 
     Raises:
-        ValueError: if a file cannot be read; the message names it.
+        ValueError: as `text_file`, except for an empty file.
 
     Example:
 
     >>> with open("greeting.txt", "w") as file:
     ...     _ = file.write("hello")
-    >>> read_text("greeting.txt")
-    'hello'
+    >>> list(text_blocks("greeting.txt"))
+    ['hello']
     """
-    path = given_path(where)
-    if not path:
-        raise ValueError(
-            f"dataset: 'text:{where}' does not name a file; give text:FILE or text:DIR"
-        )
-    if os.path.isdir(path):
-        return text_folder(path, encoding, skip_bad_files, notes)
-    return text_file(path, encoding=encoding, notes=notes, setting=True)
+    path = pathlib.Path(path)
+    decoder = _Decoder(path, f"{kind}: {str(path)!r}", encoding, setting)
+    rest = ""
+    for raw, is_last in raw_blocks(path, decoder.where):
+        rest += decoder.decode(raw, is_last)
+        decoder.check(rest)
+        place = len(rest) if is_last else last_cut(rest)
+        block, rest = rest[:place], rest[place:]
+        decoder.count(block)
+        if block:
+            yield block
+    if notes is not None:
+        decoder.note(notes)
 
 
-def text_folder(
-    directory: str | os.PathLike,
-    encoding: str | None = None,
-    skip_bad_files: bool = False,
-    notes: Notes | None = None,
-) -> str | dict[str, str]:
-    """Read all .txt files below a directory, in order.
+def is_packed(path: str | os.PathLike) -> bool:
+    """Whether a file is gzipped.
 
     Args:
-        directory: Path of the directory.
-        encoding: As for `text_file`.
-        skip_bad_files: Whether to leave out files that are not text. Otherwise the first one is an
-            error.
-        notes: A `Notes` about which files are read and which are left out; by default a new one.
+        path: Path of the file.
 
     Returns:
-        A string in which files are separated by an empty line. If all files or their folders are
-        named like splits (`train.txt`, `ptb.valid.txt`, `test/a.txt`), a dict of such strings by
-        split.
+        A bool.
 
     Raises:
-        ValueError: if there is no .txt file, or a file is not text; the message names it.
+        OSError: if it cannot be read.
 
     Example:
 
-    >>> import pathlib
-    >>> pathlib.Path("texts").mkdir()
-    >>> for name in ("train.txt", "test.txt"):
-    ...     _ = pathlib.Path("texts", name).write_text(f"some text for {name}")
-    >>> text_folder("texts")["test"]
-    'some text for test.txt'
+    >>> with open("greeting.txt", "w") as file:
+    ...     _ = file.write("hello")
+    >>> is_packed("greeting.txt")
+    False
     """
-    notes = Notes() if notes is None else notes
-    where = f"text: {str(directory)!r}"
-    named = named_like("text", pathlib.Path(directory), (".txt",))
-    hidden = [p for p in named if any(map(is_junk, p.relative_to(directory).parts))]
-    notes.leave_out("text", "hidden and system files", hidden)
-    found = [path for path in named if path not in hidden]
-    if not found:
-        raise ValueError(f"{where} contains no .txt file")
-    texts, bad, empty = {}, {}, []
-    for path in found:
-        try:
-            texts[path] = _text(path, "text", encoding, notes, True)
-        except ValueError as error:
-            if not skip_bad_files:
-                raise
-            bad[path] = str(error).removeprefix(f"text: {str(path)!r}").lstrip(" ,")
-        else:
-            if not texts[path].strip():
-                empty.append(path)
-                del texts[path]
-    notes.leave_out("text", "bad files", bad)
-    notes.leave_out("text", "empty files", empty)
-    if not texts:
-        raise ValueError(f"{where} contains no valid .txt file")
-    names = [str(path.relative_to(directory)) for path in texts]
-    more = f", ..., {names[-1]!r}" if len(names) > 4 else ""
-    shown = ", ".join(map(repr, names[: 3 if more else 4]))
-    others = [path for path in all_files("text", directory) if path.suffix.lower() != ".txt"]
-    others = [path for path in others if path not in hidden]
-    notes.leave_out("text", "files that are not named .txt", others)
-    splits = [_split_of(path.relative_to(directory)) for path in texts]
-    given = "train" in splits and None not in splits
-    as_what = "one text, in this order" if not given else "its splits, by their names"
-    notes.say(f"{where}: {len(names):,} .txt files are {as_what}: {shown}{more}.")
-    if given:
-        parts = {split: [] for split in splits}
-        for split, text in zip(splits, texts.values(), strict=True):
-            parts[split].append(text)
-        return {split: _joined(part) for split, part in parts.items()}
-    return _joined(texts.values())
+    with open(path, "rb") as file:
+        return file.read(2) == b"\x1f\x8b"
 
 
-def _split_of(path):
-    """The split that a file's outermost folder, its name or the end of its name stands for."""
-    name = path.parts[0] if len(path.parts) > 1 else path.stem
-    return split_named(name) or split_named(name.rpartition(".")[2])
+def raw_blocks(path: pathlib.Path, where: str) -> Iterator[tuple[bytes, bool]]:
+    """Read a file of plain text in blocks, and unpack it if it is gzipped.
+
+    Args:
+        path: A `pathlib.Path`.
+        where: Beginning of messages, which names the file.
+
+    Yields:
+        `(block, is_last)`; at least one block, which is empty if the file is.
+
+    Raises:
+        ValueError: if the file cannot be read or is in a format that is not plain text.
+
+    Example:
+
+    >>> path = pathlib.Path("greeting.txt")
+    >>> _ = path.write_text("hello")
+    >>> list(raw_blocks(path, "text: 'greeting.txt'"))
+    [(b'hello', True)]
+    """
+    try:
+        if not path.is_file():
+            raise ValueError(f"{where} is not a file")
+        packed = is_packed(path)
+        file = gzip.open(path) if packed else open(path, "rb")
+    except OSError as error:
+        raise ValueError(f"{where} cannot be read: {error.strerror}") from None
+    with file:
+        block = None
+        while block != b"":
+            try:
+                following = file.read(BLOCK_BYTES)
+            except (OSError, EOFError, zlib.error) as error:
+                problem = f"unpacked: {error}" if packed else f"read: {error.strerror}"
+                raise ValueError(f"{where} cannot be {problem}") from None
+            if block is not None:
+                yield block, not following
+            else:
+                _check_format(following, where)
+                if not following:
+                    yield b"", True
+            block = following
 
 
-def _joined(texts):
-    first, *more = texts
-    return "\n\n".join(text.strip("\r\n") for text in texts) if more else first
+def _check_format(start, where):
+    for mark, kind in _OTHERS.items():
+        if start.startswith(mark):
+            raise ValueError(f"{where} is {kind}, expected plain text; save it as UTF-8 text")
 
 
-def _text(path, kind, encoding, notes, setting):
-    path = pathlib.Path(path)
-    where = f"{kind}: {str(path)!r}"
-    encodings.check_encoding("data.encoding", encoding)
-    raw = _contents(path, where)
-    text = _decoded(raw, where, path, encoding, setting)
-    text = text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")  # As a byte order mark.
-    if "\0" in text:
-        place = text.index("\0")
-        looks = "" if encoding else encodings.likely(raw)
-        hint = f"; it looks like {looks}: {_advice(looks, path, setting)}" if looks else ""
-        raise ValueError(f"{where}, line {_line(text, place)}: NUL character{hint}")
-    if not encoding and "\x1b$" in text:
-        looks = "ISO-2022-JP"
-        raise ValueError(f"{where} looks like {looks}: {_advice(looks, path, setting)}")
+def check_marks(text: str, where: str, line: int = 1) -> None:
+    """Refuse a text with more than 1000 combining marks in a row.
+
+    Args:
+        text: A string.
+        where: Beginning of the message.
+        line: Number of the text's first line.
+
+    Raises:
+        ValueError: naming the line.
+
+    Example:
+
+    >>> check_marks("e\\u0301", "text: 'greeting.txt'")
+    """
+    # A longer run contains one of every thousand characters.
+    if not any(map(unicodedata.combining, text[::_MAX_MARKS])):
+        return
     marks = "".join(c for c in set(text) if unicodedata.combining(c))
-    if marks and (run := re.search(f"[{re.escape(marks)}]{{{_MAX_MARKS}}}", text)):
+    if run := re.search(f"[{re.escape(marks)}]{{{_MAX_MARKS}}}", text):
         raise ValueError(
-            f"{where}, line {_line(text, run.start())}: more than {_MAX_MARKS} "
+            f"{where}, line {line + text.count(chr(10), 0, run.start())}: more than {_MAX_MARKS} "
             "combining marks in a row, which is not text"
         )
-    if notes is not None:
-        _note(notes, where, raw, text, encoding)
-    return text
 
 
 def all_files(argument: str, directory: str | os.PathLike) -> list[pathlib.Path]:
@@ -268,74 +276,92 @@ def all_files(argument: str, directory: str | os.PathLike) -> list[pathlib.Path]
     )
 
 
-def _contents(path, where):
-    try:
-        if not path.is_file():
-            raise ValueError(f"{where} is not a file")
-        raw = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"{where} cannot be read: {error.strerror}") from None
-    for mark, kind in _OTHERS.items():
-        if raw.startswith(mark):
-            raise ValueError(f"{where} is {kind}, expected plain text; save it as UTF-8 text")
-    if not raw.startswith(b"\x1f\x8b"):
-        return raw
-    try:
-        with gzip.open(path) as packed:
-            raw = packed.read(_MAX_UNPACKED_BYTES + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{where} cannot be unpacked: {error}") from None
-    if len(raw) > _MAX_UNPACKED_BYTES:
-        raise ValueError(
-            f"{where} has more than {_MAX_UNPACKED_BYTES:,} bytes when unpacked; unpack it"
-        )
-    return raw
+class _Decoder:
+    """Decodes and checks a text file block by block, and counts what is worth a note."""
 
+    def __init__(self, path, where, encoding, setting):
+        encodings.check_encoding("data.encoding", encoding)
+        self.path, self.where, self.encoding, self.setting = path, where, encoding, setting
+        self._decoder = codecs.getincrementaldecoder(encoding or "utf-8")()
+        # Whether the bytes are ASCII, and whether they are UTF-8 too.
+        self._ascii, self._utf8 = True, codecs.getincrementaldecoder("utf-8")()
+        self._raw, self._offset, self._line = b"", 0, 1
+        self._lost, self._first_lost = 0, None
 
-def _decoded(raw, where, path, encoding, setting):
-    if not encoding and (name := encodings.marked(raw)):
-        raise ValueError(f"{where} is {name}, expected UTF-8; {_advice(name, path, setting)}")
-    try:
-        return raw.decode(encoding or "utf-8")
-    except UnicodeDecodeError as error:
-        place = error.start
-    before = raw[:place].decode(encoding or "utf-8", "replace")
-    message = (
-        f"{where}, line {_line(before, len(before))}: byte 0x{raw[place]:02x} is not "
-        f"{encoding or 'UTF-8'} (offset {place})"
-    )
-    if looks := encodings.likely(raw, place):
-        message += f"; it looks like {looks}: {_advice(looks, path, setting)}"
-    raise ValueError(message)
+    def decode(self, raw, is_last):
+        """The text of a block of bytes."""
+        is_first = not self._offset
+        if is_first and not self.encoding and (name := encodings.marked(raw)):
+            raise ValueError(f"{self.where} is {name}, expected UTF-8; {self._advice(name)}")
+        self._raw = raw
+        try:
+            text = self._decoder.decode(raw, is_last)
+        except UnicodeDecodeError as error:
+            raise self._not_decoded(error) from None
+        if self.encoding:
+            self._ascii = self._ascii and raw.isascii()
+            self._try_utf8(raw, is_last)
+        self._offset += len(raw)
+        # A byte order mark.
+        return text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}") if is_first else text
 
+    def check(self, text):
+        """Refuse what is not text; `text` begins in the current line."""
+        if "\0" in text:
+            looks = "" if self.encoding else encodings.likely(self._raw)
+            hint = f"; it looks like {looks}: {self._advice(looks)}" if looks else ""
+            line = self._line_at(text, text.index("\0"))
+            raise ValueError(f"{self.where}, line {line}: NUL character{hint}")
+        if not self.encoding and "\x1b$" in text:
+            looks = "ISO-2022-JP"
+            raise ValueError(f"{self.where} looks like {looks}: {self._advice(looks)}")
+        check_marks(text, self.where, self._line)
 
-def _advice(encoding, path, setting):
-    return encodings.conversion(encoding, path, setting)
+    def count(self, block):
+        """Count a block that was checked."""
+        if _LOST in block:
+            if not self._lost:
+                self._first_lost = self._line_at(block, block.index(_LOST))
+            self._lost += block.count(_LOST)
+        self._line += block.count("\n")
 
-
-def _note(notes, where, raw, text, encoding):
-    if _LOST in text:
-        notes.say(
-            f"{where} has {text.count(_LOST):,} replacement characters U+FFFD, the first in line "
-            f"{_line(text, text.index(_LOST))}: the original characters were lost in a conversion."
-        )
-    if not encoding or raw.isascii():
-        return
-    try:
-        raw.decode("utf-8")
-    except UnicodeDecodeError:
-        notes.say(f"{where} is read as {encoding}, as data.encoding says.")
-    else:
-        if codecs.lookup(encoding).name == "utf-8":
+    def note(self, notes):
+        """Note characters that were lost, and how the file was decoded."""
+        if self._lost:
+            notes.say(
+                f"{self.where} has {self._lost:,} replacement characters U+FFFD, the first in line "
+                f"{self._first_lost}: the original characters were lost in a conversion."
+            )
+        if not self.encoding or self._ascii:
             return
-        notes.say(f"{where} is read as {encoding}, as data.encoding says, but is valid UTF-8 too.")
+        said = f"{self.where} is read as {self.encoding}, as data.encoding says"
+        if self._utf8 is None:
+            notes.say(f"{said}.")
+        elif codecs.lookup(self.encoding).name != "utf-8":
+            notes.say(f"{said}, but is valid UTF-8 too.")
 
+    def _try_utf8(self, raw, is_last):
+        try:
+            if self._utf8 is not None:
+                self._utf8.decode(raw, is_last)
+        except UnicodeDecodeError:
+            self._utf8 = None
 
-def _line(text, place):
-    """The number of the line at an offset of a text."""
-    return text.count("\n", 0, place) + 1
+    def _not_decoded(self, error):
+        # `error.object` may begin with bytes of the block before.
+        raw, place = error.object, error.start
+        before = raw[:place].decode(self.encoding or "utf-8", "replace")
+        offset = self._offset - (len(raw) - len(self._raw)) + place
+        message = (
+            f"{self.where}, line {self._line_at(before, len(before))}: byte 0x{raw[place]:02x} is "
+            f"not {self.encoding or 'UTF-8'} (offset {offset})"
+        )
+        if looks := encodings.likely(raw, place):
+            message += f"; it looks like {looks}: {self._advice(looks)}"
+        return ValueError(message)
 
+    def _advice(self, encoding):
+        return encodings.conversion(encoding, self.path, self.setting)
 
-register(
-    Source("text", "FILE", "text", "your text, or text:DIR: all .txt files below it", read_text)
-)
+    def _line_at(self, text, place):
+        return self._line + text.count("\n", 0, place)

@@ -1,6 +1,8 @@
 """Load sets of TensorFlow Datasets (TFDS) by name."""
 
+import hashlib
 import logging
+import pathlib
 import queue
 import threading
 import time
@@ -12,6 +14,7 @@ import requests
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from bigmodels.data.corpus import Corpus, Piece
 from bigmodels.data.names import did_you_mean
 from bigmodels.data.notes import Notes
 from bigmodels.data.readers import embedded
@@ -29,6 +32,7 @@ _READING = tfds.ReadConfig(
     num_parallel_calls_for_interleave_files=1,
 )
 _FILES_AT_ONCE = 16
+_HASHED_BYTES = 1 << 20
 # Usual names of integer labels without class names.
 _LABELS = ("label", "labels", "class", "category", "target", "y", "fine_label")
 _MOST_CLASSES = 10_000
@@ -186,15 +190,15 @@ def mixed_images(name: str, data_dir: str | None = None) -> Callable[[tf.Tensor]
     return elements
 
 
-def text_dataset(name: str, data_dir: str | None = None) -> dict[str, str]:
-    """Load a set of TFDS with one or many texts per split.
+def text_corpus(name: str, data_dir: str | None = None) -> Corpus:
+    """Open a set of TFDS with one or many texts per split, of any size.
 
     Args:
         name: For example `tiny_shakespeare`.
         data_dir: As for `image_dataset`.
 
     Returns:
-        `{"train": str, "validation": str, "test": str}`; several texts are joined by empty lines.
+        A `Corpus` with train, validation and test, in which every text is a document.
 
     Raises:
         ValueError: if the name is unknown, the set cannot be downloaded, or it has no text.
@@ -205,11 +209,24 @@ def text_dataset(name: str, data_dir: str | None = None) -> dict[str, str]:
     if not texts:
         raise ValueError(f"dataset: {name!r} has no text feature, but {sorted(features)}")
     key = "text" if "text" in texts else texts[0]
-    result = {}
-    for split, where in _three_splits(builder).items():
-        rows = builder.as_dataset(split=where).as_numpy_iterator()
-        result[split] = "\n\n".join(row[key].decode("utf-8", "replace") for row in rows)
-    return result
+    splits = _three_splits(builder)
+
+    def read(notes):
+        for split, where in splits.items():
+            for row in builder.as_dataset(split=where, read_config=_READING).as_numpy_iterator():
+                yield Piece(split, row[key].decode("utf-8", "replace"), True)
+
+    def fingerprint(progress):
+        contents = hashlib.blake2b(repr((key, splits)).encode())
+        for path in sorted(filter(pathlib.Path.is_file, pathlib.Path(builder.data_path).iterdir())):
+            contents.update(path.name.encode())
+            with open(path, "rb") as file:
+                while block := file.read(_HASHED_BYTES):
+                    contents.update(block)
+                    progress.update(len(block))
+        return contents.digest()
+
+    return Corpus(read, sum(s.num_bytes for s in builder.info.splits.values()), fingerprint)
 
 
 def pair_dataset(

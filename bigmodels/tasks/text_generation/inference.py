@@ -47,8 +47,8 @@ class TextPredictor(Predictor):
 
         Args:
             prompt: Text to continue.
-            length: Number of characters to add.
-            temperature: Sampling temperature; 0 always takes the most likely character.
+            length: Maximum number of tokens to add; the end of a document ends the text earlier.
+            temperature: Sampling temperature; 0 always takes the most likely token.
             seed: Seed of the sampling.
             top_k: As in `bigmodels.models.base.LanguageModel.generate`.
             top_p: As in `generate`.
@@ -65,8 +65,7 @@ class TextPredictor(Predictor):
         if not prompt:
             raise ValueError("prompt: give a text to continue")
         prompt = clean_text(prompt)
-        unknown = sorted(set(prompt) - set(self.model.vocabulary))
-        if unknown:
+        if unknown := self.model.tokenizer.unknown(prompt):
             raise ValueError(
                 f"prompt: {prompt!r} has characters that were not in the training text: {unknown}"
             )
@@ -88,7 +87,8 @@ class TextPredictor(Predictor):
         strings, integers, floats = (
             tf.TensorSpec((None,), dtype) for dtype in ("string", "int32", "float32")
         )
-        prompts = np.array([model.vocabulary[:3].encode(), model.vocabulary[-1].encode()])
+        characters = model.vocabulary or "The "
+        prompts = np.array([characters[:3].encode(), characters[-1].encode()])
         lengths, seeds = np.int32([8, 5]), np.int32([1, 2])
         top_k, top_p = np.int32([3, 0]), np.float32([1, 0.9])
         ids = np.random.default_rng(0).integers(2, model.vocab_size, (1, context), "int32")
@@ -120,5 +120,9 @@ class TextPredictor(Predictor):
         return signatures
 
     def metadata(self):
-        vocabulary = Vocabulary(self.model.vocabulary)
-        return {"vocabulary": [vocabulary.decode([i]) for i in range(len(vocabulary))]}
+        """What each id stands for: `vocabulary`, or for bytes and subwords `token_bytes` in hex."""
+        tokenizer = self.model.tokenizer
+        if isinstance(tokenizer, Vocabulary):
+            return {"vocabulary": [tokenizer.decode([i]) for i in range(len(tokenizer))]}
+        token_bytes = [token.hex() for token in tokenizer.tokens]
+        return {"tokenizer": tokenizer.get_config(), "token_bytes": token_bytes}

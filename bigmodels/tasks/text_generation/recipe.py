@@ -1,4 +1,4 @@
-"""Text generation, character by character, with the LSTM or the Transformer (article 4.2, 4.3).
+"""Text generation with the LSTM or the Transformer (article 4.2, 4.3).
 
     bigmodels train --task=text_generation --dataset=tiny_shakespeare --seed=1 --workdir=runs/lstm
 
@@ -13,13 +13,14 @@ import dataclasses
 
 from bigmodels.data import load_text
 from bigmodels.data.readers.encodings import check_encoding
-from bigmodels.fields import check_positive, check_share, setting
+from bigmodels.fields import check_not_negative, check_positive, check_share, setting
 from bigmodels.losses import SparseCategoricalCrossentropy
 from bigmodels.models import RNN, Transformer
 from bigmodels.tasks.record import Task
 from bigmodels.tasks.settings import Config, Optimizer
 from bigmodels.tasks.text_generation import evaluation
 from bigmodels.tasks.text_generation.inference import TextPredictor
+from bigmodels.tokenizers import KINDS, Vocabulary
 
 # Default learning rates.
 LEARNING_RATE = {"rnn": 6e-3, "transformer": 3e-3}
@@ -30,7 +31,7 @@ class RNNConfig:
     """Arguments of `bigmodels.models.RNN`."""
 
     kind: str = "rnn"
-    embedding_dim: int = setting(64, "Dimension of the character embeddings.", check=check_positive)
+    embedding_dim: int = setting(64, "Dimension of the token embeddings.", check=check_positive)
     rnn_units: int = setting(256, "Units of the LSTM.", check=check_positive)
     dropout_rate: float = setting(0.2, "Fraction of the features to drop.", check=check_share)
 
@@ -88,14 +89,31 @@ class TransformerConfig:
 class DataConfig:
     """How the text is read and cut into windows."""
 
-    length: int = setting(
-        100, "Length of the training windows, in characters.", check=check_positive
-    )
+    length: int = setting(100, "Length of the training windows, in tokens.", check=check_positive)
     evaluation_length: int = setting(
         1000,
-        "Length of the evaluation windows, in characters, for the LSTM; the Transformer uses "
+        "Length of the evaluation windows, in tokens, for the LSTM; the Transformer uses "
         "data.length.",
         check=check_positive,
+    )
+    tokens: str = setting(
+        "characters",
+        "What a token is. Bytes and subwords know every text; bits_per_byte compares them.",
+        choices=tuple(KINDS),
+    )
+    vocab_size: int = setting(
+        8192, "Maximum number of token IDs, for subwords; at least 258.", check=check_positive
+    )
+    evaluation_tokens: int = setting(
+        1_000_000,
+        "Maximum number of tokens of a split that are measured, always the same ones, from all "
+        "over the split; 0 for all.",
+        check=check_not_negative,
+    )
+    cache_dir: str | None = setting(
+        None,
+        "Directory for the token files, which hold a text of more than 64 MiB as token IDs; by "
+        "default BIGMODELS_CACHE_DIR or ~/.cache/bigmodels.",
     )
     encoding: str | None = setting(
         None,
@@ -104,7 +122,8 @@ class DataConfig:
     )
     skip_bad_files: bool = setting(
         False,
-        "Skip files of text:DIR that are not text, with a note in the report, instead of stopping.",
+        "Skip files of text:DIR that are not text, and lines of JSON that hold no document, with a "
+        "note in the report, instead of stopping.",
     )
 
 
@@ -128,6 +147,10 @@ def load_data(config):
         config.batch_size,
         length=config.data.length,
         evaluation_length=config.data.evaluation_length if recurrent else config.data.length,
+        tokens=config.data.tokens,
+        vocab_size=config.data.vocab_size,
+        evaluation_tokens=config.data.evaluation_tokens,
+        cache_dir=config.data.cache_dir,
         encoding=config.data.encoding,
         skip_bad_files=config.data.skip_bad_files,
         data_dir=config.data_dir,
@@ -136,10 +159,14 @@ def load_data(config):
 
 
 def build_model(config, data):
-    """Build a language model, with the data's vocabulary."""
-    settings = dataclasses.asdict(config.model)
+    """Build a language model, with the data's tokenizer."""
+    tokenizer = data.vocabulary
+    settings = dataclasses.asdict(config.model) | {"vocab_size": len(tokenizer)}
     kind = settings.pop("kind")
-    settings |= {"vocab_size": len(data.vocabulary), "vocabulary": data.vocabulary.characters}
+    if isinstance(tokenizer, Vocabulary):
+        settings["vocabulary"] = tokenizer.characters
+    else:
+        settings["tokenizer"] = tokenizer
     if kind == "rnn":
         # The windows have no padding, and the LSTM is faster without a mask.
         model = RNN(**settings, mask_zero=False)
@@ -150,7 +177,7 @@ def build_model(config, data):
 
 
 def compile_model(model, config, steps):
-    """Compile with cross-entropy on logits, in nats per character, and accuracy."""
+    """Compile with cross-entropy on logits, in nats per token, and accuracy."""
     optimizer = dataclasses.replace(config.optimizer, learning_rate=_learning_rate(config))
     model.compile(
         optimizer.build(steps),
@@ -188,9 +215,15 @@ def settled(model, data, config):
     return {"optimizer.learning_rate": _learning_rate(config)}
 
 
+def worded(config):
+    """The unit of a token, in which speed and loss are given."""
+    unit = KINDS[config.data.tokens].UNIT
+    return {"unit": f"{unit}s", "metrics": evaluation.metrics_of(unit)}
+
+
 TASK = Task(
     name="text_generation",
-    summary="generate text character by character (LSTM or Transformer)",
+    summary="generate text (LSTM or Transformer)",
     unit="characters",
     config=TextGeneration,
     load_data=load_data,
@@ -204,5 +237,6 @@ TASK = Task(
     sample=evaluation.sample,
     settled=settled,
     metrics=evaluation.METRICS,
+    worded=worded,
     predict_flags=("--prompt=The ", "--length=300"),
 )

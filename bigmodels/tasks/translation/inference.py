@@ -4,9 +4,9 @@ import numpy as np
 import tensorflow as tf
 
 from bigmodels.data import clean_text
+from bigmodels.data.cleaning import note_unknown
 from bigmodels.data.notes import Notes
 from bigmodels.data.readers.text_files import given_path, text_file
-from bigmodels.data.text import note_unknown
 from bigmodels.tasks.record import Predictor, Signature
 
 # Beams of the evaluated and exported beam search.
