@@ -1,6 +1,7 @@
 """Load labelled images: embedded sets, folders of image files, or TFDS."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import tensorflow as tf
@@ -13,6 +14,7 @@ from bigmodels.data.notes import Notes
 from bigmodels.data.pipeline import (
     SHUFFLE_WINDOW,
     Augmentation,
+    alternating,
     evaluation_batches,
     training_batches,
 )
@@ -83,6 +85,7 @@ def load_images(
     balance_classes: bool = False,
     holes: Holes | None = None,
     skip_bad_files: bool = False,
+    validation_percent: int | None = None,
     seed: int = 0,
 ) -> ImageData:
     """Load images by name: check, split, scale and batch them.
@@ -104,6 +107,8 @@ def load_images(
             the same ones.
         skip_bad_files: Whether to leave out unreadable files of `images:DIR`, with a note on
             stderr. Otherwise the first one is an error.
+        validation_percent: Percentage of the training images that is held out if a set of TFDS has
+            no split for validation; 10 by default. Other sets have fixed splits.
         seed: Seed of the order and the augmentation of training; the splits do not depend on it.
 
     Returns:
@@ -125,7 +130,8 @@ def load_images(
     notes = Notes()
     if batch_size < 1:
         raise ValueError(f"batch_size: {batch_size!r}, expected a positive integer")
-    splits, class_names, bad = _source(name, data_dir, image_size, skip_bad_files, notes)
+    options = {"image_size": image_size, "skip_bad_files": skip_bad_files, "notes": notes}
+    splits, class_names, bad = _source(name, data_dir, options, validation_percent)
 
     def resized(elements):
         if image_size is None or tuple(elements.element_spec[0].shape[:2]) == tuple(image_size):
@@ -154,14 +160,19 @@ def load_images(
     weights = sizes["train"] / (len(class_names) * np.maximum(class_counts["train"], 1))
     weights = tf.constant(weights, "float32")
 
-    def prepare(batch, batch_seed):
+    alternates = bool(augmentation and augmentation.horizontal_flip and augmentation.alternate_flip)
+
+    def prepare(batch, batch_seed, epoch=None):
         numbers = None
         if holes is not None and batch_seed is None:
             batch, numbers = batch
         images, labels = batch
+        mirrored = None
+        if alternates and batch_seed is not None:
+            mirrored = alternating(images, epoch)
         images = tf.cast(images, "float32") * ((high - low) / 255) + low
         if augmentation is not None and batch_seed is not None:
-            images = augmentation(images, batch_seed)
+            images = augmentation(images, batch_seed, mirrored)
         if holes is not None:
             return holes(images, batch_seed, numbers)
         if not with_labels:
@@ -183,9 +194,10 @@ def load_images(
 
     elements, options = splits["train"], {}
     if not in_memory:
-        elements, options = _streamed(name, data_dir, elements, resized, batch_size)
+        mixed = functools.partial(tfds.mixed_images, name, data_dir, validation_percent)
+        elements, options = _streamed(name, mixed, elements, resized, batch_size)
     train, train_from = training_batches(
-        elements, sizes["train"], batch_size, seed, prepare, **options
+        elements, sizes["train"], batch_size, seed, prepare, with_epoch=alternates, **options
     )
     return ImageData(
         name=name,
@@ -216,23 +228,22 @@ def augmentation_for(name: str, **kinds: bool | float | None) -> Augmentation:
 
     Example:
 
-    >>> augmentation_for("cifar10", rotation=5.0)
-    Augmentation(horizontal_flip=True, translation=0.1, rotation=5.0, zoom=0.0)
+    >>> augmentation_for("fashion_mnist", rotation=5.0).rotation
+    5.0
     """
     usual = AUGMENTATIONS.get(name.split(":")[0], DEFAULT_AUGMENTATION)
     return dataclasses.replace(usual, **{k: v for k, v in kinds.items() if v is not None})
 
 
-def _source(name, data_dir, image_size, skip_bad_files, notes):
+def _source(name, data_dir, options, validation_percent):
     if name in embedded.IMAGES:
         return *embedded.IMAGES[name](), {}
     if files := readers.find("images", name):
         source, where = files
-        options = {"image_size": image_size, "skip_bad_files": skip_bad_files, "notes": notes}
         return source.read(where, **options)
     if embedded.is_known(name):
         raise readers.refusal("images", name, "images")
-    return *tfds.image_dataset(name, data_dir, notes), {}
+    return *tfds.image_dataset(name, data_dir, options["notes"], validation_percent), {}
 
 
 def _element_bytes(elements):
@@ -240,12 +251,12 @@ def _element_bytes(elements):
     return sum(spec.shape.num_elements() * spec.dtype.size for spec in elements.element_spec)
 
 
-def _streamed(name, data_dir, elements, resized, batch_size):
+def _streamed(name, mixed_images, elements, resized, batch_size):
     """Arguments of `training_batches` for a set that is not cached in memory.
 
     Args:
         name: Name of the data set.
-        data_dir: Directory in which TFDS keeps prepared sets.
+        mixed_images: Function that reads it from TFDS as `tfds.mixed_images` does.
         elements: Its training images.
         resized: Function that resizes a data set from TFDS to `image_size`.
         batch_size: Smallest size of the shuffle buffer.
@@ -257,7 +268,7 @@ def _streamed(name, data_dir, elements, resized, batch_size):
         # These sets allow random access, so the indices are shuffled rather than the images.
         numbers = tf.data.Dataset.range(elements.cardinality())
         return numbers, {"read": lambda number: tf.data.experimental.at(elements, number)}
-    mixed = tfds.mixed_images(name, data_dir)
+    mixed = mixed_images()
     window = max(batch_size, min(SHUFFLE_WINDOW, _WINDOW_BYTES // _element_bytes(elements)))
     return lambda epoch_seed: resized(mixed(epoch_seed)), {"window": window}
 

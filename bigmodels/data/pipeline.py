@@ -35,6 +35,11 @@ class Augmentation:
         translation: Largest shift, as a fraction of height and width.
         rotation: Largest rotation, in degrees.
         zoom: Largest change of size, as a fraction.
+        alternate_flip: Whether to mirror each image in every second epoch, instead of drawing which
+            (Jordan, 2024, arXiv:2404.00498); only with `horizontal_flip`. Two epochs in a row then
+            show every image both ways.
+        crop_padding: Pixels by which images are padded with their reflection on each side, before
+            they are cropped at random to their size.
 
     Example:
 
@@ -48,18 +53,32 @@ class Augmentation:
     translation: float = 0.0
     rotation: float = 0.0
     zoom: float = 0.0
+    alternate_flip: bool = False
+    crop_padding: int = 0
 
-    def __call__(self, images: tf.Tensor, seed: tf.Tensor | tuple[int, int]) -> tf.Tensor:
+    def __call__(
+        self,
+        images: tf.Tensor,
+        seed: tf.Tensor | tuple[int, int],
+        mirrored: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         """Augment a batch.
 
         Args:
             images: Floats, `(batch, height, width, channels)`.
             seed: Two integers; the same seed gives the same result.
+            mirrored: Which images to mirror, booleans `(batch,)`, instead of drawing that; see
+                `alternating`.
 
         Returns:
             Images of the same shape and dtype.
         """
-        if not (self.horizontal_flip or self.translation or self.rotation or self.zoom):
+        if mirrored is not None:
+            images = tf.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
+        if self.crop_padding:
+            images = _random_crop(images, self.crop_padding, seed)
+        draw_mirrored = self.horizontal_flip and mirrored is None
+        if not (draw_mirrored or self.translation or self.rotation or self.zoom):
             return images
         batch = tf.shape(images)[0]
         height, width = float(images.shape[1]), float(images.shape[2])
@@ -67,7 +86,7 @@ class Augmentation:
         angle = draws[0] * (self.rotation * math.pi / 180)
         scale = 1 + draws[1] * self.zoom
         down, right = draws[2] * self.translation * height, draws[3] * self.translation * width
-        mirror = tf.where((draws[4] > 0) & self.horizontal_flip, -1.0, 1.0)
+        mirror = tf.where((draws[4] > 0) & draw_mirrored, -1.0, 1.0)
         # Output pixel (x, y) is read from input pixel (a x + b y + c, d x + e y + f); the rotation
         # is about the centre of the image.
         a, b = mirror * scale * tf.cos(angle), -mirror * scale * tf.sin(angle)
@@ -80,6 +99,42 @@ class Augmentation:
         return ops.image.affine_transform(images, transform, "bilinear", "nearest")
 
 
+def alternating(images: tf.Tensor, epoch: tf.Tensor | int) -> tf.Tensor:
+    """Choose which images to mirror in an epoch, each in every second one.
+
+    An image begins with either epoch by whether the sum of its pixels is odd. So the choice depends
+    on no order and no worker, and a resumed run makes it again.
+
+    Args:
+        images: `(batch, height, width, channels)`, uint8.
+        epoch: Number of the epoch, an integer.
+
+    Returns:
+        Booleans, `(batch,)`.
+
+    Example:
+
+    >>> images = tf.constant([[[[1], [4]]], [[[2], [4]]]], "uint8")
+    >>> alternating(images, 0).numpy(), alternating(images, 1).numpy()
+    (array([ True, False]), array([False,  True]))
+    """
+    sums = tf.reduce_sum(tf.cast(images, "int64"), axis=(1, 2, 3))
+    return (sums + tf.cast(epoch, "int64")) % 2 == 1
+
+
+def _random_crop(images, padding, seed):
+    """Crop images at random that were padded with their reflection, back to their size."""
+    batch, (height, width) = tf.shape(images)[0], images.shape[1:3]
+    if padding >= min(height, width):
+        raise ValueError(f"crop_padding: {padding}, expected less than the {height}x{width} pixels")
+    around = [(0, 0), (padding, padding), (padding, padding), (0, 0)]
+    images = tf.pad(images, around, "REFLECT")
+    seed = tf.random.experimental.stateless_fold_in(seed, 1)  # Other numbers than for the rest.
+    corners = tf.random.stateless_uniform((2, batch, 1), seed, 0, 2 * padding + 1, "int32")
+    images = tf.gather(images, corners[0] + tf.range(height), axis=1, batch_dims=1)
+    return tf.gather(images, corners[1] + tf.range(width), axis=2, batch_dims=1)
+
+
 def training_batches(
     elements: tf.data.Dataset | Callable,
     size: int,
@@ -90,6 +145,7 @@ def training_batches(
     read: Callable | None = None,
     window: int | None = None,
     alike: Callable | None = None,
+    with_epoch: bool = False,
 ) -> tuple[tf.data.Dataset, Callable[[int], tf.data.Dataset]]:
     """Shuffle, batch and prepare training data, differently in every epoch.
 
@@ -107,6 +163,7 @@ def training_batches(
         alike: Function that maps a batch of elements to one sort key each, for example their
             length. The elements of fifty batches at a time are sorted by it, so that a batch needs
             little padding, and the batches are then shuffled.
+        with_epoch: Whether `prepare` takes the number of the epoch as a third argument.
 
     Returns:
         `(train, train_from)`. `train` is a `tf.data.Dataset` of known length; each iteration over
@@ -123,7 +180,9 @@ def training_batches(
     [0, 1, 2, 3]
     """
 
-    def epoch(epoch_seed):
+    def epoch(epoch_number):
+        epoch_seed = seed_of(epoch_number)
+        of_epoch = [epoch_number] if with_epoch else []
         # `shuffle` combines its own seed with the graph's. Fixing the latter makes the order
         # independent of `tf.random.set_seed` (0 even makes a tensor seed fail).
         tf.compat.v1.get_default_graph().seed = 1
@@ -139,7 +198,7 @@ def training_batches(
             order = order.batch(batch_size)
         numbered = order.enumerate()
         return numbered.map(
-            lambda number, batch: prepare(batch, tf.stack([epoch_seed, number])),
+            lambda number, batch: prepare(batch, tf.stack([epoch_seed, number]), *of_epoch),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
 
@@ -149,15 +208,15 @@ def training_batches(
     def train_from(first):
         # Without state, because Keras makes several iterators during one `fit`.
         numbers = tf.data.Dataset.range(first, tf.int64.max)
-        return untuned(numbers.flat_map(lambda number: epoch(seed_of(number))).prefetch(_AHEAD))
+        return untuned(numbers.flat_map(epoch).prefetch(_AHEAD))
 
     # Counted in Python: a variable made in the scope of a strategy would be mirrored.
     numbers = itertools.count()
-    next_seed = tf.data.Dataset.from_generator(
+    next_number = tf.data.Dataset.from_generator(
         lambda: iter([next(numbers)]), output_signature=tf.TensorSpec((), tf.int64)
-    ).map(seed_of)
+    )
     length = tf.data.experimental.assert_cardinality(math.ceil(size / batch_size))
-    return untuned(next_seed.flat_map(epoch).apply(length).prefetch(_AHEAD)), train_from
+    return untuned(next_number.flat_map(epoch).apply(length).prefetch(_AHEAD)), train_from
 
 
 def evaluation_batches(

@@ -98,7 +98,7 @@ class Optimizer:
         check=check_share,
     )
     weight_decay: float = setting(
-        0.01, "Decoupled weight decay of adamw and muon.", check=check_not_negative
+        0.01, "Decoupled weight decay of adamw, muon and sgd.", check=check_not_negative
     )
     exclude_from_weight_decay: tuple[str, ...] = setting(
         ("bias", "gamma", "beta", "embedding"),
@@ -156,7 +156,9 @@ class Optimizer:
         rate = self._rate(steps // accumulated)
         if self.name == "sgd":
             momentum = 0.9 if self.momentum is None else self.momentum
-            return family.SGD(rate, momentum=momentum, nesterov=self.nesterov, **options)
+            options["nesterov"], options["weight_decay"] = self.nesterov, self.weight_decay or None
+            optimizer = family.SGD(rate, momentum=momentum, **options)
+            return self._without_decay(optimizer)
         options["beta_2" if self.name != "muon" else "adam_beta_2"] = self.beta_2
         if self.name == "adam":
             return family.Adam(rate, **options)
@@ -171,7 +173,12 @@ class Optimizer:
                 exclude_layers=list(self.exclude_layers),
                 **options,
             )
-        optimizer.exclude_from_weight_decay(var_names=list(self.exclude_from_weight_decay))
+        return self._without_decay(optimizer)
+
+    def _without_decay(self, optimizer):
+        """The optimizer, with the variables left out that do not decay."""
+        if optimizer.weight_decay:
+            optimizer.exclude_from_weight_decay(var_names=list(self.exclude_from_weight_decay))
         return optimizer
 
     def _rate(self, steps):
@@ -325,6 +332,17 @@ class Config:
                 "jit_compile: true, but XLA on a GPU is not always deterministic; leave it at auto"
             )
 
+    def defaults_given(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Defaults that depend on other settings; a task whose defaults do overrides this.
+
+        Args:
+            settings: The settings that are given, `{dotted name: value}`.
+
+        Returns:
+            Defaults, `{dotted name: value}`, which replace the fields' own.
+        """
+        return {}
+
     @property
     def last_epoch(self) -> int:
         """The largest number of epochs to train."""
@@ -354,7 +372,9 @@ def flags_of(command: str, config: type = Config, prefix: str = "") -> dict[str,
     """
     flags, hints = {}, typing.get_type_hints(config)
     for name, about in fields(config).items():
-        (kind,) = (t for t in typing.get_args(hints[name]) or (hints[name],) if t is not type(None))
+        hint = hints[name]
+        kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        (kind,) = (kind for kind in kinds if kind is not type(None))
         if dataclasses.is_dataclass(kind):
             flags |= flags_of(command, kind, f"{prefix}{name}.")
         elif command in about.get("flags", ()):
@@ -383,6 +403,8 @@ def with_settings(config: Config, settings: dict[str, Any]) -> Config:
     >>> with_settings(Config(), {"optimizer.learning_rate": "3e-4"}).optimizer.learning_rate
     0.0003
     """
+    if config == type(config)():  # Otherwise the defaults were chosen before.
+        settings = {**config.defaults_given(settings), **settings}
     # Kinds first, as the other settings depend on them.
     for name, value in sorted(settings.items(), key=lambda item: not item[0].endswith(".kind")):
         try:
@@ -511,10 +533,12 @@ def command_line(task: Any, config: Config) -> str:
     >>> command_line(task, with_settings(task.config(), {"epochs": 3}))
     'bigmodels-train --task=translation --workdir=DIR --epochs=3'
     """
-    defaults = flat_settings(task.config())
+    usual, dataset = flat_settings(task.config()), {"dataset": config.dataset}
+    defaults = flat_settings(with_settings(task.config(), dataset))
     if kind := getattr(config.model, "kind", None):  # Compare with the defaults of this kind.
-        of_kind = with_settings(task.config(), {"model.kind": kind})
+        of_kind = with_settings(task.config(), dataset | {"model.kind": kind})
         defaults = flat_settings(of_kind) | {"model.kind": defaults["model.kind"]}
+    defaults["dataset"] = usual["dataset"]
     imports = [f"--import={','.join(tasks.imported())}"] if tasks.imported() else []
     words = ["bigmodels-train", *imports, f"--task={task.name}", "--workdir=DIR"]
     flags = {dotted: flag for flag, (dotted, _, _) in flags_of("train").items()}

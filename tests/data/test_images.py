@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -166,3 +168,22 @@ def test_image_files_are_read_at_one_size(rng):
     assert images.dtype == tf.uint8 and images.shape[1:] == (5, 4, 3)
     np.testing.assert_array_equal(sizes, [[6, 9], [5, 4]])
     np.testing.assert_array_equal(images, [resize(pixels[0], (5, 4)), pixels[1]])
+
+
+def test_alternating_flips_show_every_image_once_each_way():
+    """In two epochs in a row, whichever the first, and with every seed of the order."""
+    augmentation = Augmentation(horizontal_flip=True, alternate_flip=True)
+    plain = np.concatenate([x for x, _ in load_images("digits", 500).train_sample])
+    ways = []
+    for seed, first in ((1, 0), (2, 0), (1, 3)):
+        data = load_images("digits", 500, augmentation=augmentation, seed=seed)
+        steps = int(data.train.cardinality())
+        batches = data.train_from(first).take(2 * steps).as_numpy_iterator()
+        epochs = [[x for x, _ in itertools.islice(batches, steps)] for _ in range(2)]
+        seen = [{image.tobytes() for image in np.concatenate(epoch)} for epoch in epochs]
+        is_new = [[image.tobytes() in epoch for image in plain] for epoch in seen]
+        mirrored = [[image[:, ::-1].tobytes() in epoch for image in plain] for epoch in seen]
+        assert np.logical_xor(*is_new).all() and np.logical_xor(*mirrored).all()
+        assert 0.4 < np.mean(is_new[0]) < 0.6
+        ways.append(is_new[0])
+    assert ways[0] == ways[1] != ways[2]

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from bigmodels.data import Augmentation
-from bigmodels.data.pipeline import evaluation_batches, training_batches
+from bigmodels.data.pipeline import alternating, evaluation_batches, training_batches
 
 
 def _batches(seed, size=23):
@@ -64,6 +64,14 @@ def test_no_two_batches_share_a_seed():
     assert len(set(seeds)) == 15
 
 
+def test_prepare_may_ask_for_the_epochs_number():
+    train, train_from = training_batches(
+        tf.data.Dataset.range(7), 7, 3, 1, lambda _, seed, epoch: epoch, with_epoch=True
+    )
+    assert [int(x) for _ in range(2) for x in train] == [0, 0, 0, 1, 1, 1]
+    assert [int(x) for x in train_from(4).take(4)] == [4, 4, 4, 5]
+
+
 def test_length_is_known():
     data, _ = _batches(0)
     assert int(data.cardinality()) == 5
@@ -91,6 +99,36 @@ def test_flip_is_exact_for_about_half(rng):
     is_mirror = np.isclose(flipped, mirrored, atol=1e-5).all((1, 2, 3))
     assert (is_same ^ is_mirror).all()
     assert 70 < is_mirror.sum() < 130
+
+
+def test_alternating_shows_each_image_once_each_way_in_two_epochs(rng):
+    images = rng.integers(0, 256, (200, 6, 5, 3), "uint8")
+    first, second, third = (alternating(tf.constant(images), epoch).numpy() for epoch in range(3))
+    assert (first ^ second).all() and (first == third).all()
+    assert 70 < first.sum() < 130
+    order = rng.permutation(200)  # Whatever the order and the batch.
+    np.testing.assert_array_equal(alternating(tf.constant(images[order[:7]]), 0), first[order[:7]])
+
+
+def test_given_images_are_mirrored_and_no_others(rng):
+    images = _picture(rng, 6)
+    mirrored = np.array([True, False, False, True, True, False])
+    output = Augmentation(horizontal_flip=True, alternate_flip=True)(images, [1, 2], mirrored)
+    expected = np.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
+    np.testing.assert_array_equal(output, expected)
+
+
+def test_random_crops_of_the_reflection():
+    """Every crop is one of 25, in whole pixels, and all of them occur."""
+    image = np.arange(48, dtype="float32").reshape(1, 6, 8, 1)
+    padded = np.pad(image[0], [(2, 2), (2, 2), (0, 0)], mode="reflect")
+    crops = [padded[i : i + 6, j : j + 8].tolist() for i in range(5) for j in range(5)]
+    images = tf.constant(image.repeat(400, 0))
+    output = Augmentation(crop_padding=2)(images, [1, 2]).numpy()
+    numbers = [crops.index(crop.tolist()) for crop in output]
+    assert set(numbers) == set(range(25))
+    with pytest.raises(ValueError, match="crop_padding: 6, expected less than the 6x8 pixels"):
+        Augmentation(crop_padding=6)(images, [1, 2])
 
 
 def test_translation_moves_by_at_most_its_share():

@@ -1,6 +1,7 @@
 """A setting is one field: its check, its flag, its line in `--list` and its name in a search."""
 
 import dataclasses
+import shlex
 
 import pytest
 
@@ -10,6 +11,7 @@ from bigmodels.fields import check_positive, check_settings, check_share, each, 
 from bigmodels.tasks.settings import (
     STRATEGIES,
     Config,
+    command_line,
     flags_of,
     flat_settings,
     meanings,
@@ -104,3 +106,29 @@ def test_flags_are_settings():
 def test_strategies_are_those_of_distribute():
     """They are named twice, as naming them must not import TensorFlow."""
     assert STRATEGIES == distribute.STRATEGIES
+
+
+def test_defaults_may_depend_on_the_data_set():
+    """And are those of the field where the kind of model is given, or the setting itself."""
+    recipe = tasks.get("image_classification").config()
+    cifar = with_settings(recipe, {"dataset": "cifar10"})
+    assert (cifar.model.kind, cifar.optimizer.name) == ("residual", "sgd")
+    assert with_settings(recipe, {"model.kind": "residual"}).mixing == cifar.mixing
+    own = with_settings(recipe, {"dataset": "cifar10", "epochs": "3", "optimizer.momentum": 0.5})
+    assert (own.epochs, own.optimizer.momentum, own.model.kind) == (3, 0.5, "residual")
+    assert with_settings(recipe, {"dataset": "cifar10", "model.kind": "cnn"}) == (
+        dataclasses.replace(recipe, dataset="cifar10")
+    )
+    assert with_settings(cifar, {"dataset": "digits"}).model.kind == "residual"
+
+
+@pytest.mark.parametrize("kind", [None, "cnn", "residual", "backbone"])
+@pytest.mark.parametrize("dataset", ["digits", "cifar10"])
+def test_the_command_repeats_a_run_whose_defaults_depend_on_its_data(dataset, kind):
+    task = tasks.get("image_classification")
+    given = {"dataset": dataset, "epochs": 3} | ({"model.kind": kind} if kind else {})
+    config = with_settings(task.config(), given)
+    words = shlex.split(command_line(task, config))[3:]
+    pairs = [word.removeprefix("--").split("=") for word in words if "=" in word]
+    assert with_settings(task.config(), dict(pairs)) == config
+    assert len(pairs) <= 3

@@ -44,7 +44,10 @@ _log = logging.getLogger(__name__)
 
 
 def image_dataset(
-    name: str, data_dir: str | None = None, notes: Notes | None = None
+    name: str,
+    data_dir: str | None = None,
+    notes: Notes | None = None,
+    validation_percent: int | None = None,
 ) -> tuple[dict[str, tf.data.Dataset], list[str]]:
     """Load an image classification set of TFDS.
 
@@ -56,6 +59,8 @@ def image_dataset(
         name: For example `fashion_mnist`, `cifar10`, `tf_flowers:3.*.*`.
         data_dir: Directory of prepared sets; by default `TFDS_DATA_DIR` or TFDS' own default.
         notes: A `Notes` about what is not read, or `None`.
+        validation_percent: Percentage of the training images to hold out if the set has no split
+            for validation; 10 by default.
 
     Returns:
         `(splits, class_names)` as from `embedded.digits`, with images in their original size.
@@ -69,7 +74,7 @@ def image_dataset(
     pick = _picked(image, label, classes)
     splits = {
         split: builder.as_dataset(split=where, read_config=_READING).map(pick)
-        for split, where in _three_splits(builder).items()
+        for split, where in _three_splits(builder, validation_percent).items()
     }
     return splits, classes or list(builder.info.features[label].names)
 
@@ -160,7 +165,9 @@ def _picked(image, label, classes):
     return pick
 
 
-def mixed_images(name: str, data_dir: str | None = None) -> Callable[[tf.Tensor], tf.data.Dataset]:
+def mixed_images(
+    name: str, data_dir: str | None = None, validation_percent: int | None = None
+) -> Callable[[tf.Tensor], tf.data.Dataset]:
     """Read the training images of a set in another order in every epoch, without caching them.
 
     The files (shards) are shuffled in each epoch, and several are interleaved image by image. The
@@ -169,12 +176,13 @@ def mixed_images(name: str, data_dir: str | None = None) -> Callable[[tf.Tensor]
     Args:
         name: Name of a set that `image_dataset` accepts.
         data_dir: As for `image_dataset`.
+        validation_percent: As for `image_dataset`.
 
     Returns:
         A function that maps the seed of an epoch (scalar int64) to a data set of `(image, label)`.
     """
     builder = _prepared(name, data_dir, "images")
-    where = _three_splits(builder)["train"]
+    where = _three_splits(builder, validation_percent)["train"]
     pick = _picked(*_image_features(name, builder))
 
     @tf.autograph.experimental.do_not_convert  # Autograph warns that it cannot convert it.
@@ -395,18 +403,19 @@ def _check_reachable(name, builder):
             )
 
 
-def _three_splits(builder):
+def _three_splits(builder, validation_percent=None):
     """TFDS slices for train, validation and test; missing splits are cut from train."""
     has = set(builder.info.splits)
     if "train" not in has:
         raise ValueError(f"dataset: {builder.name!r} has no split 'train', but {sorted(has)}")
-    cut = 100 - _VALIDATION_PERCENT
+    percent = validation_percent or _VALIDATION_PERCENT
+    cut = 100 - percent
     if "test" in has or "validation" in has:
         test = "test" if "test" in has else "validation"
         if {"test", "validation"} <= has:
             return {"train": "train", "validation": "validation", "test": "test"}
         return {"train": f"train[:{cut}%]", "validation": f"train[{cut}%:]", "test": test}
-    half = cut - _VALIDATION_PERCENT
+    half = cut - percent
     return {
         "train": f"train[:{half}%]",
         "validation": f"train[{half}%:{cut}%]",
