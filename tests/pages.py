@@ -2,7 +2,9 @@
 
 from html.parser import HTMLParser
 
-_VOID = {"meta", "img", "br", "hr", "link", "input"}
+_VOID = {"meta", "img", "br", "hr", "link", "input", "source"}
+
+_SOURCES = ("data:image/png;base64,", "data:image/gif;base64,", "#")
 
 
 class Page(HTMLParser):
@@ -31,7 +33,7 @@ class Page(HTMLParser):
         assert not any(name.startswith("on") for name in attributes)
         for name in ("src", "href", "srcset", "action", "background"):
             if name in attributes:
-                assert attributes[name].startswith(("data:image/png;base64,", "#")), attributes
+                assert attributes[name].startswith(_SOURCES), attributes
         if attributes.get("href", "").startswith("#"):
             self._targets.add(attributes["href"][1:])
         if "id" in attributes:

@@ -6,6 +6,7 @@ import io
 import pathlib
 import warnings
 
+from bigmodels.reports.film import Film
 from bigmodels.runs import atomic
 
 _STYLE = """
@@ -159,11 +160,12 @@ def grid(head, rows):
 
 
 def picture(name, figure, caption=""):
-    """An embedded image, or preformatted text.
+    """An embedded image or film, or preformatted text.
 
     Args:
         name: Alternative text of the image.
-        figure: A matplotlib `Figure`, the path of a PNG file, or a string to show as it is.
+        figure: A matplotlib `Figure`, a `Film`, the path of a PNG file, or a string to show as it
+            is. Of a film, a reader whose system asks for reduced motion sees one picture.
         caption: A line below; plain text.
 
     Returns:
@@ -172,6 +174,14 @@ def picture(name, figure, caption=""):
     below = f"<figcaption>{text(caption)}</figcaption>" if caption else ""
     if isinstance(figure, str):
         return f"<figure><pre>{text(figure)}</pre>{below}</figure>"
+    if isinstance(figure, Film):
+        height, width = figure.pictures.shape[1:3]
+        still = _data_url("png", figure.png())
+        return (
+            f'<figure><picture><source media="(prefers-reduced-motion: reduce)" srcset="{still}">'
+            f'<img alt="{text(name)}" width="{width}" height="{height}" '
+            f'src="{_data_url("gif", figure.gif())}"></picture>{below}</figure>'
+        )
     if isinstance(figure, pathlib.Path):
         data, size = figure.read_bytes(), ""
     else:
@@ -180,8 +190,12 @@ def picture(name, figure, caption=""):
         data = file.getvalue()
         width, height = (round(96 * inches) for inches in figure.get_size_inches())
         size = f' width="{width}" height="{height}"'
-    source = f"data:image/png;base64,{base64.b64encode(data).decode()}"
+    source = _data_url("png", data)
     return f'<figure><img alt="{text(name)}"{size} src="{source}">{below}</figure>'
+
+
+def _data_url(kind, data):
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def shell(line):
@@ -263,16 +277,18 @@ def words(name):
 
 
 def save_drawn(stem, figure):
-    """Save a figure as PNG, or a text as TXT.
+    """Save a figure as PNG, a film as GIF, or a text as TXT.
 
     Args:
         stem: Path without its extension.
-        figure: A matplotlib `Figure`, or a string.
+        figure: A matplotlib `Figure`, a `Film`, or a string.
     """
-    is_text = isinstance(figure, str)
-    with atomic.atomic_path(f"{stem}.txt" if is_text else f"{stem}.png") as temporary:
-        if is_text:
+    kind = {str: "txt", Film: "gif"}.get(type(figure), "png")
+    with atomic.atomic_path(f"{stem}.{kind}") as temporary:
+        if kind == "txt":
             temporary.write_text(figure, encoding="utf-8")
+        elif kind == "gif":
+            temporary.write_bytes(figure.gif())
         else:
             _png(figure, temporary, dpi=110)
 
