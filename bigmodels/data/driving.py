@@ -13,6 +13,7 @@ from bigmodels.data.names import unknown_name
 from bigmodels.data.notes import Notes
 from bigmodels.data.pipeline import Augmentation, evaluation_batches, training_batches
 from bigmodels.data.readers import embedded
+from bigmodels.data.readers.road_drives import recovery_views as render_views
 from bigmodels.data.splits import SPLITS, Splits
 from bigmodels.fields import check_settings, check_share, setting
 
@@ -48,6 +49,8 @@ class DrivingData(Splits):
         drives: Number of drives.
         between: Number of frames left out as gaps between the splits.
         deleted: Number of frames that the recording marks as deleted; no split has them.
+        recovery_views: Number of rendered views from which `train` is drawn in addition to the
+            recorded frames. No other attribute has them.
 
     Example:
 
@@ -77,6 +80,7 @@ class DrivingData(Splits):
     drives: int
     between: int
     deleted: int
+    recovery_views: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,6 +150,7 @@ def load_driving(
     *,
     image_size: tuple[int, int] | None = None,
     gap: int = 20,
+    recovery_views: int = 0,
     augmentation: SteeringAugmentation | None = None,
     skip_bad_files: bool = False,
     seed: int = 0,
@@ -157,6 +162,9 @@ def load_driving(
         batch_size: Global batch size, in frames.
         image_size: `(height, width)` in pixels to resize to; required if the frames differ in size.
         gap: Number of frames left out between frames of different splits.
+        recovery_views: Number of views to render for each training frame of `synthetic_road`, as a
+            car sees them that has strayed, with the angle that leads back. An epoch is drawn from
+            frames and views, as many as there are frames. Recordings have none.
         augmentation: A `SteeringAugmentation` for training, or `None`.
         skip_bad_files: Whether to leave out damaged lines of a tub and frames with an unreadable
             image, with a note on stderr. Otherwise the first one is an error.
@@ -190,6 +198,8 @@ def load_driving(
     notes = Notes()
     if batch_size < 1:
         raise ValueError(f"batch_size: {batch_size!r}, expected a positive integer")
+    if recovery_views < 0:
+        raise ValueError(f"recovery_views: {recovery_views!r}, expected 0 or a positive integer")
     frames, read, shape, angles, drives, deleted = _source(name, image_size, skip_bad_files, notes)
     rows = split_in_time(drives, gap)
     for split in SPLITS:
@@ -204,6 +214,12 @@ def load_driving(
 
     def elements(split):
         return tf.data.Dataset.from_tensor_slices((frames[rows[split]], angles[rows[split], None]))
+
+    train_elements, views = elements("train"), 0
+    if recovery_views and name in embedded.DRIVES:
+        train_elements, views = _with_recovery_views(
+            train_elements, rows["train"], recovery_views, image_size
+        )
 
     def read_element(path, angle):
         return read(path), angle
@@ -222,7 +238,7 @@ def load_driving(
         return evaluation_batches(in_order, batch_size, prepare)
 
     train, train_from = training_batches(
-        elements("train"),
+        train_elements,
         len(rows["train"]),
         batch_size,
         seed,
@@ -247,6 +263,7 @@ def load_driving(
         drives=_drives(drives),
         between=len(angles) - sum(len(rows[split]) for split in SPLITS),
         deleted=deleted,
+        recovery_views=views,
         notes=notes,
     )
 
@@ -307,8 +324,7 @@ def _source(name, image_size, skip_bad_files, notes):
     """
     if name in embedded.DRIVES:
         pixels, angles, drives = embedded.DRIVES[name]()
-        if image_size is not None and pixels.shape[1:3] != tuple(image_size):
-            pixels = files.resize(pixels, image_size).numpy()
+        pixels = _of_size(pixels, image_size)
         return pixels, None, pixels.shape[1:], angles, drives, 0
     found = readers.find("driving", name)
     if found is None:
@@ -320,6 +336,25 @@ def _source(name, image_size, skip_bad_files, notes):
     reader.tell(notes)
     angles = np.array(recorded.angles, "float32")[kept]
     return frames, read, shape, angles, [recorded.sessions[i] for i in kept], recorded.deleted
+
+
+def _with_recovery_views(recorded, rows, per_frame, image_size):
+    """`(elements, number of views)`, where elements of an epoch are drawn from frames and views."""
+    pixels, angles = render_views(rows, per_frame)
+    views = tf.data.Dataset.from_tensor_slices((_of_size(pixels, image_size), angles[:, None]))
+    pool = recorded.concatenate(views)
+
+    def drawn(epoch_seed):
+        # As many as there are frames, so that an epoch costs the same with any number of views.
+        return pool.shuffle(len(rows) + len(angles), epoch_seed).take(len(rows))
+
+    return drawn, len(angles)
+
+
+def _of_size(pixels, image_size):
+    if image_size is None or pixels.shape[1:3] == tuple(image_size):
+        return pixels
+    return files.resize(pixels, image_size).numpy()
 
 
 def _tub_frames(paths, image_size, reader):

@@ -7,7 +7,8 @@ import tensorflow as tf
 
 from bigmodels.data import SteeringAugmentation, driving, load_driving, load_images
 from bigmodels.data.driving import split_in_time
-from bigmodels.data.readers.road import synthetic_road
+from bigmodels.data.readers.road import Pose, Road, steering_path
+from bigmodels.data.readers.road_drives import recovery_views, synthetic_road
 from tests.tubs import write_tub
 
 
@@ -135,6 +136,10 @@ def test_the_synthetic_road_is_the_same_every_time_and_steers_by_what_it_shows()
     pixels, angles, drives = synthetic_road()
     assert pixels.shape == (2400, 66, 88, 3) and pixels.dtype == np.uint8
     assert np.abs(angles).max() <= 1 and 0.2 < angles.std() < 0.5 and len(set(drives)) == 3
+    # What measured figures rest on.
+    shown = [pixels[drive * 800 : (drive + 1) * 800].mean() for drive in range(3)]
+    np.testing.assert_allclose(shown, [79.74327, 74.94881, 130.32268], atol=1e-3)
+    np.testing.assert_allclose(angles[[500, 900, 2399]], [-0.368051, -0.030248, 0.05698], atol=1e-5)
     # The dashed line in the middle of the road is to the side that is steered to. In the last
     # drive nothing else is yellow; the driver looks at these rows.
     red, green, blue = np.moveaxis(pixels[1600:, 30:35].astype(int), -1, 0)
@@ -143,6 +148,82 @@ def test_the_synthetic_road_is_the_same_every_time_and_steers_by_what_it_shows()
     columns = (yellow * np.arange(88)).sum((1, 2))[seen] / yellow.sum((1, 2))[seen] - 43.5
     assert seen.sum() > 50
     assert np.corrcoef(columns, angles[1600:][seen])[0, 1] > 0.95
+
+
+def test_a_road_is_drawn_from_its_seed_and_a_drive_has_its_own_noise():
+    poses = [Pose(3, 0.2, 0.01, 0.4), Pose(4, -0.3, 0.0, 0.4)]
+    frames = [Road(seed, 10).render(poses, Road(seed, 10).camera_noise()) for seed in (7, 7, 8)]
+    np.testing.assert_array_equal(frames[0], frames[1])
+    assert np.abs(frames[0].astype(int) - frames[2]).mean() > 5
+    road = Road(7, 10)
+    noise = road.camera_noise()
+    one_by_one = [road.render([pose], noise)[0] for pose in poses]
+    np.testing.assert_array_equal(one_by_one, frames[0])  # However many are rendered at once.
+    again = road.render(poses, road.camera_noise())
+    np.testing.assert_array_equal(again, frames[0])  # A drive begins with the same noise.
+    # The noise of one picture does not come back in the next.
+    twice = road.render([poses[0]] * 2, road.camera_noise()).astype(int)
+    assert 2 < np.abs(twice[0] - twice[1]).mean() < 8
+
+
+def test_a_step_turns_and_moves_the_car():
+    road = Road(7, 10)
+    left, straight, right = (road.step(Pose(), angle) for angle in (-1.0, 0.0, 1.0))
+    # Full lock is a curvature of 0.16 over 0.3 metres; the wind and the bend are the same.
+    assert right.heading - straight.heading == pytest.approx(0.16 * 0.3)
+    assert straight.heading - left.heading == pytest.approx(0.16 * 0.3)
+    assert right.offset - left.offset == pytest.approx(2 * 0.16 * 0.3 * 0.3)
+    assert road.step(Pose(), 5.0) == right
+    moved = Pose(2, 0.7, 0.1, 0.5).recentered()
+    assert moved == Pose(2, 0.0, 0.0, pytest.approx(0.4))
+
+
+def test_the_steering_path_ends_where_the_car_would_be():
+    columns, rows = steering_path(0.5).T
+    assert (columns[0], rows[0]) == (pytest.approx(43.5, abs=4), 65)
+    # At distance d the curve of curvature 0.08 is 0.04 d^2 metres aside, in perspective.
+    distance = 62 / (rows[-1] - 20)
+    assert 5.5 < distance < 6
+    assert (columns[-1] - 43.5) * distance / 62 == pytest.approx(0.04 * distance**2)
+
+
+def test_recovery_views_lead_back_and_are_for_training_alone():
+    rows = np.array([5, 700, 850, 2399])
+    pixels, angles = recovery_views(rows, 30)
+    again, _ = recovery_views(rows, 30)
+    assert pixels.shape == (120, 66, 88, 3) and pixels.dtype == np.uint8
+    np.testing.assert_array_equal(pixels, again)
+    assert np.abs(angles).max() <= 1 and angles.dtype == np.float32
+    # The recorded angle is somewhere between those of views from the left and from the right.
+    _, recorded, _ = synthetic_road()
+    for views, angle in zip(angles.reshape(4, 30), recorded[rows], strict=True):
+        assert views.std() > 0.2 and views.min() < angle < views.max()
+
+
+@pytest.mark.thorough
+def test_recovery_views_do_not_change_what_is_measured(tub):
+    without, with_views = (load_driving(recovery_views=count) for count in (0, 2))
+    for split in ("train_sample", "validation", "test"):
+        for a, b in zip(
+            _all(getattr(without, split)), _all(getattr(with_views, split)), strict=True
+        ):
+            np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(without.angles[split], with_views.angles[split])
+    assert without.sizes == with_views.sizes
+    count = without.sizes["train"]
+    assert (without.recovery_views, with_views.recovery_views) == (0, 2 * count)
+    images, angles = _all(with_views.train)
+    assert len(images) == len(angles) == count
+    # A third of an epoch are recorded frames, and the next epoch has others.
+    recorded = np.isin(angles[:, 0], without.angles["train"])
+    assert 0.28 < recorded.mean() < 0.39
+    others = _all(with_views.train)[1]
+    assert len(set(others[:, 0]) & set(angles[:, 0])) < 0.5 * count
+    first, again = (next(iter(with_views.train_from(3)))[0] for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    small = load_driving(recovery_views=1, image_size=(33, 44))
+    assert next(iter(small.train))[0].shape == (64, 33, 44, 3)
+    assert load_driving(tub, 8, gap=2, recovery_views=1).recovery_views == 0
 
 
 @pytest.mark.real_data
@@ -166,3 +247,5 @@ def test_what_is_no_recording_is_refused(tub):
         load_driving(tub, gap=500)
     with pytest.raises(ValueError, match="batch_size: 0"):
         load_driving(tub, 0)
+    with pytest.raises(ValueError, match="recovery_views: -1, expected 0 or a positive integer"):
+        load_driving(recovery_views=-1)

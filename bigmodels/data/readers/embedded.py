@@ -12,7 +12,7 @@ from bigmodels import extras
 from bigmodels.data.readers import csv_series, has_prefix
 from bigmodels.data.readers.canvas import canvases
 from bigmodels.data.readers.recordings import Recording, decode_audio
-from bigmodels.data.readers.road import synthetic_road
+from bigmodels.data.readers.road_drives import synthetic_road
 from bigmodels.data.readers.timeline import Timeline
 from bigmodels.data.splits import SEED, stratified_split
 
