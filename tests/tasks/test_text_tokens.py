@@ -139,13 +139,13 @@ def test_config_and_weights_hold_the_tokenizer(tokenizer, tmp_path):
 
 
 def test_bits_per_byte_by_hand():
-    """Four tokens of 1, 2, 0 and 1 bytes, predicted with 2, 3, 1 and 2 bits: 8 bits of 4 bytes."""
+    """Four tokens of 1, 2, 2 and 1 bytes, predicted with 2, 3, 1 and 2 bits: 8 bits of 6 bytes."""
     tokenizer = Vocabulary("aé")
     blocks = evaluation._Blocks(tokenizer)
     bits = np.array([[2, 3], [1, 2]])
-    for nats, targets in zip(bits * math.log(2), [[2, 3], [0, 1]], strict=True):
+    for nats, targets in zip(bits * math.log(2), [[2, 3], [3, 1]], strict=True):
         blocks.add(nats, np.ones(2), np.array(targets))
-    assert blocks.observed()["bits_per_byte"].figure() == pytest.approx(8 / 4)
+    assert blocks.observed()["bits_per_byte"].figure() == pytest.approx(8 / 6)
     assert blocks.observed()["loss"].figure() == pytest.approx(8 / 4 * math.log(2))
 
 
