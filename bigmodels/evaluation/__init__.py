@@ -1,1 +1,1 @@
-"""Evaluation on held-out data: bootstrap intervals, and metrics for boxes, forecasts and images."""
+"""Evaluation on held-out data: bootstrap intervals, metrics, and a car that a model steers."""

@@ -2,9 +2,11 @@
 
     bigmodels train --task=driving --seed=1 --workdir=runs/road
 
-A mean absolute error of 0.044 on the test frames of a synthetic road (rendered, not filmed), with
-angles from -1 to 1, after 2.5 min on two cores of an AMD EPYC. This does not show whether a car
-steered by the model stays on the road. More in notebooks/guide/results.md.
+A mean absolute error of 0.031 on the test frames of a synthetic road (rendered, not filmed), with
+angles from -1 to 1. Steering the car itself along 20 unseen roads it leaves the road once in 3,600
+metres, which is 99.0 % autonomy. Without the views of a car that has strayed (`recovery_views`)
+these figures are 0.044, 9 times and 91.0 %. 1.6 min on two cores of an AMD EPYC. More in
+notebooks/guide/results.md.
 
     bigmodels train --task=driving --dataset=tub:my_tub --workdir=runs/tub
     bigmodels predict --workdir=runs/tub --input=my_tub
@@ -15,7 +17,14 @@ import dataclasses
 import keras
 
 from bigmodels.data import SteeringAugmentation, load_driving
-from bigmodels.fields import check_image_size, check_positive, check_share, each, setting
+from bigmodels.fields import (
+    check_image_size,
+    check_not_negative,
+    check_positive,
+    check_share,
+    each,
+    setting,
+)
 from bigmodels.models import PilotNet
 from bigmodels.tasks.driving import evaluation
 from bigmodels.tasks.driving.inference import SteeringPredictor
@@ -59,6 +68,13 @@ class DataConfig:
         "Number of frames to leave out between training, validation and test stretches.",
         check=check_positive,
     )
+    recovery_views: int = setting(
+        3,
+        "Number of views to render for each training frame of synthetic_road, as a car sees them "
+        "that has strayed, with the angle that leads back. An epoch is drawn from frames and "
+        "views, as many as there are frames. Recordings have none.",
+        check=check_not_negative,
+    )
     skip_bad_files: bool = setting(
         False,
         "Skip frames whose image cannot be read, and damaged lines of a tub, with a note in the "
@@ -85,6 +101,7 @@ def load_data(config):
         config.batch_size,
         image_size=config.data.image_size or None,
         gap=config.data.gap,
+        recovery_views=config.data.recovery_views,
         skip_bad_files=config.data.skip_bad_files,
         augmentation=config.augmentation,
         seed=config.seed,
