@@ -64,13 +64,13 @@ def change(tmp_path):
 def test_a_setting_is_one_field(change):
     copy = change("A setting")
     done = _run("-m", "bigmodels", "train", "--list", "--task=driving", cwd=copy, path=copy)
-    assert re.search(r"optimizer\.momentum=0\.9 +Momentum of sgd\.", done.stdout), done.stderr
-    wrong = ("--workdir=run", "--task=driving", "--set=optimizer.momentum=1")
+    assert re.search(r"optimizer\.beta_1=0\.9 +Decay rate of Adam's first moment", done.stdout), done.stderr
+    wrong = ("--workdir=run", "--task=driving", "--set=optimizer.beta_1=1")
     done = _run("-m", "bigmodels", "train", *wrong, cwd=copy, path=copy)
-    assert "optimizer.momentum: 1.0, expected a share from 0 to below 1" in done.stderr
+    assert "optimizer.beta_1: 1.0, expected a share from 0 to below 1" in done.stderr
     code = (
         "from bigmodels.tasks.settings import Optimizer\n"
-        "print(Optimizer('sgd', momentum=0.5).build(9).momentum)"
+        "print(Optimizer('adam', beta_1=0.5).build(9).beta_1)"
     )
     assert _run("-c", code, cwd=copy, path=copy).stdout.strip() == "0.5"
 
