@@ -64,7 +64,7 @@ def change(tmp_path):
 def test_a_setting_is_one_field(change):
     copy = change("A setting")
     done = _run("-m", "bigmodels", "train", "--list", "--task=driving", cwd=copy, path=copy)
-    assert re.search(r"optimizer\.beta_1=0\.9 +Decay rate of Adam's first moment", done.stdout), done.stderr
+    assert re.search(r"optimizer\.beta_1=0\.9 +Decay rate of", done.stdout), done.stderr
     wrong = ("--workdir=run", "--task=driving", "--set=optimizer.beta_1=1")
     done = _run("-m", "bigmodels", "train", *wrong, cwd=copy, path=copy)
     assert "optimizer.beta_1: 1.0, expected a share from 0 to below 1" in done.stderr
