@@ -114,9 +114,9 @@ class Optimizer:
         0.999, "Decay rate of Adam's second moment estimate.", check=check_share
     )
     exclude_layers: tuple[str, ...] = setting(
-        (),
-        "Variables that muon leaves to adamw: parts of their paths. Embeddings and vectors always "
-        "are; the last layer should be.",
+        ("/dense/", "/dense2/", "/head/"),
+        "Variables that muon leaves to adamw, by parts of their paths, besides embeddings and "
+        "vectors; by default the last layers of the models here.",
     )
     clip_norm: float = setting(
         1.0,

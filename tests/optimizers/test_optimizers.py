@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from bigmodels.models import CNN, Transformer
+from bigmodels.models import CNN, RNN, ResidualCNN, Transformer
 from bigmodels.optimizers import SGD, AdamW, Muon, WarmupStableDecay
 from bigmodels.tasks.settings import Optimizer, with_settings
 from tests.conftest import counting_tokens
@@ -176,10 +176,20 @@ def test_a_model_with_it_learns_and_comes_back(name, rng, tmp_path):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
-def test_muon_reaches_every_kernel_of_a_convolutional_network():
-    model = CNN(3, (4, 8), dense_units=16)
-    model.build((None, 12, 12, 1))
-    optimizer = Muon(0.01, exclude_layers=["dense2"])
+@pytest.mark.parametrize(
+    ("model", "shape", "last"),
+    [
+        (lambda: CNN(3, (4, 8), dense_units=16), (None, 12, 12, 1), "/dense2/kernel"),
+        (lambda: ResidualCNN(3, (4, 8)), (None, 12, 12, 3), "/head/kernel"),
+        (lambda: Transformer(9, 8, 2, 16, 0.0), (None, None), "/dense/kernel"),
+        (lambda: RNN(9, 8, 8), (None, None), "/dense/kernel"),
+    ],
+)
+def test_by_default_muon_has_every_kernel_but_the_last(model, shape, last):
+    model = model()
+    model.build(shape)
+    optimizer = Optimizer(name="muon").build(10)
     optimizer.build(model.trainable_variables)
-    left = [v.path for v in model.trainable_variables if optimizer._should_use_adamw(v)]
-    assert all(not path.endswith("/kernel") or "dense2" in path for path in left)
+    left = {v.path for v in model.trainable_variables if optimizer._should_use_adamw(v)}
+    (kernel,) = (path for path in left if path.endswith("/kernel"))
+    assert kernel.endswith(last)
