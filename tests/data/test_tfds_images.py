@@ -54,6 +54,17 @@ def _test_images(data):
     return np.concatenate([x for x, _ in data.test]), np.concatenate([y for _, y in data.test])
 
 
+@pytest.mark.parametrize("held", [True, False])
+def test_the_share_for_validation_is_as_asked(tmp_path, monkeypatch, held):
+    monkeypatch.setattr(images, "_CACHE_BYTES", images._CACHE_BYTES if held else 0)
+    _write(tmp_path, {"target": NAMED}, {"target": [0, 1]})
+    data = load_images("odd", 8, data_dir=tmp_path, validation_percent=25)
+    assert data.sizes == {"train": 30, "validation": 10, "test": 10}
+    epoch = np.concatenate([x for x, _ in data.train_from(0).take(4)])
+    both = np.concatenate([epoch, *(x for x, _ in data.validation)])
+    assert len(np.unique(both, axis=0)) == len(both) == 40
+
+
 @pytest.mark.parametrize(
     ("feature", "values", "names"),
     [
