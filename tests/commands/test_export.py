@@ -33,6 +33,15 @@ KINDS = {
         "image_classification",
         {"model.filters": (2, 2), "model.dense_units": 8},
     ),
+    "residual": (
+        "image_classification",
+        {
+            "model.kind": "residual",
+            "model.filters": (2, 3),
+            "model.mirror": True,
+            "precision": "float32",
+        },
+    ),
     "rnn": (
         "text_generation",
         {"model.embedding_dim": 4, "model.rnn_units": 8, "data.length": 10},
@@ -463,7 +472,7 @@ def questions(kind, run, model, photos, directory=None):
         return hole_questions(model)
     if kind == "boxes":
         return box_questions(run, model, photos)
-    if kind == "cnn":
+    if KINDS[kind][0] == "image_classification":
         return image_questions(run, model, photos)
     if kind == "translation":
         return translation_questions(model)
@@ -581,7 +590,7 @@ def test_litert(exported, kind, make_run, photos, tmp_path):
 
 def check_metadata(kind, model, metadata):
     assert metadata["task"] == KINDS[kind][0]
-    if kind == "cnn":
+    if KINDS[kind][0] == "image_classification":
         assert metadata["class_names"] == ["high 高", "low 低"]
     if kind == "boxes":
         assert metadata["class_names"] == ["tall", "wide"]
