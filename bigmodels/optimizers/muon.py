@@ -29,8 +29,9 @@ class Muon(LearningRateMultipliers, keras.optimizers.Muon):
     Example:
 
     >>> optimizer = bigmodels.optimizers.Muon(0.02, exclude_layers=["output"], rms_rate=None)
-    >>> kernel = keras.Variable(np.zeros((2, 3, 8)), name="kernel")
-    >>> optimizer.apply([np.random.default_rng(0).normal(size=(2, 3, 8))], [kernel])
+    >>> kernel = keras.Variable(np.zeros((2, 3, 8), "float32"), name="kernel")
+    >>> gradient = np.random.default_rng(0).normal(size=(2, 3, 8)).astype("float32")
+    >>> optimizer.apply([gradient], [kernel])
     >>> step = kernel.numpy().reshape(6, 8) / 0.02  # Singular values near 1.
     >>> bool(np.all(np.abs(np.linalg.svd(step)[1] - 1) < 0.4))
     True

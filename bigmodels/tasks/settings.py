@@ -481,7 +481,7 @@ def meanings(config: Any, prefix: str = "") -> dict[str, str]:
     Example:
 
     >>> meanings(Config())["optimizer.name"]
-    'Optimizer; sgd has a momentum of 0.9. One of adamw, adam, sgd.'
+    'Optimizer; ... One of adamw, adam, sgd, muon.'
     """
     descriptions, hints = {}, typing.get_type_hints(type(config))
     for name, about in fields(config).items():

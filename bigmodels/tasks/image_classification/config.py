@@ -165,5 +165,6 @@ class ImageClassification(Config):
 
     def defaults_given(self, settings):
         """The kind of model depends on the data set, and the training on the kind of model."""
-        usual = KINDS.get(settings.get("dataset"), self.model.kind)
+        # A subclass may have a model of its own, which has no kinds.
+        usual = KINDS.get(settings.get("dataset")) if hasattr(self.model, "kind") else None
         return RESIDUAL if settings.get("model.kind", usual) == "residual" else {}

@@ -98,7 +98,7 @@ def settled(model, data, config):
     """The augmentation chosen by the data set, and whether mirror images count."""
     used = dataclasses.asdict(_augmentation(config))
     chosen = {f"augmentation.{name}": value for name, value in used.items()}
-    return chosen | ({"model.mirror": model.mirror} if config.model.kind == "residual" else {})
+    return chosen | ({"model.mirror": model.mirror} if isinstance(model, ResidualCNN) else {})
 
 
 TASK = Task(
