@@ -26,6 +26,7 @@ def _section(page, title):
 
 def _run(*command, cwd, path):
     environment = os.environ | {"PYTHONPATH": str(path), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment.pop("PYTEST_XDIST_WORKER", None)  # Its own tests are a run of their own.
     return subprocess.run(
         [sys.executable, "-P", *map(str, command)],
         cwd=cwd,
