@@ -505,7 +505,17 @@ pickle.dump(answers, open(sys.argv[2], "wb"))
     [
         ("cnn", "rnn", "gan"),
         pytest.param(
-            ("transformer", "modern", "translation", "pilot", "series", "holes", "boxes", "drnn"),
+            (
+                "residual",
+                "transformer",
+                "modern",
+                "translation",
+                "pilot",
+                "series",
+                "holes",
+                "boxes",
+                "drnn",
+            ),
             marks=pytest.mark.thorough,
         ),
         pytest.param(("dense",), marks=pytest.mark.slow),

@@ -257,6 +257,7 @@ def _start(*words):
     )
 
 
+@pytest.mark.thorough
 def test_killed_while_encoding_and_begun_again(lines, tmp_path):
     path, cache = lines[0], tmp_path / "cache"
     killed = _start(path, cache, "die")

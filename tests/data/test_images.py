@@ -65,6 +65,7 @@ def folder(tmp_path, rng):
     return tmp_path
 
 
+@pytest.mark.thorough
 def test_folder_of_images(folder):
     data = load_images(f"images:{folder}", 8)
     assert data.class_names == ["cat", "dog"] and data.image_shape == (6, 5, 3)

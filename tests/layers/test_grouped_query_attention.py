@@ -147,6 +147,7 @@ def test_a_query_that_sees_nothing_gets_zeros_and_has_no_gradient(rng, dropout):
     assert not np.any(gradients[0][2, :5])
 
 
+@pytest.mark.thorough
 def test_dropout_is_of_training_only(rng):
     x = rng.normal(size=SHAPE).astype("float32")
     layer, without = made(rng, dropout=0.5), made(rng)

@@ -42,6 +42,7 @@ def test_greedy_generation_is_the_argmax_of_the_whole_model(options):
         assert not row[len(tokens) :].any()
 
 
+@pytest.mark.thorough
 def test_by_xla_it_generates_the_same():
     model = made(MODERN)
     prompts = [[3, 4, 5, 9, 9, 2], [7], [2, 9, 4]]

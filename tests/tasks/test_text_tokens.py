@@ -48,6 +48,7 @@ def runs(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", UNITS)
+@pytest.mark.thorough
 def test_figures_name_their_unit_and_can_be_compared(runs, kind):
     root, results = runs
     result, unit = results[kind], UNITS[kind]
@@ -67,6 +68,7 @@ def test_figures_name_their_unit_and_can_be_compared(runs, kind):
 
 
 @pytest.mark.parametrize("kind", ["bytes", "subwords"])
+@pytest.mark.thorough
 def test_a_saved_model_reads_and_writes_text(runs, kind):
     root = runs[0]
     model = keras.models.load_model(root / kind / "model.keras")
@@ -78,6 +80,7 @@ def test_a_saved_model_reads_and_writes_text(runs, kind):
 
 
 @pytest.mark.parametrize("kind", ["bytes", "subwords"])
+@pytest.mark.thorough
 def test_an_exported_model_takes_and_gives_strings(runs, kind, tmp_path):
     root = runs[0]
     exported = export(root / kind, output=tmp_path / "exported")

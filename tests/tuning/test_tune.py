@@ -459,6 +459,7 @@ def test_a_mistake_is_named_before_anything_is_written(task, settings, options, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.thorough
 def test_an_unknown_metric_is_named_before_anything_is_trained(images, tmp_path):
     with pytest.raises(ValueError) as error:
         tune(
