@@ -46,6 +46,21 @@ class WrappedAdapter(DataAdapter):
         return self._adapter.batch_size
 
 
+class Batches(WrappedAdapter):
+    """The data of `predict` as Keras batches them, but not autotuned: see `checks.untuned`.
+
+    Args:
+        x: Inputs, as for `keras.Model.predict`.
+        **kwargs: `batch_size`, `steps_per_epoch` and `shuffle`, as for `keras.Model.fit`.
+    """
+
+    def __init__(self, x, **kwargs):
+        self._adapter = data_adapters.get_data_adapter(x=x, **kwargs)
+
+    def get_tf_dataset(self):
+        return checks.untuned(self._adapter.get_tf_dataset())
+
+
 class GlobalBatches(WrappedAdapter):
     """The data of `fit` as global batches.
 
@@ -64,7 +79,7 @@ class GlobalBatches(WrappedAdapter):
                 "x: is distributed already; give the data set of global batches, which fit divides"
             )
         self._adapter = data_adapters.get_data_adapter(x=x, **kwargs)
-        self._dataset = Everywhere(self._adapter.get_tf_dataset())
+        self._dataset = Everywhere(checks.untuned(self._adapter.get_tf_dataset()))
 
     def get_tf_dataset(self):
         return self._dataset

@@ -14,7 +14,7 @@ import tensorflow as tf
 from bigmodels import checks
 from bigmodels.distribute import exact, global_batch, replicas, resume, steps, streams, targets
 from bigmodels.distribute.accelerator import NOT_COMPILED, has_gpu, why_not_compiled
-from bigmodels.distribute.batches import GlobalBatches, symbolic
+from bigmodels.distribute.batches import Batches, GlobalBatches, symbolic
 from bigmodels.distribute.strategies import writes
 from bigmodels.distribute.upstream import (
     Functional,
@@ -299,6 +299,9 @@ class Model(keras.Model):
         arguments = self._with_checked_streams(arguments, specs)
         if self._replicas > 1:
             arguments = self._with_global_batches(arguments)
+        elif not (streams.is_stream(arguments["x"]) or data_adapters.is_tf_dataset(x)):
+            size, steps = arguments.pop("batch_size", None), arguments.get("steps")
+            arguments["x"] = Batches(x, batch_size=size, steps_per_epoch=steps, shuffle=False)
         with checks.readable_errors():
             return super().predict(**arguments)
 

@@ -40,4 +40,4 @@ class CheckedStream(WrappedAdapter):
         dataset = self._adapter.get_tf_dataset()
         if self._weigh is not None:
             dataset = self._weigh(dataset)
-        return checks.watch(dataset, self._name, self._specs)
+        return checks.untuned(checks.watch(dataset, self._name, self._specs))
