@@ -129,6 +129,7 @@ def test_a_place_to_cut_is_no_place_inside_of_a_character():
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.thorough
 def test_token_files_give_what_memory_gives(long_text, tmp_path, kind):
     """The same windows in the same order, in every epoch and from every step."""
     options = {"length": 16, "tokens": kind, "vocab_size": 280, "seed": 5}

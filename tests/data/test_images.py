@@ -171,6 +171,7 @@ def test_image_files_are_read_at_one_size(rng):
     np.testing.assert_array_equal(images, [resize(pixels[0], (5, 4)), pixels[1]])
 
 
+@pytest.mark.thorough
 def test_alternating_flips_show_every_image_once_each_way():
     """In two epochs in a row, whichever the first, and with every seed of the order."""
     augmentation = Augmentation(horizontal_flip=True, alternate_flip=True)

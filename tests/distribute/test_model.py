@@ -44,6 +44,7 @@ def _dropped(strategy, seed):
     return recorder.seen, [np.asarray(v) for v in generators]
 
 
+@pytest.mark.thorough
 def test_replicas_drop_different_units_depending_on_the_seed():
     (first, state), (again, state_again) = (_dropped(_mirrored(2), 1) for _ in range(2))
     assert sorted(first) == [0, 1]

@@ -125,6 +125,7 @@ def test_a_shorter_text_is_the_beginning_of_a_longer_one(make):
     assert model.generate("abc", length=9, seed=5) == longer[:12]
 
 
+@pytest.mark.thorough
 def test_several_strings_give_several_texts_that_differ(make):
     model = make(vocabulary=LETTERS)
     texts = model.generate(["abc", "abc", "f"], length=20, seed=1)

@@ -112,6 +112,7 @@ def test_normalised_queries_and_keys_have_no_length(rng):
 
 
 @pytest.mark.parametrize("options", [{}, *({name: value} for name, value in ALL.items()), ALL])
+@pytest.mark.thorough
 def test_token_by_token_it_is_what_a_call_gives(rng, options):
     layer = made(rng, **options)
     norm = keras.layers.RMSNormalization()

@@ -260,6 +260,7 @@ def test_steps_in_a_round(monkeypatch, gpu, length, rounds):
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.thorough
 def test_half_precision_by_xla_is_near_float32(rng, policy):
     ours, _ = pair(np.random.default_rng(3), policy, return_sequences=True)
     _, whole = pair(np.random.default_rng(3), return_sequences=True)

@@ -110,6 +110,7 @@ def test_greedy_generation_is_the_argmax_of_the_whole_model(make, rng):
     np.testing.assert_array_equal(generated, tokens)
 
 
+@pytest.mark.thorough
 def test_sampling_follows_the_seed_and_the_temperature(make):
     model = make(vocabulary=LETTERS)
     a = model.generate("abc", length=30, temperature=1.0, seed=1)

@@ -28,6 +28,7 @@ def options(request):
     return OPTIONS[request.param]
 
 
+@pytest.mark.thorough
 def test_greedy_generation_is_the_argmax_of_the_whole_model(options):
     """Of prompts of several lengths at once, and of each alone, longer than the window."""
     model = made(options)
@@ -52,6 +53,7 @@ def test_by_xla_it_generates_the_same():
     )
 
 
+@pytest.mark.thorough
 def test_saved_and_loaded_it_is_the_same(options, rng, tmp_path):
     model = made(options)
     model.save(tmp_path / "model.keras")

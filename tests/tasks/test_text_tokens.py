@@ -130,6 +130,7 @@ def test_stop_is_a_token():
 
 
 @pytest.mark.parametrize("tokenizer", [Bytes(), BytePairs([[99, 100]]), None])
+@pytest.mark.thorough
 def test_config_and_weights_hold_the_tokenizer(tokenizer, tmp_path):
     more = {"vocabulary": "ab"} if tokenizer is None else {"tokenizer": tokenizer}
     size = 4 if tokenizer is None else len(tokenizer)

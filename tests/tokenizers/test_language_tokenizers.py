@@ -54,6 +54,7 @@ def test_any_string_comes_back_from_bytes(text):
 
 @settings(max_examples=60, deadline=None)
 @given(text=STRINGS)
+@pytest.mark.thorough
 def test_any_string_comes_back_from_subwords(subwords, text):
     ids = subwords.encode(text)
     assert subwords.decode(ids) == text
