@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
-from bigmodels.models.base import ImageClassifier, check_classes
+from bigmodels.models.base import ImageClassifier, check_classes, check_input_shape
 
 
 @keras.saving.register_keras_serializable(package="bigmodels")
@@ -115,13 +115,7 @@ class CNN(ImageClassifier):
         return [*stages, self.flatten, self.dropout1, self.dense1, self.dropout2, self.dense2]
 
     def build(self, input_shape):
-        shape = tuple(input_shape)
-        if len(shape) != 4 or None in shape[1:]:
-            raise ValueError(
-                f"input_shape: {shape}, expected (batch, height, width, channels); "
-                "a grey image needs a channel axis: images[..., None]"
-            )
-        super().build(shape)
+        super().build(check_input_shape(input_shape))
 
     def get_config(self):
         config = super().get_config()

@@ -18,7 +18,7 @@ from keras import layers, ops
 
 from bigmodels.layers.biased_batch_normalization import BiasedBatchNormalization
 from bigmodels.layers.patch_whitening import PatchWhitening
-from bigmodels.models.base import ImageClassifier, check_classes
+from bigmodels.models.base import ImageClassifier, check_classes, check_input_shape
 
 
 @keras.saving.register_keras_serializable(package="bigmodels")
@@ -182,13 +182,7 @@ class ResidualCNN(ImageClassifier):
         return [self.whitening, self.gelu, *stages, self.maximum, self.rescaling, self.head]
 
     def build(self, input_shape):
-        shape = tuple(input_shape)
-        if len(shape) != 4 or None in shape[1:]:
-            raise ValueError(
-                f"input_shape: {shape}, expected (batch, height, width, channels); "
-                "a grey image needs a channel axis: images[..., None]"
-            )
-        super().build(shape)
+        super().build(check_input_shape(input_shape))
 
     def adapt(self, images: np.ndarray) -> None:
         """Set the whitening layer's weights.

@@ -111,3 +111,29 @@ def check_classes(
     if len(class_names) != num_classes:
         raise ValueError(f"class_names: {len(class_names)} names for num_classes={num_classes}")
     return tuple(class_names)
+
+
+def check_input_shape(input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
+    """Validate the shape that a model of images is built with.
+
+    Args:
+        input_shape: `(batch, height, width, channels)`, of which only the batch may be `None`.
+
+    Returns:
+        The shape as a tuple.
+
+    Raises:
+        ValueError: if it has not four axes, or a size is not known.
+
+    Example:
+
+    >>> check_input_shape([None, 28, 28, 1])
+    (None, 28, 28, 1)
+    """
+    shape = tuple(input_shape)
+    if len(shape) != 4 or None in shape[1:]:
+        raise ValueError(
+            f"input_shape: {shape}, expected (batch, height, width, channels); "
+            "a grey image needs a channel axis: images[..., None]"
+        )
+    return shape
