@@ -7,6 +7,7 @@ Shuffling, batching and prefetching are in `pipeline`.
 """
 
 from bigmodels.data.audio import AudioAugmentation, AudioData, clean_transcript, load_audio
+from bigmodels.data.augmentation import Augmentation
 from bigmodels.data.cleaning import clean_text
 from bigmodels.data.detection import BoxAugmentation, DetectionData, load_detection
 from bigmodels.data.driving import DrivingData, SteeringAugmentation, load_driving
@@ -14,7 +15,6 @@ from bigmodels.data.holes import Holes
 from bigmodels.data.images import ImageData, load_images
 from bigmodels.data.mixing import Mixing
 from bigmodels.data.pairs import PairData, load_pairs
-from bigmodels.data.pipeline import Augmentation
 from bigmodels.data.series import SeriesData, load_series
 from bigmodels.data.text import TextData, load_text
 from bigmodels.tokenizers import Subwords, Vocabulary

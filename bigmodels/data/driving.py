@@ -9,9 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from bigmodels.data import files, readers
+from bigmodels.data.augmentation import Augmentation
 from bigmodels.data.names import unknown_name
 from bigmodels.data.notes import Notes
-from bigmodels.data.pipeline import Augmentation, evaluation_batches, training_batches
+from bigmodels.data.pipeline import evaluation_batches, training_batches
 from bigmodels.data.readers import embedded
 from bigmodels.data.readers.road_drives import recovery_views as render_views
 from bigmodels.data.splits import SPLITS, Splits

@@ -8,13 +8,12 @@ import tensorflow as tf
 
 from bigmodels import checks
 from bigmodels.data import files, readers
+from bigmodels.data.augmentation import Augmentation, alternating
 from bigmodels.data.holes import Holes
 from bigmodels.data.mixing import Mixing
 from bigmodels.data.notes import Notes
 from bigmodels.data.pipeline import (
     SHUFFLE_WINDOW,
-    Augmentation,
-    alternating,
     evaluation_batches,
     training_batches,
 )

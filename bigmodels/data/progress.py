@@ -63,4 +63,4 @@ class Progress:
         self._bar.close()
 
     def _written(self, count):
-        return f"{tqdm.format_sizeof(count)}{self.unit}"
+        return f"{count if count < 1000 else tqdm.format_sizeof(count)}{self.unit}"

@@ -427,3 +427,7 @@ def test_progress_is_said_line_by_line_where_there_is_no_terminal(capsys, monkey
         "text: encoding: 2.00GB of 4.00GB",
         "text: encoding: 4.00GB of 4.00GB",
     ]
+    with Progress("measuring test", 20, " batches") as progress:
+        for _ in range(2):
+            progress.update(5)
+    assert capsys.readouterr().err == "measuring test: 10 batches of 20 batches\n"

@@ -125,6 +125,11 @@ class AugmentationConfig:
         "Pixels of reflection around an image, out of which a random crop of its size is cut.",
         check=check_not_negative,
     )
+    random_erasing: float = setting(
+        0.0,
+        "Probability that a random rectangle of an image is replaced by noise.",
+        check=check_share,
+    )
 
 
 # The defaults that `model.kind=residual` changes.
