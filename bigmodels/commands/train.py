@@ -461,14 +461,15 @@ def _speed(training, log, result):
 def _share_of_limit(training, keeper, result):
     """Arithmetic per second, as a share of this machine's rate of large matrix products.
 
-    `None` for several replicas, whose rate is not measured, and for trainings of a few seconds,
-    which are dominated by startup.
+    `None` for several replicas, whose rate is not measured, for trainings of a few seconds, which
+    are dominated by startup, and if other work has slowed down the measurement.
     """
     if training.place.replicas > 1 or keeper.stepping < _WORTH_MEASURING:
         return None
     flops = estimate.training(training.model, training.data.train)["flops_per_step"]
     rate = estimate.product_rate(training.model.compute_dtype)
-    return flops * result["steps"] / result["seconds"] / rate
+    share = flops * result["steps"] / result["seconds"] / rate
+    return share if share <= 1 else None  # Otherwise something else was running meanwhile.
 
 
 def _peak_memory():
