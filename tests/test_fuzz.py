@@ -392,6 +392,7 @@ def parsed(words):
 @fuzz(100, which=configs())
 @example(which=(TRANSFORMER[0], with_settings(TRANSFORMER[1], {"model.embedding_dim": 64})))
 @example(which=(CONFIGS[0][0], with_settings(CONFIGS[0][1], {"optimizer.learning_rate": None})))
+@example(which=(TRANSFORMER[0], with_settings(TRANSFORMER[1], {"data.cache_dir": " \x85"})))
 def test_a_command_line_repeats_its_config(where, which):
     task, config = which
     assert parsed(shlex.split(command_line(task, config))) == config

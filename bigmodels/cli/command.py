@@ -238,7 +238,7 @@ def settings(pairs: Iterable[str]) -> dict[str, str]:
         name, equals, value = pair.partition("=")
         if not equals:
             raise ValueError(f"set: {pair!r}, expected NAME=VALUE")
-        result[name.strip()] = value.strip()
+        result[name.strip()] = value  # A path may begin or end with a space.
     return result
 
 

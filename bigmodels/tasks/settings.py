@@ -533,17 +533,17 @@ def command_line(task: Any, config: Config) -> str:
     >>> command_line(task, with_settings(task.config(), {"epochs": 3}))
     'bigmodels-train --task=translation --workdir=DIR --epochs=3'
     """
-    usual, dataset = flat_settings(task.config()), {"dataset": config.dataset}
-    defaults = flat_settings(with_settings(task.config(), dataset))
-    if kind := getattr(config.model, "kind", None):  # Compare with the defaults of this kind.
-        of_kind = with_settings(task.config(), dataset | {"model.kind": kind})
-        defaults = flat_settings(of_kind) | {"model.kind": defaults["model.kind"]}
-    defaults["dataset"] = usual["dataset"]
+    settings, chosen = flat_settings(config), {}
+    for name in ("dataset", "model.kind", "model.recipe"):  # Other defaults depend on them.
+        defaults = flat_settings(with_settings(task.config(), chosen))
+        if settings.get(name) != defaults.get(name):
+            chosen[name] = settings[name]
+    defaults = flat_settings(with_settings(task.config(), chosen))
     imports = [f"--import={','.join(tasks.imported())}"] if tasks.imported() else []
     words = ["bigmodels-train", *imports, f"--task={task.name}", "--workdir=DIR"]
     flags = {dotted: flag for flag, (dotted, _, _) in flags_of("train").items()}
-    for name, value in flat_settings(config).items():
-        if value != defaults.get(name):
+    for name, value in settings.items():
+        if name in chosen or value != defaults.get(name):
             text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
             flag = None if value is None else flags.get(name)  # `None` needs --set.
             words += [f"--{flag}={text}"] if flag else ["--set", f"{name}={text}"]
@@ -574,6 +574,8 @@ def read_value(name: str, value: Any, hint: Any) -> Any:
     if type(None) in options and (value is None or (is_text and value.lower() == "none")):
         return None
     (kind,) = (option for option in options if option is not type(None))
+    if is_text and kind is not str:
+        value = value.strip()
     try:
         if typing.get_origin(kind) is tuple:
             if not isinstance(value, (str, tuple, list)):
