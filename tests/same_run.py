@@ -3,8 +3,11 @@
 import json
 
 import numpy as np
+import pytest
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
+from bigmodels import train
+from bigmodels.runs.checkpoint import Checkpoints
 from bigmodels.runs.directory import RunDirectory
 
 _TIMES = (
@@ -27,6 +30,26 @@ def assert_same_run(one, other):
     assert samples[0] == samples[1]
     points = [_points(run / "logs") for run in (one, other)]
     assert points[0] == points[1] and len(set(points[0])) == len(points[0]) > 0
+
+
+def train_in_two(task, directory, settings, epoch, step):
+    """Train a run that stops after the checkpoint of a step, and then continue it."""
+
+    class Stopped(Exception):
+        pass
+
+    def save(self, *position_and_content):
+        original(self, *position_and_content)
+        if position_and_content[:2] == (epoch, step):
+            raise Stopped
+
+    original = Checkpoints.save
+    settings = settings | {"save_freq": 1}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoints, "save", save)
+        with pytest.raises(Stopped):
+            train(task, directory, settings, verbose=0)
+    return train(task, directory, settings, verbose=0)
 
 
 def _without_times(content):

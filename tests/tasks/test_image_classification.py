@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from bigmodels import tasks, train
-from bigmodels.runs.checkpoint import Checkpoints
 from bigmodels.runs.directory import RunDirectory
-from tests.same_run import assert_same_run
+from tests.same_run import assert_same_run, train_in_two
 from tests.tiny import write_sets
 
 SETTINGS = {
@@ -38,20 +37,7 @@ def run(settings, tmp_path_factory):
 def test_stopped_in_an_epoch_of_alternating_flips_it_goes_on_to_the_same_run(
     run, settings, tmp_path
 ):
-    class Killed(Exception):
-        pass
-
-    def save(self, epoch, step, *content):
-        original(self, epoch, step, *content)
-        if (epoch, step) == (1, 2):
-            raise Killed
-
-    original = Checkpoints.save
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Checkpoints, "save", save)
-        with pytest.raises(Killed):
-            train("image_classification", tmp_path / "run", settings | {"save_freq": 1}, verbose=0)
-    train("image_classification", tmp_path / "run", settings | {"save_freq": 1}, verbose=0)
+    train_in_two("image_classification", tmp_path / "run", settings, epoch=1, step=2)
     assert_same_run(run, tmp_path / "run")
 
 

@@ -122,6 +122,36 @@ def test_defaults_may_depend_on_the_data_set():
     assert with_settings(cifar, {"dataset": "digits"}).model.kind == "residual"
 
 
+def test_the_modern_recipe_is_one_setting():
+    """It chooses the kind, too; what is given stays, and an LSTM has no recipe."""
+    recipe = tasks.get("text_generation").config()
+    modern = with_settings(recipe, {"model.recipe": "modern"})
+    assert (modern.model.kind, modern.model.position) == ("transformer", "rotary")
+    assert modern.optimizer.name == "muon"
+    own = with_settings(recipe, {"model.recipe": "modern", "model.position": "sinusoidal"})
+    assert own.model == dataclasses.replace(modern.model, position="sinusoidal")
+    with pytest.raises(ValueError, match=r"there is no setting 'model\.recipe'"):
+        with_settings(recipe, {"model.kind": "rnn", "model.recipe": "modern"})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"model.recipe": "modern"},
+        {"model.recipe": "modern", "optimizer.name": "adamw", "model.num_layers": 2},
+        {"model.kind": "transformer", "model.position": "rotary"},
+        {"model.kind": "rnn", "dataset": "tiny_shakespeare"},
+    ],
+)
+def test_the_command_repeats_a_run_of_a_recipe(given):
+    task = tasks.get("text_generation")
+    config = with_settings(task.config(), given)
+    words = shlex.split(command_line(task, config))[3:]
+    pairs = dict(word.removeprefix("--").split("=") for word in words if "=" in word)
+    assert with_settings(task.config(), pairs) == config
+    assert len(pairs) <= len(given) + 1
+
+
 @pytest.mark.parametrize("kind", [None, "cnn", "residual", "backbone"])
 @pytest.mark.parametrize("dataset", ["digits", "cifar10"])
 def test_the_command_repeats_a_run_whose_defaults_depend_on_its_data(dataset, kind):

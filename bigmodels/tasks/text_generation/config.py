@@ -26,6 +26,12 @@ class TransformerConfig:
     """Arguments of `bigmodels.models.Transformer`; its `max_length` is `data.length`."""
 
     kind: str = "transformer"
+    recipe: str = setting(
+        "article",
+        "The article's Transformer, or what language models have changed since: other defaults of "
+        "the model, the optimizer and the training.",
+        choices=("article", "modern"),
+    )
     embedding_dim: int = setting(
         128,
         "Dimension of the model and its embeddings; divisible by model.num_heads.",
@@ -112,6 +118,23 @@ class DataConfig:
     )
 
 
+# The defaults that `model.recipe=modern` changes.
+MODERN = {
+    "model.kind": "transformer",
+    "model.position": "rotary",
+    "model.normalization": "rms_norm",
+    "model.query_key_norm": True,
+    "model.activation": "swiglu",
+    "model.feed_forward_dim": 336,
+    "epochs": 6,
+    "batch_size": 8,
+    "data.length": 256,
+    "optimizer.name": "muon",
+    "optimizer.learning_rate": 0.01,
+    "optimizer.weight_decay": 0.1,
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class TextGeneration(Config):
     """Settings of text generation; the default learning rate is that of `LEARNING_RATE`."""
@@ -122,3 +145,8 @@ class TextGeneration(Config):
     model: RNNConfig | TransformerConfig = RNNConfig()
     data: DataConfig = DataConfig()
     optimizer: Optimizer = Optimizer(learning_rate=None, beta_2=0.99)
+
+    def defaults_given(self, settings):
+        """The training depends on the recipe of the Transformer."""
+        modern = settings.get("model.recipe") == "modern"
+        return MODERN if modern and settings.get("model.kind") != "rnn" else {}

@@ -49,6 +49,7 @@ def build_model(config, data):
         settings["vocabulary"] = tokenizer.characters
     else:
         settings["tokenizer"] = tokenizer
+    settings.pop("recipe", None)  # It has chosen the defaults.
     if kind == "rnn":
         # The windows have no padding, and the LSTM is faster without a mask.
         model = RNN(**settings, mask_zero=False)
@@ -89,7 +90,9 @@ def search_space(hp):
     hp.Int("model.num_layers", 2, 6)
     # All divide the dimensions above, but a fixed dimension may differ.
     hp.Choice("model.num_heads", [heads for heads in (2, 4, 8) if width % heads == 0] or [1])
-    return {"model.feed_forward_dim": 4 * width}
+    # The gate of the modern recipe's feed-forward layers adds half as many weights.
+    modern = hp.Fixed("model.recipe", "article") == "modern"
+    return {"model.feed_forward_dim": 8 * width // 3 if modern else 4 * width}
 
 
 def settled(model, data, config):
