@@ -22,7 +22,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bigmodels import distribute, models, tasks  # noqa: F401  (registers the classes that `.keras` files name)
+from bigmodels import distribute, models, optimizers, tasks  # noqa: F401  (registers the classes that `.keras` files name)
 from bigmodels.distribute.resume import training_state
 from bigmodels.evaluation.intervals import Observations
 from bigmodels.runs import atomic, untrusted

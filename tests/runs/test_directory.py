@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from bigmodels import tasks
@@ -44,3 +47,18 @@ def test_other_settings_are_another_run(run, finished, settings):
     if finished:
         run.write_text("result.json", "{}")
     assert _refusal(run, **settings).endswith("; choose another workdir")
+
+
+@pytest.mark.thorough
+def test_reading_a_model_knows_every_class_that_a_model_file_may_name():
+    """In a process that has not trained: a schedule or an optimizer of ours is in the file too."""
+    code = """
+import importlib, pkgutil, keras, bigmodels, bigmodels.runs.directory
+known = set(keras.saving.get_custom_objects())
+for module in pkgutil.walk_packages(bigmodels.__path__, "bigmodels."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+print(sorted(set(keras.saving.get_custom_objects()) - known))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
