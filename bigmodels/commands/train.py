@@ -409,11 +409,14 @@ def _pretrained(init_from):
 
 
 def _initialise(model, source, init_from, say):
-    loaded, missing = transfer_weights(source, model)
-    if not loaded:
-        raise ValueError(f"init_from: {init_from!r} shares no layer with this model")
-    say(f"Loaded from {init_from}: {', '.join(loaded)}.")
-    say(f"Freshly initialised: {', '.join(missing) or 'nothing'}.")
+    taken, left = transfer_weights(source, model)
+    if not taken:
+        raise ValueError(
+            f"init_from: {init_from!r} holds a {type(source).__name__} that shares no layer with "
+            f"this {type(model).__name__}; give the settings of model that it was trained with"
+        )
+    new = f"freshly initialised: {', '.join(left)}" if left else "nothing is new"
+    say(f"Weights from {init_from}: {len(taken)} of {len(taken) + len(left)}; {new}.")
 
 
 def _result(training, splits):

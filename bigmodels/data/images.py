@@ -18,7 +18,7 @@ from bigmodels.data.pipeline import (
     training_batches,
 )
 from bigmodels.data.readers import embedded, tfds
-from bigmodels.data.splits import Splits
+from bigmodels.data.splits import Splits, class_sample
 
 # Augmentations that keep the labels of a set valid. A mirrored digit, letter or street sign means
 # something else, so sets that are not listed are shifted, rotated and zoomed a little, not flipped.
@@ -85,6 +85,8 @@ def load_images(
     holes: Holes | None = None,
     skip_bad_files: bool = False,
     validation_percent: int | None = None,
+    images_per_class: int | None = None,
+    grayscale_to_rgb: bool = False,
     seed: int = 0,
 ) -> ImageData:
     """Load images by name: check, split, scale and batch them.
@@ -108,7 +110,11 @@ def load_images(
             stderr. Otherwise the first one is an error.
         validation_percent: Percentage of the training images that is held out if a set of TFDS has
             no split for validation; 10 by default. Other sets have fixed splits.
-        seed: Seed of the order and the augmentation of training; the splits do not depend on it.
+        images_per_class: Number of training images of each class, chosen at random; all by default.
+            Validation and test keep all of theirs.
+        grayscale_to_rgb: Whether images of one channel get three alike.
+        seed: Seed of the order, the augmentation and `images_per_class`; the splits do not depend
+            on it.
 
     Returns:
         An `ImageData`.
@@ -137,7 +143,15 @@ def load_images(
             return elements
         return elements.map(lambda x, y: (files.resize(x, image_size), y), tf.data.AUTOTUNE)
 
-    splits = {split: resized(elements) for split, elements in splits.items()}
+    def in_colour(elements):
+        if not grayscale_to_rgb or elements.element_spec[0].shape[-1] != 1:
+            return elements
+        return elements.map(lambda x, y: (tf.image.grayscale_to_rgb(x), y), tf.data.AUTOTUNE)
+
+    def of_one_shape(elements):
+        return in_colour(resized(elements))
+
+    splits = {split: of_one_shape(elements) for split, elements in splits.items()}
     shape = tuple(splits["train"].element_spec[0].shape)
     if None in shape:
         raise ValueError(
@@ -148,9 +162,19 @@ def load_images(
     in_memory = count * _element_bytes(splits["train"]) <= _CACHE_BYTES
     if in_memory:
         splits = {split: elements.cache() for split, elements in splits.items()}
-    class_counts = {
-        split: _checked_counts(split, name, elements, len(class_names))
+    labels = {
+        split: _checked_labels(split, name, elements, len(class_names))
         for split, elements in splits.items()
+    }
+    if images_per_class is not None:
+        rows = class_sample(labels["train"], images_per_class, class_names, seed)
+        notes.say(
+            f"data.images_per_class: {len(rows):,} of {len(labels['train']):,} training images are "
+            f"used, {images_per_class:,} of each class, chosen by seed {seed}."
+        )
+        splits["train"], labels["train"] = _rows(splits["train"], rows), labels["train"][rows]
+    class_counts = {
+        split: np.bincount(found, minlength=len(class_names)) for split, found in labels.items()
     }
     sizes = {split: int(counts.sum()) for split, counts in class_counts.items()}
     low, high = scale
@@ -192,9 +216,9 @@ def load_images(
         return evaluation_batches(elements, batch_size, prepare)
 
     elements, options = splits["train"], {}
-    if not in_memory:
+    if not in_memory and images_per_class is None:
         mixed = functools.partial(tfds.mixed_images, name, data_dir, validation_percent)
-        elements, options = _streamed(name, mixed, elements, resized, batch_size)
+        elements, options = _streamed(name, mixed, elements, of_one_shape, batch_size)
     train, train_from = training_batches(
         elements, sizes["train"], batch_size, seed, prepare, with_epoch=alternates, **options
     )
@@ -250,14 +274,14 @@ def _element_bytes(elements):
     return sum(spec.shape.num_elements() * spec.dtype.size for spec in elements.element_spec)
 
 
-def _streamed(name, mixed_images, elements, resized, batch_size):
+def _streamed(name, mixed_images, elements, of_one_shape, batch_size):
     """Arguments of `training_batches` for a set that is not cached in memory.
 
     Args:
         name: Name of the data set.
         mixed_images: Function that reads it from TFDS as `tfds.mixed_images` does.
         elements: Its training images.
-        resized: Function that resizes a data set from TFDS to `image_size`.
+        of_one_shape: Function that converts a data set from TFDS to the shape of `elements`.
         batch_size: Smallest size of the shuffle buffer.
 
     Returns:
@@ -269,20 +293,27 @@ def _streamed(name, mixed_images, elements, resized, batch_size):
         return numbers, {"read": lambda number: tf.data.experimental.at(elements, number)}
     mixed = mixed_images()
     window = max(batch_size, min(SHUFFLE_WINDOW, _WINDOW_BYTES // _element_bytes(elements)))
-    return lambda epoch_seed: resized(mixed(epoch_seed)), {"window": window}
+    return lambda epoch_seed: of_one_shape(mixed(epoch_seed)), {"window": window}
 
 
-def _checked_counts(split, name, elements, num_classes):
-    """Check every element in one pass, and return the number of elements per class."""
+def _rows(elements, rows):
+    """Some elements of a data set, kept in memory."""
+    chosen = np.zeros(int(elements.cardinality()), bool)
+    chosen[rows] = True
+    chosen = tf.constant(chosen)
+    kept = elements.enumerate().filter(lambda row, _: chosen[row]).map(lambda _, element: element)
+    return kept.apply(tf.data.experimental.assert_cardinality(len(rows))).cache()
+
+
+def _checked_labels(split, name, elements, num_classes):
+    """Check every element in one pass, and return the labels."""
     images = checks.Spec("int", None)
     labels = checks.Spec("int", (), 0, num_classes - 1, f"There are {num_classes} classes.")
     batch_size = max(1, min(_CHECK_IMAGES, _CHECK_BYTES // _element_bytes(elements)))
     batches = elements.batch(batch_size)
     batches = checks.guard(batches, f"dataset {name!r}, {split}", (images, labels))
-    counts = np.zeros(num_classes, "int64")
     with checks.readable_errors():
-        for _, batch_labels in batches:
-            counts += np.bincount(batch_labels, minlength=num_classes)
-    if not counts.any():
+        found = [batch_labels.numpy() for _, batch_labels in batches]
+    if not found:
         raise ValueError(f"dataset: {name!r} has no image for {split}")
-    return counts
+    return np.concatenate(found)

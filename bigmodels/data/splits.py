@@ -144,3 +144,41 @@ def stratified_split(labels: Sequence[int] | np.ndarray) -> dict[str, np.ndarray
         rest, test_size=0.5, random_state=SEED, stratify=labels[rest]
     )
     return {"train": train, "validation": validation, "test": test}
+
+
+def class_sample(
+    labels: Sequence[int] | np.ndarray, per_class: int, class_names: Sequence[str], seed: int
+) -> np.ndarray:
+    """Choose as many rows of every class, at random.
+
+    Args:
+        labels: One integer per row, from 0.
+        per_class: Number of rows of each class.
+        class_names: One name per class, in label order.
+        seed: Decides which rows.
+
+    Returns:
+        Row indices in ascending order.
+
+    Raises:
+        ValueError: naming the class, if one has fewer rows.
+
+    Example:
+
+    >>> labels = np.array([0, 0, 0, 1, 1, 1])
+    >>> labels[class_sample(labels, 2, ["cat", "dog"], seed=0)]
+    array([0, 0, 1, 1])
+    """
+    labels, random = np.asarray(labels), np.random.default_rng(seed)
+    counts = np.bincount(labels, minlength=len(class_names))
+    if counts.min() < per_class:
+        scarce = class_names[counts.argmin()]
+        raise ValueError(
+            f"data.images_per_class: {per_class}, but there are {counts.min():,} training images "
+            f"of {scarce!r}"
+        )
+    rows = [
+        random.choice(np.flatnonzero(labels == label), per_class, replace=False)
+        for label in range(len(class_names))
+    ]
+    return np.sort(np.concatenate(rows))

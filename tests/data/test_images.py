@@ -30,6 +30,43 @@ def test_the_seed_changes_the_order_and_not_the_split():
     assert not np.array_equal(_all(a.train)[1], _all(b.train)[1])
 
 
+def test_so_many_images_per_class_are_chosen_by_the_seed_for_training_only(capsys):
+    whole = load_images("digits", 256)
+    few, again, others = (load_images("digits", 32, images_per_class=20, seed=s) for s in (1, 1, 2))
+    assert few.sizes == {"train": 200, "validation": 500, "test": 500}
+    assert few.class_counts["train"].tolist() == [20] * 10
+    assert "200 of 4,000 training images are used, 20 of each class, chosen by seed 1." in (
+        capsys.readouterr().err
+    )
+    sets = []
+    for data in (few, again, others):
+        images, labels = _all(data.train)
+        assert np.bincount(labels).tolist() == [20] * 10 and len(data.train) == 7
+        sets.append({image.tobytes() for image in images})
+        for split in ("validation", "test"):
+            for ours, theirs in zip(
+                _all(getattr(data, split)), _all(getattr(whole, split)), strict=True
+            ):
+                np.testing.assert_array_equal(ours, theirs)
+    assert sets[0] == sets[1] != sets[2] and len(sets[0]) == 200
+    assert sets[0] < {image.tobytes() for image in _all(whole.train)[0]}
+    # Every epoch has these images and no others, in an order of its own.
+    epochs = [_all(few.train_from(epoch).take(7)) for epoch in (0, 1)]
+    assert all({image.tobytes() for image in images} == sets[0] for images, _ in epochs)
+    assert not np.array_equal(epochs[0][1], epochs[1][1])
+
+
+def test_grey_images_get_three_channels_and_colour_images_stay(folder):
+    grey, colour = (load_images("digits", 500, grayscale_to_rgb=rgb) for rgb in (False, True))
+    assert colour.image_shape == (28, 28, 3)
+    for split in ("train_sample", "test"):
+        images, labels = _all(getattr(grey, split))
+        threefold, same = _all(getattr(colour, split))
+        np.testing.assert_array_equal(threefold, np.repeat(images, 3, -1))
+        np.testing.assert_array_equal(same, labels)
+    assert load_images(f"images:{folder}", 8, grayscale_to_rgb=True).image_shape == (6, 5, 3)
+
+
 def test_augmentation_is_for_training_only():
     plain = load_images("digits", 256)
     varied = load_images("digits", 256, augmentation=Augmentation(translation=0.2))
@@ -116,6 +153,10 @@ def test_a_file_that_is_no_image_is_named(folder):
         ({"name": "text:x.txt"}, "is not images"),
         ({"name": "fashion_mnits"}, "did you mean fashion_mnist"),
         ({"batch_size": 0}, "batch_size: 0"),
+        (
+            {"images_per_class": 401},
+            "data.images_per_class: 401, but there are 400 training images of '0'",
+        ),
     ],
 )
 def test_errors_name_argument_and_value(arguments, message):

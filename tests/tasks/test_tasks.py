@@ -235,8 +235,8 @@ def test_init_from_takes_what_fits_and_says_so(runs, sets, tmp_path, capsys):
     }
     train("image_classification", tmp_path / "run", settings)
     said = capsys.readouterr().err
-    assert ": conv1/kernel, batchnorm1/gamma" in said
-    assert "Freshly initialised: dense1/kernel" in said
+    new = "dense1/kernel, dense1/bias, dense2/kernel"
+    assert f"Weights from {run}: 11 of 14; freshly initialised: {new}.\n" in said
     old = RunDirectory(run).load_model()
     new = RunDirectory(tmp_path / "run").load_model()
     np.testing.assert_allclose(old.conv1.kernel, new.conv1.kernel, atol=1e-6)
@@ -248,7 +248,8 @@ def test_init_from_something_unlike_is_refused(runs, sets, tmp_path):
     settings |= TASKS["image_classification"] | {"dataset": sets["image_classification"]}
     with pytest.raises(ValueError, match="init_from: '/nowhere' holds no model"):
         train("image_classification", tmp_path / "run", {"init_from": "/nowhere"}, verbose=0)
-    with pytest.raises(ValueError, match=r"init_from: .* shares no layer"):
+    message = r"init_from: .* holds a RNN that shares no layer with this CNN; give the settings"
+    with pytest.raises(ValueError, match=message):
         train("image_classification", tmp_path / "run", settings, verbose=0)
     assert not (tmp_path / "run").exists()
 

@@ -92,6 +92,16 @@ class DataConfig(ImageDataConfig):
         "validation; 10 by default.",
         check=_check_percent,
     )
+    images_per_class: int | None = setting(
+        None,
+        "Number of training images of each class, chosen by the seed; all by default. Validation "
+        "and test keep all of theirs.",
+        check=check_positive,
+    )
+    grayscale_to_rgb: bool = setting(
+        False,
+        "Give images of one channel three alike, for a model that was trained on colour images.",
+    )
 
 
 @dataclasses.dataclass(frozen=True)

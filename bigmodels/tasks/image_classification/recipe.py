@@ -32,6 +32,8 @@ def load_data(config):
         mixing=config.mixing,
         balance_classes=config.data.balance_classes,
         validation_percent=config.data.validation_percent,
+        images_per_class=config.data.images_per_class,
+        grayscale_to_rgb=config.data.grayscale_to_rgb,
     )
 
 
