@@ -12,7 +12,7 @@ from bigmodels.runs.directory import RunDirectory
 
 _TIMES = (
     *("seconds", "throughput", "examples_per_second", "first_step_seconds", "peak_memory"),
-    *("input_wait", "share_of_limit"),
+    *("input_wait", "share_of_limit", "training_flops"),
 )
 
 

@@ -34,6 +34,12 @@ flags.DEFINE_bool(
     False,
     "Only estimate what the training would take: parameters, arithmetic, memory and time.",
 )
+flags.DEFINE_list(
+    "predict_from",
+    [],
+    "With --dry_run: directories of four or more finished runs of other sizes on the same data, "
+    "whose scaling law predicts the final validation loss.",
+)
 flags.DEFINE_bool(
     "list", False, "List all tasks, data sets and models; with --task all settings of the task."
 )
@@ -45,7 +51,7 @@ _TOPICS = command.define_settings(
         "Data": (),
         "Training": (),
         "Stopping and resuming": (),
-        "Speed": ("dry_run", "profile"),
+        "Speed": ("dry_run", "predict_from", "profile"),
         "Devices and machines": ("devices", "workers", "worker"),
     },
 )
@@ -68,6 +74,7 @@ def main(write: command.Output) -> None:
         worker=given.worker,
         profile=_steps(given.profile),
         dry_run=given.dry_run,
+        predict_from=given.predict_from,
     )
     if result is not None:  # Only on the chief.
         write.result(result, lambda: _summary(result, given.workdir, given.dry_run))

@@ -26,12 +26,12 @@ from bigmodels.data.splits import Splits
 from bigmodels.data.waiting import Waiting
 from bigmodels.distribute.resume import get_state, set_state
 from bigmodels.distribute.strategies import from_chief
-from bigmodels.evaluation import intervals
+from bigmodels.evaluation import intervals, scaling_runs
 from bigmodels.reports import plots, report
 from bigmodels.reports.pages import counted, save_drawn
 from bigmodels.runs.directory import RunDirectory, transfer_weights
 from bigmodels.tasks.record import Task
-from bigmodels.tasks.settings import Config, command_line, with_settings
+from bigmodels.tasks.settings import Config, command_line, flat_settings, with_settings
 
 # Errors that TensorFlow raises when another worker is lost.
 _LOST = (
@@ -118,6 +118,7 @@ def train(
     worker: int | None = None,
     profile: tuple[int, int] | None = None,
     dry_run: bool = False,
+    predict_from: Sequence[str | os.PathLike] = (),
 ) -> dict | None:
     """Train a task, evaluate it on held-out data, and write a report.
 
@@ -136,10 +137,13 @@ def train(
         worker: Index of this process among the workers.
         profile: `(first, last)` step to record for TensorBoard, counted from 1 in this process.
         dry_run: Only estimate what the training would take; train and write nothing.
+        predict_from: For a dry run: directories of finished runs of other sizes on the same data,
+            four or more, whose scaling law predicts the final validation loss.
 
     Returns:
         The content of `result.json`; on workers other than the chief `None`. For a dry run the
-        result of `bigmodels.commands.estimate.training`, with `steps`, `replicas` and `seconds`.
+        result of `bigmodels.commands.estimate.training`, with `steps`, `replicas` and `seconds`,
+        and that of `bigmodels.evaluation.scaling_runs.prediction`.
 
     Raises:
         ValueError: naming the argument, setting, file or element that does not fit, before anything
@@ -164,9 +168,10 @@ def train(
         distribute.deterministic()
     run = RunDirectory(workdir)
     profiler = None if profile is None else Profile(run.logs, *profile)
+    sized = _sized_runs(predict_from, dry_run)
     place, nothing_to_do = _place(task, config, run, verbose, workers, worker)
     if dry_run:
-        return _estimate(task, config, place)
+        return _estimate(task, config, place, sized)
     if nothing_to_do:
         if not place.chief:
             return None
@@ -229,7 +234,25 @@ def _lost_worker_named(place):
         ) from error
 
 
-def _estimate(task, config, place):
+def _sized_runs(workdirs, dry_run):
+    """The runs that a prediction rests on, read before anything is loaded."""
+    if workdirs and not dry_run:
+        raise ValueError(f"predict_from: {list(map(str, workdirs))!r}, expected with dry_run only")
+    sized = []
+    for run in map(RunDirectory, workdirs):
+        task, config = run.load_config()
+        result = run.read_json("result.json") if run.has_result() else {}
+        sized.append(scaling_runs.finished(run.path, task.name, flat_settings(config), result))
+    return sized
+
+
+def _estimate(task, config, place, sized):
+    planned = scaling_runs.SizedRun("this run", task.name, flat_settings(config))
+    if sized:
+        try:
+            scaling_runs.law_of(sized, planned)
+        except ValueError as error:
+            raise ValueError(f"predict_from: {error}") from None
     data = task.load_data(config)
     with kernels.dtype_policy(kernels.precision(config.precision)[0]):
         model, steps_per_epoch = _compiled(task, config, data)
@@ -237,7 +260,15 @@ def _estimate(task, config, place):
     steps = steps_per_epoch * config.last_epoch
     seconds = steps * budget["seconds_per_step"]
     about = {"task": task.name, "dataset": config.dataset, "replicas": place.replicas}
-    return about | {"steps": steps} | budget | {"seconds": seconds}
+    about |= {"steps": steps} | budget | {"seconds": seconds}
+    if not sized:
+        return about
+    sizes = {
+        "compute": steps * budget["flops_per_step"],
+        "parameters": budget["parameters"],
+        "tokens": steps * _per_step(data),
+    }
+    return about | scaling_runs.prediction(sized, dataclasses.replace(planned, sizes=sizes))
 
 
 def _compiled(task, config, data):
@@ -425,7 +456,6 @@ def _result(training, splits):
     history = training.run.history()
     seconds = sum(row["seconds"] for row in history)
     steps = training.steps_per_epoch * len(history)
-    per_step = data.sizes["train"] / int(data.train.cardinality())
     result = {
         "task": task.name,
         "dataset": config.dataset,
@@ -439,19 +469,31 @@ def _result(training, splits):
         | splits
         | noted(data)
         | {
-            "throughput": steps * per_step / seconds,
+            "throughput": steps * _per_step(data) / seconds,
             "unit": task.unit,
             "examples_per_second": steps * config.batch_size / seconds,
         }
     )
 
 
+def _per_step(data):
+    """Examples, or tokens, that a step is trained on."""
+    return data.sizes["train"] / int(data.train.cardinality())
+
+
 def _speed(training, log, result):
-    """Timings, memory, kernels, and skipped batches."""
+    """Timings, arithmetic, memory, kernels, and skipped batches."""
+    flops = _training_flops(training, log.keeper, result)
+    share = flops and flops / result["seconds"] / estimate.product_rate(
+        training.model.compute_dtype
+    )
     speed = {
         "first_step_seconds": log.keeper.first_step,
         "input_wait": log.keeper.waited,
-        "share_of_limit": _share_of_limit(training, log.keeper, result),
+        "training_flops": flops,
+        # Of this machine's rate of large matrix products.
+        # Above one, other work has disturbed the measurement.
+        "share_of_limit": share if share and share <= 1 else None,
         "peak_memory": _peak_memory(),
         "precision": training.precision,
         "kernels": kernels.described(training.model),
@@ -461,18 +503,16 @@ def _speed(training, log, result):
     return speed
 
 
-def _share_of_limit(training, keeper, result):
-    """Arithmetic per second, as a share of this machine's rate of large matrix products.
+def _training_flops(training, keeper, result):
+    """Floating-point operations of all steps.
 
-    `None` for several replicas, whose rate is not measured, for trainings of a few seconds, which
-    are dominated by startup, and if other work has slowed down the measurement.
+    `None` for several replicas, which are not counted, and for trainings of a few seconds, which
+    are dominated by startup.
     """
     if training.place.replicas > 1 or keeper.stepping < _WORTH_MEASURING:
         return None
     flops = estimate.training(training.model, training.data.train)["flops_per_step"]
-    rate = estimate.product_rate(training.model.compute_dtype)
-    share = flops * result["steps"] / result["seconds"] / rate
-    return share if share <= 1 else None  # Otherwise something else was running meanwhile.
+    return flops * result["steps"]
 
 
 def _peak_memory():

@@ -8,13 +8,16 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from bigmodels.evaluation import intervals
+from bigmodels.evaluation import intervals, scaling_runs
 from bigmodels.evaluation.intervals import Observations
 from bigmodels.reports import pages, plots
 from bigmodels.runs import atomic
 from bigmodels.runs.directory import RunDirectory
 from bigmodels.tasks.record import Metric, Task
 from bigmodels.tasks.settings import Config, command_line, flat_settings
+
+# Runs of different size, from which on their scaling is fitted.
+_FEWEST_SIZES = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +77,7 @@ def compare(
     runs = _read(workdirs)
     task = runs[0].task
     differences = _differences(runs)
+    law, sized = _scaling(runs)
     names = {name: None for run in runs for name in run.result.get("test", {})}
     names = [*(name for name in task.metrics if name in names)] + [
         name for name in names if name not in task.metrics
@@ -93,13 +97,14 @@ def compare(
         "differing": _differing([flat_settings(run.stored["config"]) for run in runs]),
         "differences": differences,
         "verdicts": {name: _verdict(task, runs, name, differences) for name in names},
+        "scaling": law and law.formula,
         "warnings": _warnings(runs),
         "output": None if output is None else str(output),
     }
     if verbose:
         print(_plain(runs, names, comparison), file=sys.stderr)
     if output is not None:
-        atomic.write_text(output, _page(runs, names, comparison))
+        atomic.write_text(output, _page(runs, names, comparison, law, sized))
     return comparison
 
 
@@ -166,6 +171,21 @@ def _differences(runs):
     return sorted(rows, key=lambda row: order.get(row["metric"], len(order)))
 
 
+def _scaling(runs):
+    """The scaling law of text runs that differ in size, and the runs; `(None, [])` without one."""
+    sized = [
+        scaling_runs.finished(run.name, run.task.name, flat_settings(run.config), run.result)
+        for run in runs
+        if "bits_per_byte" in run.task.metrics and run.result.get("training_flops")
+    ]
+    if len({run.sizes["parameters"] for run in sized}) < _FEWEST_SIZES:
+        return None, []
+    try:
+        return scaling_runs.law_of(sized), sized
+    except ValueError:  # Of different data, or the loss does not fall.
+        return None, []
+
+
 def _verdict(task, runs, metric, differences):
     """Which run is best in a metric, as text."""
     better = task.metrics.get(metric, Metric()).better
@@ -227,8 +247,9 @@ def _plain(runs, names, comparison):
     rows.append(["training time", *(pages.duration(_seconds(run)[-1]) for run in runs), ""])
     for name, values in comparison["differing"].items():
         rows.append([name, *map(pages.plain, values), ""])
+    law = [f"Fitted over compute: {comparison['scaling']}"] if comparison["scaling"] else []
     notes = [f"Note: {line}" for line in comparison["warnings"]]
-    return "\n".join([*notes, *pages.aligned(rows)])
+    return "\n".join([*notes, *pages.aligned(rows), *law])
 
 
 def _seconds(run):
@@ -236,7 +257,7 @@ def _seconds(run):
     return [0.0, *itertools.accumulate(row["seconds"] for row in run.history)]
 
 
-def _page(runs, names, comparison):
+def _page(runs, names, comparison, law, sized):
     task, results = runs[0].task, [run.result for run in runs]
     run_names = [run.name for run in runs]
     title = f"{pages.words(task.name).capitalize()}: {' and '.join(run_names)}"
@@ -253,6 +274,7 @@ def _page(runs, names, comparison):
     )
     sections = {
         "Measured on test data": _measured(task, runs, names, comparison) if names else [],
+        "Loss over compute": _scaling_parts(task, law, sized) if law else [],
         "Learning curves": _curves(task, runs),
         "Time and size": [pages.grid(["", *run_names], facts)],
         "Differing settings": [_settings_grid(run_names, comparison["differing"])],
@@ -327,6 +349,13 @@ def _difference_row(task, row):
         (signed[0], " to ".join(signed[1:])),
         row["examples"],
     ]
+
+
+def _scaling_parts(task, law, sized):
+    points = {run.name: (run.sizes["compute"], run.result["validation"]["loss"]) for run in sized}
+    figure = plots.scaling(points, law, f"validation loss ({task.metrics['loss'].unit})")
+    line = f"{law.formula}. The runs lie {law.deviation:.2%} (standard deviation) from it."
+    return [pages.picture("validation loss over training compute", figure, line)]
 
 
 def _curves(task, runs):

@@ -163,6 +163,43 @@ def overlaid(curves: dict[str, tuple[Any, Any]], title: str, xlabel: str, ylabel
     return figure
 
 
+def scaling(points: dict[str, tuple[float, float]], law: Any, ylabel: str) -> Figure:
+    """Plot the losses of runs over their training compute, with the fitted law if it is of that.
+
+    Args:
+        points: `{name of a run: (floating-point operations, loss)}`.
+        law: A `bigmodels.evaluation.scaling.ScalingLaw`.
+        ylabel: Label of the y axis.
+
+    Returns:
+        A matplotlib `Figure` with logarithmic axes.
+
+    Example:
+
+    >>> from bigmodels.evaluation.scaling import fit
+    >>> points = {"a": (1e12, 5.0), "b": (2e12, 4.0), "c": (4e12, 3.5), "d": (8e12, 3.25)}
+    >>> compute, losses = zip(*points.values())
+    >>> scaling(points, fit(losses, compute=compute), "loss").axes[0].get_xscale()
+    'log'
+    """
+    figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+    axes = figure.subplots()
+    compute, losses = np.transpose(list(points.values()))
+    axes.plot(compute, losses, "o", color=_COLOURS[0], label="runs")
+    for name, point in points.items():
+        axes.annotate(name, point, (4, 4), textcoords="offset points", fontsize="small")
+    if law.exponents.keys() == {"compute"}:
+        drawn = np.geomspace(compute.min(), 3 * compute.max(), 100)
+        label = f"fit, exponent {law.exponents['compute']:.3f}"
+        axes.plot(drawn, law.predict(compute=drawn), color=_COLOURS[1], label=label)
+    axes.set(xlabel="floating-point operations of the training", ylabel=ylabel)
+    axes.set(title="loss over training compute", xscale="log", yscale="log")
+    axes.yaxis.set_major_formatter("{x:.3g}")
+    axes.yaxis.set_minor_formatter("{x:.3g}")
+    _finish(axes, whole_numbers=False)
+    return figure
+
+
 def _marker(points):
     return "o" if len(points) == 1 else None
 

@@ -10,6 +10,7 @@ from bigmodels.commands import estimate
 from bigmodels.commands.train import train
 from bigmodels.models import CNN, GAN, RNN, Discriminator, Generator, Transformer
 from bigmodels.models.base import LayerStack
+from tests import sized_runs
 
 
 def _estimated(model, x, y, replicas=1):
@@ -149,3 +150,48 @@ def test_the_largest_batch_that_fits(most, found):
 
 def test_the_rate_of_products_in_half_precision():
     assert estimate.product_rate("bfloat16") > 1e6
+
+
+@pytest.mark.thorough
+def test_a_dry_run_predicts_from_finished_runs(tmp_path):
+    runs = sized_runs.write_runs(tmp_path)
+    settings = sized_runs.SETTINGS | {"model.num_layers": 6}
+    run = tmp_path / "run"
+    found = train("text_generation", run, settings, verbose=0, dry_run=True, predict_from=runs)
+    compute = found["steps"] * found["flops_per_step"]
+    assert found["predicted_loss"] == pytest.approx(sized_runs.loss_at(compute), rel=1e-3)
+    assert found["predicted_bits_per_byte"] == pytest.approx(found["predicted_loss"] / 0.7)
+    low, high = found["predicted_loss_interval"]
+    assert low <= found["predicted_loss"] <= high and not run.exists()
+    assert "extrapolation" not in found
+    tiny = {"steps_per_epoch": 1, "model.num_layers": 1}
+    found = train(
+        "text_generation", run, settings | tiny, verbose=0, dry_run=True, predict_from=runs
+    )
+    assert "times the compute of the smallest" in found["extrapolation"]
+
+
+def _refused(tmp_path, runs, **more):
+    train(
+        "text_generation",
+        tmp_path / "run",
+        sized_runs.SETTINGS,
+        verbose=0,
+        **{"dry_run": True, "predict_from": runs} | more,
+    )
+
+
+def test_what_nothing_is_predicted_from(tmp_path):
+    runs = sized_runs.write_runs(tmp_path)
+    with pytest.raises(ValueError, match=r"predict_from: .*expected with dry_run only"):
+        _refused(tmp_path, runs, dry_run=False)
+    with pytest.raises(ValueError, match="predict_from: runs: 3 of different compute, expected 4"):
+        _refused(tmp_path, runs[:3])
+    unfinished = sized_runs.write_run(tmp_path / "5", 1e12, 5, finished=False)
+    with pytest.raises(ValueError, match=r"predict_from: .*5 is not finished"):
+        _refused(tmp_path, [*runs, unfinished])
+    other = sized_runs.write_run(tmp_path / "6", 1e12, 5, **{"data.tokens": "characters"})
+    with pytest.raises(ValueError, match=r"6 has data.tokens: 'characters', but this run 'bytes'"):
+        _refused(tmp_path, [*runs, other])
+    with pytest.raises(ValueError, match="absent' does not exist"):
+        _refused(tmp_path, [tmp_path / "absent"])

@@ -12,6 +12,7 @@ from bigmodels.evaluation.intervals import Observations
 from bigmodels.reports import compare as module
 from bigmodels.reports.compare import compare
 from bigmodels.runs.directory import RunDirectory
+from tests import sized_runs
 from tests.conftest import striped_images
 from tests.pages import Page
 
@@ -165,3 +166,27 @@ def test_a_damaged_file_of_examples_is_named(compared, tmp_path):
 def test_the_command_takes_words():
     with pytest.raises(ValueError, match="workdirs: 1 given"):
         main(print, ["runs/a"])
+
+
+def test_text_runs_of_four_sizes_show_their_law(tmp_path, capsys):
+    runs = sized_runs.write_runs(tmp_path)
+    found = compare(runs, tmp_path / "page.html")
+    assert found["scaling"].startswith("loss = 2.000 + (1.6e+10 / compute)^0.250")
+    page = Page((tmp_path / "page.html").read_text())
+    assert "Loss over compute" in page.text and found["scaling"] in page.text
+    assert len(page.images) == 1
+    assert f"Fitted over compute: {found['scaling']}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("change", ["three", "one size twice", "other data", "unfinished"])
+def test_no_law_of_runs_that_do_not_belong_together(tmp_path, change):
+    *runs, _ = sized_runs.write_runs(tmp_path)
+    other = tmp_path / "other"
+    if change == "one size twice":
+        runs.append(sized_runs.write_run(other, 1e12, 3))
+    elif change == "other data":
+        runs.append(sized_runs.write_run(other, 1e12, 4, **{"data.length": 8}))
+    elif change == "unfinished":
+        runs.append(sized_runs.write_run(other, 1e12, 4, finished=False))
+    assert compare(runs, tmp_path / "page.html", verbose=0)["scaling"] is None
+    assert "Loss over compute" not in (tmp_path / "page.html").read_text()
