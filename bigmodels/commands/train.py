@@ -242,7 +242,7 @@ def _sized_runs(workdirs, dry_run):
     for run in map(RunDirectory, workdirs):
         task, config = run.load_config()
         result = run.read_json("result.json") if run.has_result() else {}
-        sized.append(scaling_runs.finished(run.path, task.name, flat_settings(config), result))
+        sized.append(scaling_runs.finished(str(run.path), task.name, flat_settings(config), result))
     return sized
 
 

@@ -36,6 +36,11 @@ def test_the_exponent_is_recovered_from_noisy_runs_whatever_the_unit_of_compute(
     assert scaled.exponents["compute"] == pytest.approx(law.exponents["compute"], rel=1e-4)
 
 
+def test_an_irreducible_loss_of_zero_counts_as_no_unknown():
+    law = scaling.fit([4.0, 3.5, 3.0, 2.5], compute=[1, 2, 4, 8])  # Falls ever faster.
+    assert law.irreducible == pytest.approx(0, abs=1e-5) and law._freedom == 2
+
+
 def test_the_interval_holds_the_next_run_about_as_often_as_it_says():
     compute, target, held = np.geomspace(1e12, 2e13, 6), 6e13, 0
     for seed in range(100):
