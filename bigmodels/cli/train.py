@@ -9,11 +9,15 @@ with --json, it prints the result as one line of JSON.
 """
 
 import os
+import time
 
 from absl import flags
 
 from bigmodels import tasks
 from bigmodels.cli import command
+
+# Before TensorFlow is imported, which takes seconds.
+_STARTED = time.monotonic()
 
 flags.DEFINE_string("workdir", None, "Directory of the run.")
 flags.DEFINE_list(
@@ -32,7 +36,8 @@ flags.DEFINE_string(
 flags.DEFINE_bool(
     "dry_run",
     False,
-    "Only estimate what the training would take: parameters, arithmetic, memory and time.",
+    "Only estimate what the training would take: parameters, arithmetic, memory and time; with "
+    "--budget what it would choose.",
 )
 flags.DEFINE_list(
     "predict_from",
@@ -75,6 +80,7 @@ def main(write: command.Output) -> None:
         profile=_steps(given.profile),
         dry_run=given.dry_run,
         predict_from=given.predict_from,
+        started=_STARTED,
     )
     if result is not None:  # Only on the chief.
         write.result(result, lambda: _summary(result, given.workdir, given.dry_run))
@@ -84,9 +90,9 @@ def _summary(result, workdir, dry_run):
     from bigmodels.reports import pages, report
 
     if dry_run:
-        return "\n".join(
-            pages.aligned([[pages.words(k), pages.plain(v)] for k, v in result.items()])
-        )
+        lines = {pages.words(k): v for k, v in result.items() if k != "chosen"}
+        lines |= result.get("chosen", {}).get("settings", {})
+        return "\n".join(pages.aligned([[k, pages.plain(v)] for k, v in lines.items()]))
     task = tasks.get(result["task"])
     next_command = command.next_command("predict", f"--workdir={workdir}", *task.predict_flags)
     lines = {"Report:": os.path.join(workdir, "report.html"), "Next:": next_command}

@@ -6,12 +6,14 @@ the data and builds the model, `_fit` trains it, and `_finish` evaluates it and 
 
 import contextlib
 import dataclasses
+import json
 import os
 import pathlib
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import keras
@@ -20,12 +22,12 @@ import tensorflow as tf
 from bigmodels import distribute, kernels, tasks
 from bigmodels.callbacks import BackupAndRestore, FiniteValues
 from bigmodels.callbacks.run import Keeper, Profile, Progress, TensorBoardLog
-from bigmodels.commands import estimate
+from bigmodels.commands import budget, estimate
 from bigmodels.data.notes import noted
 from bigmodels.data.splits import Splits
 from bigmodels.data.waiting import Waiting
 from bigmodels.distribute.resume import get_state, set_state
-from bigmodels.distribute.strategies import from_chief
+from bigmodels.distribute.strategies import bytes_from_chief, from_chief
 from bigmodels.evaluation import intervals, scaling_runs
 from bigmodels.reports import plots, report
 from bigmodels.reports.pages import counted, save_drawn
@@ -73,12 +75,28 @@ class _Place:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Within:
+    """What a budget goes by.
+
+    Attributes:
+        given: Names of the settings that the user has given.
+        started: `time.monotonic()` from which the budget counts.
+        chosen: What it chose when the run began, or `None`.
+    """
+
+    given: Collection[str]
+    started: float
+    chosen: dict | None
+
+
+@dataclasses.dataclass(frozen=True)
 class _Training:
     """Everything that `fit` needs.
 
     Attributes:
         task: The task.
         config: Its settings.
+        chosen: What a budget has chosen of them, or `None`.
         run: The run's directory; on workers other than the chief a temporary one.
         place: Where it runs.
         data: The data that the task has loaded.
@@ -91,6 +109,7 @@ class _Training:
 
     task: Task
     config: Config
+    chosen: dict | None
     run: RunDirectory
     place: _Place
     data: Splits
@@ -119,6 +138,7 @@ def train(
     profile: tuple[int, int] | None = None,
     dry_run: bool = False,
     predict_from: Sequence[str | os.PathLike] = (),
+    started: float | None = None,
 ) -> dict | None:
     """Train a task, evaluate it on held-out data, and write a report.
 
@@ -136,9 +156,12 @@ def train(
             names them; see `bigmodels.distribute.strategy`.
         worker: Index of this process among the workers.
         profile: `(first, last)` step to record for TensorBoard, counted from 1 in this process.
-        dry_run: Only estimate what the training would take; train and write nothing.
+        dry_run: Only estimate what the training would take, with a budget what it would choose;
+            train and write nothing.
         predict_from: For a dry run: directories of finished runs of other sizes on the same data,
             four or more, whose scaling law predicts the final validation loss.
+        started: `time.monotonic()` from which the `budget` among the settings counts; by default
+            now.
 
     Returns:
         The content of `result.json`; on workers other than the chief `None`. For a dry run the
@@ -160,8 +183,14 @@ def train(
     >>> result["steps"]
     2
     """
-    task = tasks.get(task)
-    config = with_settings(task.config(), settings or {})
+    started = time.monotonic() if started is None else started
+    task, settings = tasks.get(task), settings or {}
+    config = with_settings(task.config(), settings)
+    given = {
+        name
+        for name, value in flat_settings(config).items()
+        if name in settings and value is not None
+    }
     task = task.of(config)
     task.check(config)
     if config.deterministic:
@@ -169,32 +198,34 @@ def train(
     run = RunDirectory(workdir)
     profiler = None if profile is None else Profile(run.logs, *profile)
     sized = _sized_runs(predict_from, dry_run)
-    place, nothing_to_do = _place(task, config, run, verbose, workers, worker)
+    place, nothing_to_do, chosen = _place(task, config, given, run, verbose, workers, worker)
+    within = _Within(given, started, chosen)
     if dry_run:
-        return _estimate(task, config, place, sized)
+        return _estimate(task, config, place, within, sized)
     if nothing_to_do:
         if not place.chief:
             return None
         place.say(f"{run.path} is finished already; nothing to train.")
         return run.read_json("result.json")
     with _own_directory(run, place) as own, _lost_worker_named(place):
-        training = _prepare(task, config, own, place)
+        training = _prepare(task, config, own, place, within)
         with _only_one(training):
             log = _fit(training, profiler)
             return _finish(training, log)
 
 
-def _place(task, config, run, verbose, workers, worker):
-    """Where to train, and whether the run is finished already.
+def _place(task, config, given, run, verbose, workers, worker):
+    """Where to train, whether the run is finished already, and what a budget chose for it before.
 
     Only the chief reads the directory; it tells the others.
     """
     name, why = distribute.resolve(config.strategy, workers)
     chief = distribute.is_chief(config.strategy, workers, worker)
-    refused = None
+    refused = chosen = None
     if chief:
         try:
-            run.check(task, config)
+            chosen = run.chosen() if config.budget else None
+            run.check(task, _with_chosen(config, chosen, given))
         except ValueError as error:
             refused = error
     finished = chief and refused is None and run.has_result()
@@ -206,7 +237,15 @@ def _place(task, config, run, verbose, workers, worker):
         (finished,) = from_chief(strategy, [int(bool(refused or finished))])
     if refused:
         raise refused
-    return place, bool(finished)
+    if config.budget and not finished:
+        chosen = json.loads(bytes_from_chief(place.strategy, json.dumps(chosen).encode()))
+    return place, bool(finished), chosen
+
+
+def _with_chosen(config, chosen, given):
+    """The config with the settings that a budget has chosen, except those that are given."""
+    free = {n: v for n, v in (chosen or {"settings": {}})["settings"].items() if n not in given}
+    return with_settings(config, free) if free else config
 
 
 @contextlib.contextmanager
@@ -246,29 +285,53 @@ def _sized_runs(workdirs, dry_run):
     return sized
 
 
-def _estimate(task, config, place, sized):
+def _estimate(task, config, place, within, sized):
     planned = scaling_runs.SizedRun("this run", task.name, flat_settings(config))
     if sized:
         try:
             scaling_runs.law_of(sized, planned)
         except ValueError as error:
             raise ValueError(f"predict_from: {error}") from None
-    data = task.load_data(config)
+    data, config, chosen = _load(task, config, place, within)
     with kernels.dtype_policy(kernels.precision(config.precision)[0]):
         model, steps_per_epoch = _compiled(task, config, data)
-        budget = estimate.training(model, data.train, place.replicas)
+        estimated = estimate.training(model, data.train, place.replicas)
     steps = steps_per_epoch * config.last_epoch
-    seconds = steps * budget["seconds_per_step"]
     about = {"task": task.name, "dataset": config.dataset, "replicas": place.replicas}
-    about |= {"steps": steps} | budget | {"seconds": seconds}
+    about |= {"steps": steps} | estimated
+    if chosen:  # Then the time is measured.
+        del about["seconds_per_step"]
+        about |= {"seconds": chosen["seconds"], "chosen": chosen}
+    else:
+        about["seconds"] = steps * estimated["seconds_per_step"]
     if not sized:
         return about
     sizes = {
-        "compute": steps * budget["flops_per_step"],
-        "parameters": budget["parameters"],
+        "compute": steps * estimated["flops_per_step"],
+        "parameters": estimated["parameters"],
         "tokens": steps * _per_step(data),
     }
     return about | scaling_runs.prediction(sized, dataclasses.replace(planned, sizes=sizes))
+
+
+def _load(task, config, place, within):
+    """The data, the config with what a budget chooses, and what that is."""
+    chosen = within.chosen
+    config = _with_chosen(config, chosen, within.given)
+    data = task.load_data(config)
+    place.say(f"Loaded and checked {config.dataset}.")
+    for name, value in task.describe(data).items():
+        place.say(f"  {name}: {value}")
+    if config.budget and not chosen:
+        choice = budget.choose(task, config, within.given, data, place.strategy, within.started)
+        data, config = choice.data, with_settings(config, choice.settings)
+        chosen = {"settings": choice.settings, "seconds": choice.seconds, "why": choice.why}
+        chosen = json.loads(json.dumps(chosen))  # As it is read from a file.
+        for line in [f"Chosen for {config.budget}:", *choice.why]:
+            place.say(line)
+    elif chosen:
+        place.say(f"With the settings that were chosen for {config.budget} when the run began.")
+    return data, config, chosen
 
 
 def _compiled(task, config, data):
@@ -281,7 +344,7 @@ def _compiled(task, config, data):
     return model, steps_per_epoch
 
 
-def _prepare(task, config, run, place):
+def _prepare(task, config, run, place, within):
     """Load the data and build the model."""
     if config.jit_compile == "true" and place.replicas > 1:
         raise ValueError(
@@ -289,10 +352,7 @@ def _prepare(task, config, run, place):
             "leave it at auto"
         )
     source = _pretrained(config.init_from) if place.chief else None
-    data = task.load_data(config)
-    place.say(f"Loaded and checked {config.dataset}.")
-    for name, value in task.describe(data).items():
-        place.say(f"  {name}: {value}")
+    data, config, chosen = _load(task, config, place, within)
     keras.utils.set_random_seed(config.seed)
     precision, why = kernels.precision(config.precision)
     if config.precision == "auto":
@@ -301,7 +361,7 @@ def _prepare(task, config, run, place):
         model, steps_per_epoch = _compiled(task, config, data)
         if source is not None:
             _initialise(model, source, config.init_from, place.say)
-        run.create(task, config)
+        run.create(task, config, chosen)
         if config.init_from:
             # Only the chief has loaded these weights.
             state, counts = get_state(model)
@@ -326,6 +386,7 @@ def _prepare(task, config, run, place):
     return _Training(
         task=task,
         config=config,
+        chosen=chosen,
         run=run,
         place=place,
         data=data,
@@ -408,6 +469,8 @@ def _finish(training, log):
         return None
     result = _result(training, splits)
     result |= _speed(training, log, result) | intervals.summary(observed, config.seed)
+    if training.chosen:
+        result["chosen"] = training.chosen
     run.write_observations(observed.get("test", {}))
     _write_report(training, result, drawn)
     run.write_json("result.json", result)

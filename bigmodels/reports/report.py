@@ -134,6 +134,9 @@ def render(task, result, history, config, *, used, describe, examples, drawn, sa
         ],
         "What the model does": _titled(drawn),
         "While it was trained": [_row(samples)] if samples else [],
+        "Chosen for the budget": [
+            f"<p>{text(line)}</p>" for line in result.get("chosen", {}).get("why", ())
+        ],
         "Run it again": [shell(command)],
         "Settings": [_settings(task, flat_settings(config["config"]), used)],
         "Speed": [table(_speed(result))],

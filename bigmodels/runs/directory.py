@@ -71,14 +71,23 @@ _LINES = (
     lambda value: isinstance(value, list) and all(isinstance(line, str) for line in value),
     "a list of strings",
 )
-_OPTIONAL = ("machine", "imports", "intervals", "left_out", "notes")
+_CHOSEN = (
+    lambda value: (
+        isinstance(value, dict)
+        and isinstance(value.get("settings"), dict)
+        and _is_number(value.get("seconds"))
+        and _LINES[0](value.get("why"))
+    ),
+    "an object with settings, seconds and why",
+)
+_OPTIONAL = ("machine", "imports", "chosen", "intervals", "left_out", "notes")
 _FORMS = {
     "config.json": {"task": _TEXT, "config": _OBJECT, "versions": _OBJECT, "machine": _OBJECT}
-    | {"imports": _LINES},
+    | {"imports": _LINES, "chosen": _CHOSEN},
     "result.json": {"task": _TEXT, "dataset": _TEXT}
     | dict.fromkeys(("seed", "parameters", "steps", "seconds", "throughput"), _NUMBER)
     | dict.fromkeys(("train", "validation", "test"), _NUMBERS)
-    | {"intervals": _INTERVALS, "left_out": _NUMBERS, "notes": _LINES},
+    | {"intervals": _INTERVALS, "left_out": _NUMBERS, "notes": _LINES, "chosen": _CHOSEN},
     "search.json": {"task": _TEXT, "config": _OBJECT},
     "oracle.json": {"seconds": _NUMBER, "oracle": _OBJECT, "trials": _OBJECT},
 }
@@ -179,12 +188,13 @@ class RunDirectory:
                     "choose another workdir"
                 )
 
-    def create(self, task: Any, config: Any) -> None:
+    def create(self, task: Any, config: Any, chosen: dict[str, Any] | None = None) -> None:
         """Create the directory and `config.json`, unless they exist.
 
         Args:
             task: A `bigmodels.tasks.record.Task`.
             config: The run's config.
+            chosen: What a budget has chosen of it, as `chosen` returns it, or `None`.
         """
         if (self.path / "config.json").exists():
             return
@@ -196,9 +206,25 @@ class RunDirectory:
             "versions": versions(),
             "machine": _machine(),
         }
+        if chosen:
+            content["chosen"] = chosen
         if tasks.imported():  # Only for messages: a file never decides what is imported.
             content["imports"] = list(tasks.imported())
         self.write_json("config.json", content)
+
+    def chosen(self) -> dict[str, Any] | None:
+        """Read what a budget has chosen for the run.
+
+        Returns:
+            `{"settings": {dotted name: value}, "seconds": ..., "why": [sentence, ...]}`, with the
+            planned time; `None` if there is no run yet or it has no budget.
+
+        Raises:
+            ValueError: if `config.json` is damaged.
+        """
+        if not (self.path / "config.json").exists():
+            return None
+        return self.read_json("config.json").get("chosen")
 
     def load_config(self) -> tuple[Any, Any]:
         """Load the task and config of the run.

@@ -62,6 +62,26 @@ class Metric:
 
 
 @dataclasses.dataclass(frozen=True)
+class Size:
+    """A size of a task's model, one of those that a budget of time chooses from.
+
+    Attributes:
+        settings: The settings that make it, `{dotted name: value}`; all sizes of a task name the
+            same settings.
+        steps: The least number of steps after which it has been measured to be better than the next
+            smaller size in the same time.
+
+    Example:
+
+    >>> Size({"model.rnn_units": 256, "batch_size": 16}, steps=2000).settings["batch_size"]
+    16
+    """
+
+    settings: dict[str, Any]
+    steps: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
 class Evaluation:
     """The results of a task's evaluation, in addition to the metrics that Keras evaluates.
 
@@ -196,6 +216,8 @@ class Task:
             defaults depend on the data or the model.
         metrics: `{name: Metric}`, the main metric first. Others are shown as plain numbers.
         worded: `(config) -> {"unit": ..., "metrics": ...}`, if these depend on the settings.
+        sizes: `(config) -> [Size, ...]`, from small to large, for a training with a `budget`; none
+            if the size of the model should not be chosen.
 
     Example:
 
@@ -224,6 +246,7 @@ class Task:
     settled: Callable = lambda model, data, config: {}
     metrics: dict = dataclasses.field(default_factory=_usual_metrics)
     worded: Callable = lambda config: {}
+    sizes: Callable = lambda config: ()
 
     def of(self, config: Config) -> Self:
         """This task with the unit and the metrics of the settings.

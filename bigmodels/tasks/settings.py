@@ -7,6 +7,7 @@ To add a setting, add a field made by `bigmodels.fields.setting`. Its check, its
 import dataclasses
 import math
 import os
+import re
 import shlex
 import types
 import typing
@@ -35,6 +36,31 @@ OTHER_NAMES = {"lr": "learning_rate", "bs": "batch_size", "output_dir": "workdir
 def _check_seed(name, value):
     if not 0 <= value < 2**32:
         raise ValueError(f"{name}: {short_repr(value)}, expected a number from 0 to below 2**32")
+
+
+def duration(name: str, value: str) -> float:
+    """Read a time such as `90s`, `10min` or `1.5h`.
+
+    Args:
+        name: Name of the setting, for messages.
+        value: The time.
+
+    Returns:
+        Seconds.
+
+    Raises:
+        ValueError: naming the setting, if the value is not a positive time.
+
+    Example:
+
+    >>> duration("budget", "10min")
+    600.0
+    """
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(s|min|h)", value)
+    seconds = float(match[1]) * {"s": 1, "min": 60, "h": 3600}[match[2]] if match else 0.0
+    if not seconds:
+        raise ValueError(f"{name}: {short_repr(value)}, expected a time: 90s, 10min, 2h")
+    return seconds
 
 
 def _check_multipliers(name, value):
@@ -237,6 +263,14 @@ class Config:
         "Passes over the training data; the default depends on the task.",
         check=check_positive,
         flags=_BOTH,
+        topic="Training",
+    )
+    budget: str | None = setting(
+        None,
+        "Time that the whole command should take: 90s, 10min, 2h. A short measurement chooses the "
+        "size of the model, the batch and the number of steps, unless they are given.",
+        check=duration,
+        flags=("train",),
         topic="Training",
     )
     steps_per_epoch: int | None = setting(
@@ -543,7 +577,8 @@ def command_line(task: Any, config: Config) -> str:
     words = ["bigmodels-train", *imports, f"--task={task.name}", "--workdir=DIR"]
     flags = {dotted: flag for flag, (dotted, _, _) in flags_of("train").items()}
     for name, value in settings.items():
-        if name in chosen or value != defaults.get(name):
+        # What a budget has chosen is among the other settings.
+        if name in chosen or (value != defaults.get(name) and name != "budget"):
             text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
             flag = None if value is None else flags.get(name)  # `None` needs --set.
             words += [f"--{flag}={text}"] if flag else ["--set", f"{name}={text}"]

@@ -139,6 +139,10 @@ def _check(tuner, trials, hours, timeout, config):
             "strategy: 'multi_worker', but a trial trains on one machine; with several workers "
             "each runs trials of its own"
         )
+    if config.budget is not None:
+        raise ValueError(
+            f"budget: {config.budget!r}, but all trials of a search train equally long; use hours"
+        )
     if tuner == "hyperband" and config.stop_after is not None:
         raise ValueError(f"stop_after: {config.stop_after}, but hyperband sets it itself")
 

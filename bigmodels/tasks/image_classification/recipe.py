@@ -21,7 +21,7 @@ from bigmodels.tasks.image_classification import evaluation
 from bigmodels.tasks.image_classification.config import ImageClassification
 from bigmodels.tasks.image_classification.inference import ImagePredictor
 from bigmodels.tasks.images import load_images_for
-from bigmodels.tasks.record import Task
+from bigmodels.tasks.record import Size, Task
 
 
 def load_data(config):
@@ -96,6 +96,16 @@ def search_space(hp):
         hp.Choice("model.dense_units", [64, 128, 256, 512])
 
 
+def sizes(config):
+    """Sizes of the CNN for a budget of time."""
+    if config.model.kind != "cnn":
+        return ()
+    return (
+        Size({"model.filters": (16, 32)}),
+        Size({"model.filters": (32, 64)}, steps=16000),
+    )
+
+
 def settled(model, data, config):
     """The augmentation chosen by the data set, and whether mirror images count."""
     used = dataclasses.asdict(_augmentation(config))
@@ -117,6 +127,7 @@ TASK = Task(
     describe=evaluation.describe,
     examples=evaluation.examples,
     settled=settled,
+    sizes=sizes,
     metrics=evaluation.METRICS,
     predict_flags=("--input=photo.png",),
 )

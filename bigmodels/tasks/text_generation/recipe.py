@@ -14,7 +14,7 @@ import dataclasses
 from bigmodels.data import load_text
 from bigmodels.losses import SparseCategoricalCrossentropy
 from bigmodels.models import RNN, Transformer
-from bigmodels.tasks.record import Task
+from bigmodels.tasks.record import Size, Task
 from bigmodels.tasks.text_generation import evaluation
 from bigmodels.tasks.text_generation.config import LEARNING_RATE, TextGeneration
 from bigmodels.tasks.text_generation.inference import TextPredictor
@@ -95,6 +95,16 @@ def search_space(hp):
     return {"model.feed_forward_dim": 8 * width // 3 if modern else 4 * width}
 
 
+def sizes(config):
+    """Sizes of the LSTM for a budget of time."""
+    if config.model.kind != "rnn":
+        return ()
+    return (
+        Size({"model.rnn_units": 128, "batch_size": 16}),
+        Size({"model.rnn_units": 256, "batch_size": 16}, steps=3000),
+    )
+
+
 def settled(model, data, config):
     """The default learning rate of the kind of model."""
     return {"optimizer.learning_rate": _learning_rate(config)}
@@ -121,6 +131,7 @@ TASK = Task(
     examples=evaluation.examples,
     sample=evaluation.sample,
     settled=settled,
+    sizes=sizes,
     metrics=evaluation.METRICS,
     worded=worded,
     predict_flags=("--prompt=The ", "--length=300"),
