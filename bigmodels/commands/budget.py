@@ -18,9 +18,9 @@ import tensorflow as tf
 from bigmodels import kernels
 from bigmodels.distribute.strategies import from_chief
 from bigmodels.distribute.upstream import global_state
-from bigmodels.reports.pages import plain
+from bigmodels.reports.pages import counted, plain
 from bigmodels.tasks.record import Size, Task
-from bigmodels.tasks.settings import Config, duration, flat_settings, with_settings
+from bigmodels.tasks.settings import Config, duration, with_settings
 
 # The share of the time that is planned; the rest allows for a machine that becomes slower.
 _PLANNED = 0.97
@@ -150,6 +150,20 @@ def schedule(
     return epochs, steps_per_epoch
 
 
+def smallest(task: Task, config: Config, given: Collection[str]) -> Config:
+    """The config with the smallest of the task's sizes, with which to load the data.
+
+    Args:
+        task: A `Task`.
+        config: Its config.
+        given: Names of the settings that the user has given, which stay as they are.
+
+    Returns:
+        A config.
+    """
+    return with_settings(config, _free_sizes(task, config, given)[0].settings)
+
+
 def choose(
     task: Task,
     config: Config,
@@ -167,7 +181,7 @@ def choose(
 
     Args:
         task: A `Task`.
-        config: Its config, with a `budget`.
+        config: Its config, with a `budget` and the `smallest` size.
         given: Names of the settings that the user has given, which stay as they are.
         data: The data, loaded with `config`.
         strategy: The `tf.distribute` strategy.
@@ -212,8 +226,8 @@ def choose(
         )
     why = [
         *_about_size(sizes, index, steps, costs.step),
-        f"{total:,} steps in epochs of {per_epoch:,}, {total / batches:.3g} passes over the "
-        f"training data.",
+        f"{counted(epochs, 'epoch')} of {per_epoch:,} steps: {total / batches:.3g} passes over the "
+        "training data.",
         f"Time: {loaded:.0f} s to load, {measured - loaded:.0f} s to measure, "
         f"{costs.first + total * costs.step:.0f} s of training, {costs.ending:.0f} s to evaluate; "
         f"{seconds:.0f} s of {config.budget}.",
@@ -270,7 +284,10 @@ class _Measurement:
         """The measured size, made if it has not been."""
         if id(size) not in self._made:
             config, data = with_settings(self._config, size.settings), self._data
-            if _of_data(config) != _of_data(self._config):
+            if any(
+                getattr(config, name) != getattr(self._config, name)
+                for name in vars(config).keys() - {"model", "optimizer"}
+            ):
                 data = self._task.load_data(config)
             with self._scope():
                 building, model = self._timed(lambda: self._build(config, data))
@@ -325,15 +342,6 @@ class _Watch(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.times[-1] = time.monotonic() - self._began  # A GPU has ended its work by now.
-
-
-def _of_data(config):
-    """What the data depend on."""
-    return {
-        name: value
-        for name, value in flat_settings(config).items()
-        if not name.startswith(("model.", "optimizer."))
-    }
 
 
 def _free_sizes(task, config, given):

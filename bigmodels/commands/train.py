@@ -318,6 +318,8 @@ def _load(task, config, place, within):
     """The data, the config with what a budget chooses, and what that is."""
     chosen = within.chosen
     config = _with_chosen(config, chosen, within.given)
+    if config.budget and not chosen:
+        config = budget.smallest(task, config, within.given)
     data = task.load_data(config)
     place.say(f"Loaded and checked {config.dataset}.")
     for name, value in task.describe(data).items():

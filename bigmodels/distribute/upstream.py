@@ -29,7 +29,8 @@ try:
     # attribute of the tensor.
     from keras.src.backend import compute_output_spec, get_keras_mask, set_keras_mask
 
-    # Holds the generator that layers without a seed draw from; its state goes into checkpoints.
+    # Holds the generator that layers without a seed draw from; its state goes into checkpoints;
+    # and how many layers of a name there are ("object_name_uids").
     from keras.src.backend.common import global_state
 
     # Keras' overrides for `tf.distribute` of the methods of `BaseOptimizer` below.

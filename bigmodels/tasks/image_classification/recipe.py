@@ -97,7 +97,13 @@ def search_space(hp):
 
 
 def sizes(config):
-    """Sizes of the CNN for a budget of time."""
+    """Sizes of the CNN for a budget of time.
+
+    On fashion_mnist, after a minute of a CPU each, the validation loss of (16, 32) was 0.258 (1,859
+    steps), that of the recipe's (32, 64) 0.271 (1,177), and that of (16, 32, 64) 0.270 (1,715). The
+    recipe's size is therefore left to trainings of about as many steps as the recipe has on that
+    data, 16,880.
+    """
     if config.model.kind != "cnn":
         return ()
     return (
