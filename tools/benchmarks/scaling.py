@@ -37,7 +37,7 @@ def arguments():
     add("--tokens_per_parameter", type=float, default=10)
     add("--vocab_size", type=int, default=2048)
     add("--length", type=int, default=128, help="tokens of a window")
-    add("--batch_size", type=int, default=32, help="windows of a batch")
+    add("--batch_size", type=int, default=8, help="windows of a batch")
     add("--epochs", type=int, default=4, help="parts of a training, with a checkpoint after each")
     add("--evaluation_tokens", type=int, default=300_000)
     add("--learning_rate", type=float, default=4e-3)
