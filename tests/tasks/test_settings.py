@@ -127,7 +127,7 @@ def test_the_modern_recipe_is_one_setting():
     recipe = tasks.get("text_generation").config()
     modern = with_settings(recipe, {"model.recipe": "modern"})
     assert (modern.model.kind, modern.model.position) == ("transformer", "rotary")
-    assert modern.optimizer.name == "muon"
+    assert (modern.data.length, modern.batch_size) == (256, 8)
     own = with_settings(recipe, {"model.recipe": "modern", "model.position": "sinusoidal"})
     assert own.model == dataclasses.replace(modern.model, position="sinusoidal")
     with pytest.raises(ValueError, match=r"there is no setting 'model\.recipe'"):

@@ -7,7 +7,8 @@ from bigmodels.fields import check_not_negative, check_positive, check_share, se
 from bigmodels.tasks.settings import Config, Optimizer
 from bigmodels.tokenizers import KINDS
 
-# Default learning rates.
+# Default learning rates of Muon, and of the other optimizers.
+MUON_RATE = {"rnn": 2e-2, "transformer": 1e-2}
 LEARNING_RATE = {"rnn": 6e-3, "transformer": 3e-3}
 
 
@@ -129,22 +130,20 @@ MODERN = {
     "epochs": 6,
     "batch_size": 8,
     "data.length": 256,
-    "optimizer.name": "muon",
-    "optimizer.learning_rate": 0.01,
     "optimizer.weight_decay": 0.1,
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class TextGeneration(Config):
-    """Settings of text generation; the default learning rate is that of `LEARNING_RATE`."""
+    """Settings of text generation; the default learning rate is `MUON_RATE` or `LEARNING_RATE`."""
 
     dataset: str = "python_docs"
-    epochs: int = 10
+    epochs: int = 8
     batch_size: int = 32
     model: RNNConfig | TransformerConfig = RNNConfig()
     data: DataConfig = DataConfig()
-    optimizer: Optimizer = Optimizer(learning_rate=None, beta_2=0.99)
+    optimizer: Optimizer = Optimizer(name="muon", learning_rate=None, beta_2=0.99)
 
     def defaults_given(self, settings):
         """The training depends on the recipe of the Transformer."""

@@ -16,7 +16,7 @@ from bigmodels.losses import SparseCategoricalCrossentropy
 from bigmodels.models import RNN, Transformer
 from bigmodels.tasks.record import Size, Task
 from bigmodels.tasks.text_generation import evaluation
-from bigmodels.tasks.text_generation.config import LEARNING_RATE, TextGeneration
+from bigmodels.tasks.text_generation.config import LEARNING_RATE, MUON_RATE, TextGeneration
 from bigmodels.tasks.text_generation.inference import TextPredictor
 from bigmodels.tokenizers import KINDS, Vocabulary
 
@@ -71,15 +71,16 @@ def compile_model(model, config, steps):
 
 
 def _learning_rate(config):
-    return config.optimizer.learning_rate or LEARNING_RATE[config.model.kind]
+    rates = MUON_RATE if config.optimizer.name == "muon" else LEARNING_RATE
+    return config.optimizer.learning_rate or rates[config.model.kind]
 
 
 def search_space(hp):
     """Search the size, regularization and learning rate of the LSTM, or of a fixed `model.kind`."""
     kind = hp.Fixed("model.kind", TextGeneration().model.kind)
     widths, fastest, slowest = {
-        "rnn": ([32, 64, 128], 2e-2, 1e-3),
-        "transformer": ([64, 128, 256], 1e-2, 3e-4),
+        "rnn": ([32, 64, 128], 6e-2, 3e-3),
+        "transformer": ([64, 128, 256], 3e-2, 1e-3),
     }[kind]
     width = hp.Choice("model.embedding_dim", widths)
     hp.Float("model.dropout_rate", 0.0, 0.4, step=0.1)
