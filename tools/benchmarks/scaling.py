@@ -18,7 +18,7 @@ import sys
 
 HEAD = 16  # Width of an attention head.
 # What all sizes share; --model replaces it.
-MODEL = ("tie_embeddings=true", "position=rotary", "normalization=rms_norm", "dropout_rate=0")
+MODEL = ("recipe=modern", "tie_embeddings=true", "dropout_rate=0")
 
 
 def arguments():
@@ -40,7 +40,7 @@ def arguments():
     add("--batch_size", type=int, default=8, help="windows of a batch")
     add("--epochs", type=int, default=4, help="parts of a training, with a checkpoint after each")
     add("--evaluation_tokens", type=int, default=300_000)
-    add("--learning_rate", type=float, default=4e-3)
+    add("--learning_rate", type=float, default=1e-2)
     add("--model", nargs="*", default=MODEL, metavar="NAME=VALUE", help="model settings of all")
     add("--set", nargs="*", default=[], metavar="NAME=VALUE", help="further settings of all")
     add("--seed", type=int, default=1)
@@ -65,7 +65,7 @@ def command(given, size, *more):
         f"model.embedding_dim={width}",
         f"model.num_layers={blocks}",
         f"model.num_heads={max(1, width // HEAD)}",
-        f"model.feed_forward_dim={4 * width}",
+        f"model.feed_forward_dim={8 * width // 3}",  # With SwiGLU as many weights as 4 * width.
         f"steps_per_epoch={max(1, steps)}",
         "data.tokens=subwords",
         f"data.vocab_size={given.vocab_size}",
