@@ -126,7 +126,7 @@ MODERN = {
     "model.normalization": "rms_norm",
     "model.query_key_norm": True,
     "model.activation": "swiglu",
-    "model.feed_forward_dim": 336,
+    "model.feed_forward_dim": 320,
     "epochs": 6,
     "batch_size": 8,
     "data.length": 256,
