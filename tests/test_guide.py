@@ -112,8 +112,9 @@ def test_python_of_a_page_runs_and_prints_what_it_says(page, tmp_path, monkeypat
 
 
 @functools.cache
-def _setting_names(task, kind):
-    return settings(task, {"model.kind": kind} if kind else {}).keys()
+def _setting_names(task, pairs):
+    chosen = {name: pairs[name] for name in ("model.kind", "model.recipe") if name in pairs}
+    return settings(task, chosen).keys()
 
 
 def test_commands_parse():
@@ -138,7 +139,7 @@ def test_commands_parse():
                 continue
             assert given["task"] in tasks.NAMES, where
             pairs = dict(pair.split("=", 1) for pair in given["set"])
-            known = _setting_names(given["task"], pairs.get("model.kind"))
+            known = _setting_names(given["task"], pairs)
             assert pairs.keys() <= {*known, "model.kind"}, where
 
 
