@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import functools
 import importlib
 import inspect
 import io
@@ -111,7 +110,6 @@ def test_python_of_a_page_runs_and_prints_what_it_says(page, tmp_path, monkeypat
             _assert_alike(printed.getvalue(), following[2])
 
 
-@functools.cache
 def _setting_names(task, pairs):
     chosen = {name: pairs[name] for name in ("model.kind", "model.recipe") if name in pairs}
     return settings(task, chosen).keys()
