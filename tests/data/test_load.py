@@ -209,7 +209,7 @@ def test_the_check_at_load_holds_few_images_at_once(monkeypatch):
     labels[130] = 2
     elements = tf.data.Dataset.from_tensor_slices((np.zeros((300, 4, 4, 1), "uint8"), labels))
     with pytest.raises(ValueError, match="batch 1, element 30 holds 2"):
-        images._checked_counts("train", "x", elements, 2)
+        images._checked_labels("train", "x", elements, 2)
 
 
 @pytest.mark.slow
