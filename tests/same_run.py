@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from bigmodels import train
@@ -61,7 +62,7 @@ def _points(logs):
     for file in sorted(logs.rglob("events*")):
         for event in EventFileLoader(str(file)).Load():
             found += [
-                (file.parent.name, value.tag, event.step, tuple(value.tensor.float_val))
+                (file.parent.name, value.tag, event.step, float(tf.make_ndarray(value.tensor)))
                 for value in event.summary.value
             ]
     return sorted(found)

@@ -157,7 +157,8 @@ class TensorBoardLog(keras.callbacks.Callback):
         for name, value in row.items():
             split = "validation" if name.startswith("val_") else "train"
             if name not in ("epoch", "seconds"):
-                with self._writers[split].as_default():
+                # A training that was stopped by an error may have left recording switched off.
+                with self._writers[split].as_default(), tf.summary.record_if(True):
                     tf.summary.scalar(
                         f"epoch_{name.removeprefix('val_')}", value, step=row["epoch"]
                     )
