@@ -332,7 +332,7 @@ class RunDirectory:
         """Read `metrics.jsonl`.
 
         Returns:
-            One dict per epoch; an empty list if there is no file.
+            One dict per epoch, or an empty list if the file does not exist.
 
         Raises:
             ValueError: naming the line that is not a record of an epoch.
@@ -391,7 +391,7 @@ class RunDirectory:
         """Read `test_examples.npz`.
 
         Returns:
-            `{metric: Observations}`; empty if there is no file.
+            `{metric: Observations}`, or an empty dict if the file does not exist.
 
         Raises:
             ValueError: if the file is damaged.
